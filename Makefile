@@ -1,0 +1,53 @@
+# Everything from a clone: needs Python 3.11+, git and make. On Windows, or without make: see README, "Other ways in".
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python
+NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
+
+.PHONY: lab test claims bench execute lint unit notebooks browser readme install install-dev install-bench portable
+
+lab: install  ## set up, and open the start page in JupyterLab
+	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb
+
+test: install-dev lint unit notebooks browser  ## set up, and run every test
+
+install:
+	@$(PYTHON) tools/bootstrap.py
+
+install-dev:
+	@$(PYTHON) tools/bootstrap.py dev
+
+install-bench:
+	@$(PYTHON) tools/bootstrap.py dev bench
+
+lint: install-dev  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: install-dev  ## unit and property tests, doctests, claims, explorers, stored notebooks, environments
+	$(RUN) -m pytest -q -n 2 -m "not browser" --durations=8
+
+notebooks: install-dev  ## every notebook, cell by cell, against its stored outputs
+	$(RUN) -m pytest -q -n 2 --dist loadfile -o addopts="-p no:cacheprovider" --nbval --nbval-current-env \
+	  --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
+
+browser: install-dev  ## every notebook in a real JupyterLab
+	$(RUN) -m pytest -q -s -m browser tests/browser
+
+claims: install  ## the scoreboard
+	$(RUN) -m lib claims --jobs 2
+
+bench: install-bench  ## speed against the peers that the chapters name
+	$(RUN) -m pytest tests/benchmarks -o addopts="-p no:cacheprovider" -m "" --benchmark-only \
+	  --benchmark-group-by=group --benchmark-columns=min,median,rounds --benchmark-sort=name -s
+
+execute: install-dev  ## run the notebooks on clean kernels and store their outputs
+	$(RUN) tools/execute.py $(NOTEBOOKS)
+
+portable: install-dev  ## show that stored outputs do not depend on threads or processor
+	$(RUN) tools/portable.py $(NOTEBOOKS)
+
+readme: install-dev  ## pictures, tables and scoreboard of the README, from the code
+	$(RUN) tools/readme.py

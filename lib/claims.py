@@ -1,0 +1,347 @@
+"""The ledger: a claim of a paper is declared once, and used in notebooks, tests and on the scoreboard.
+
+A claim is one sentence that a machine can check. Its function measures and returns `Evidence`:
+
+    @claim(source="Theorem 4.1", statement="...", paper="...")
+    def flow_limit() -> Evidence:
+        return at_most(error, 1e-7, remark="20 random instances")
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from lib.chapters import Chapter, chapter, open_chapters
+from lib.progress import progress
+
+__all__ = [
+    "Claim",
+    "ClaimDoesNotHold",
+    "Evidence",
+    "Ledger",
+    "Result",
+    "at_most",
+    "claim",
+    "combine",
+    "decade",
+    "ledger",
+    "run_claims",
+    "true_that",
+    "within",
+]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a claim's function found.
+
+    Attributes
+    ----------
+    measured
+        The measured value or values, to be read.
+    bound
+        What it is held against.
+    holds
+        Whether it does.
+    remark
+        The set-up in a line.
+    shown
+        `measured`, rounded to what is the same on every machine: what notebooks and the README show.
+    """
+
+    measured: str
+    bound: str
+    holds: bool
+    remark: str = ""
+    shown: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "holds", bool(self.holds))
+        if not self.shown:
+            object.__setattr__(self, "shown", self.measured)
+
+
+def decade(value: float) -> str:
+    """A value by the power of ten above it, which does not depend on the last digits of an error.
+
+    Anything below 1e-12 is rounding, whose size differs between machines.
+
+    Examples
+    --------
+    >>> decade(3.4e-9), decade(2e-16), decade(0.0), decade(float("nan"))
+    ('< 1e-8', '< 1e-12', '< 1e-12', 'nan')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if value < 1e-12:
+        return "< 1e-12"
+    return f"< 1e{math.floor(math.log10(value)) + 1:d}"
+
+
+def at_most(measured: float, bound: float, *, remark: str = "", label: str = "", shown: str = "") -> Evidence:
+    """Evidence that an error does not exceed a bound (NaN exceeds every bound).
+
+    Examples
+    --------
+    >>> at_most(3.4e-9, 1e-7).holds, at_most(float("nan"), 1e-7).holds
+    (True, False)
+    """
+    name = f"{label} " if label else ""
+    return Evidence(
+        f"{name}{measured:.2g}", f"{name}<= {bound:g}", measured <= bound, remark, f"{name}{shown or decade(measured)}"
+    )
+
+
+def within(
+    measured: float, low: float, high: float, *, remark: str = "", label: str = "", digits: int = 2
+) -> Evidence:
+    """Evidence that a value lies in a closed interval; `digits` significant ones of it are shown.
+
+    Examples
+    --------
+    >>> within(3.98, 3.3, 4.7, label="ratio").shown
+    'ratio 4'
+    """
+    name = f"{label} " if label else ""
+    return Evidence(
+        f"{name}{measured:.4g}",
+        f"{name}in [{low:g}, {high:g}]",
+        low <= measured <= high,
+        remark,
+        f"{name}{measured:.{digits}g}",
+    )
+
+
+def true_that(fact: str, holds: bool, *, bound: str = "exactly", remark: str = "") -> Evidence:
+    """Evidence without a number: a fact that was found to be so, or not.
+
+    Examples
+    --------
+    >>> true_that("all residuals are 0", True).measured
+    'all residuals are 0'
+    """
+    return Evidence(fact if holds else f"not so: {fact}", bound, holds, remark)
+
+
+def combine(*parts: Evidence, remark: str = "") -> Evidence:
+    """One piece of evidence from several, which holds if all do.
+
+    Examples
+    --------
+    >>> combine(at_most(1e-9, 1e-7, label="error"), within(4, 3, 5, label="ratio")).measured
+    'error 1e-09; ratio 4'
+    """
+    if not parts:
+        raise ValueError("combine needs at least one piece of evidence")
+    remarks = "; ".join(part.remark for part in parts if part.remark)
+    return Evidence(
+        "; ".join(part.measured for part in parts),
+        "; ".join(part.bound for part in parts),
+        all(part.holds for part in parts),
+        remark or remarks,
+        "; ".join(part.shown for part in parts),
+    )
+
+
+class ClaimDoesNotHold(AssertionError):  # noqa: N818  (it reads as a sentence where it is raised)
+    """A claim was measured and does not hold."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of a paper that a machine can check.
+
+    Attributes
+    ----------
+    chapter, id
+        The chapter's name, and the claim's within it.
+    source
+        Theorem, equation, table, or "derived here".
+    statement
+        The claim in plain words.
+    paper
+        What the paper reports, where it is known.
+    measure
+        The function that measures.
+    """
+
+    chapter: str
+    id: str
+    source: str
+    statement: str
+    paper: str
+    measure: Callable[[], Evidence]
+
+    def check(self) -> Result:
+        """Measure now."""
+        start = time.perf_counter()
+        evidence = self.measure()
+        return Result(self, evidence, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim with its evidence; shows itself as one row."""
+
+    claim: Claim
+    evidence: Evidence
+    seconds: float
+
+    def require(self) -> Result:
+        """Return self, or raise `ClaimDoesNotHold`."""
+        if not self.evidence.holds:
+            raise ClaimDoesNotHold(f"{self!r} ({self.evidence.remark})")
+        return self
+
+    def record(self) -> dict[str, str | bool | float]:
+        """The row of the scoreboard's JSON."""
+        return {
+            "chapter": self.claim.chapter,
+            "id": self.claim.id,
+            "source": self.claim.source,
+            "statement": self.claim.statement,
+            "paper": self.claim.paper,
+            "measured": self.evidence.measured,
+            "bound": self.evidence.bound,
+            "holds": self.evidence.holds,
+            "remark": self.evidence.remark,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def __repr__(self) -> str:
+        verdict = "holds" if self.evidence.holds else "DOES NOT HOLD"
+        return f"{self.claim.id}: {verdict} ({self.evidence.shown}; asked: {self.evidence.bound})"
+
+    def _repr_html_(self) -> str:
+        return _html_table([self])
+
+
+_COLUMNS = ("claim", "source", "paper", "here", "asked", "")
+
+
+def _html_table(results: Sequence[Result]) -> str:
+    """The rows as a table; only values that are the same on every machine."""
+    cell = 'style="text-align:left;vertical-align:top;padding:4px 10px"'
+    head = "".join(f"<th {cell}>{column}</th>" for column in _COLUMNS)
+    rows = []
+    for result in results:
+        mark = "✓ holds" if result.evidence.holds else "✗ does not hold"
+        statement = html.escape(result.claim.statement)
+        small = f'<br><small style="opacity:.7"><code>{result.claim.id}</code> {html.escape(result.evidence.remark)}</small>'
+        values = (result.claim.source, result.claim.paper, result.evidence.shown, result.evidence.bound, mark)
+        cells = "".join(f"<td {cell}>{html.escape(value)}</td>" for value in values)
+        rows.append(f'<tr><td {cell.replace("padding", "max-width:34em;padding")}>{statement}{small}</td>{cells}</tr>')
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable[[], Evidence]], Claim]:
+    """Declare a claim; its id is the function's name with hyphens, its chapter the package that it stands in.
+
+    Examples
+    --------
+    >>> @claim(source="derived here", statement="Two is even.")
+    ... def two_is_even() -> Evidence:
+    ...     return true_that("2 % 2 is 0", 2 % 2 == 0)
+    >>> two_is_even.check().require()
+    two-is-even: holds (2 % 2 is 0; asked: exactly)
+    """
+
+    def declare(measure: Callable[[], Evidence]) -> Claim:
+        package = measure.__module__.split(".")
+        name = package[1] if len(package) > 1 else package[0]
+        return Claim(name, measure.__name__.replace("_", "-"), source, statement, paper, measure)
+
+    return declare
+
+
+class Ledger:
+    """The claims of one chapter, in the order of their declaration; remembers what it has measured.
+
+    Examples
+    --------
+    >>> claims = ledger("initialization_shape")
+    >>> claims.show("diagonal-potential")
+    diagonal-potential: holds (all 6 identities; asked: exactly)
+    """
+
+    def __init__(self, of: Chapter) -> None:
+        self.chapter = of
+        module = import_module(f"lib.{of.name}.claims")
+        self.claims = {value.id: value for value in vars(module).values() if isinstance(value, Claim)}
+        self._results: dict[str, Result] = {}
+
+    def __iter__(self) -> Iterator[Claim]:
+        return iter(self.claims.values())
+
+    def __len__(self) -> int:
+        return len(self.claims)
+
+    def __getitem__(self, name: str) -> Claim:
+        if name not in self.claims:
+            raise KeyError(f"{self.chapter.name} has no claim {name!r}; it has {', '.join(self.claims)}")
+        return self.claims[name]
+
+    def show(self, name: str) -> Result:
+        """Measure a claim (once a session) and return its row; raises `ClaimDoesNotHold` if it does not hold."""
+        claim = self[name]
+        if name not in self._results:
+            self._results[name] = claim.check()
+        return self._results[name].require()
+
+    def table(self) -> Table:
+        """All claims of the chapter in one table; those not measured yet are measured now."""
+        return Table([self.show(name) for name in self.claims])
+
+
+class Table:
+    """Results, one a row."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self.results = list(results)
+
+    def __repr__(self) -> str:
+        held = sum(result.evidence.holds for result in self.results)
+        return "\n".join([f"{held} of {len(self.results)} claims hold", *map(repr, self.results)])
+
+    def _repr_html_(self) -> str:
+        return _html_table(self.results)
+
+
+def ledger(name: str) -> Ledger:
+    """The claims of a chapter, by its name or number."""
+    return Ledger(chapter(name))
+
+
+def _check(chapter_name: str, claim_id: str) -> tuple[str, str, Evidence, float]:
+    """Measure one claim by name: what a worker process is sent and what it sends back can be pickled."""
+    result = ledger(chapter_name)[claim_id].check()
+    return chapter_name, claim_id, result.evidence, result.seconds
+
+
+def run_claims(names: Sequence[str] = (), *, jobs: int = 1) -> list[Result]:
+    """Measure all claims of some chapters, or of all.
+
+    Parameters
+    ----------
+    names
+        Chapter names or numbers; all open chapters by default.
+    jobs
+        Processes, through joblib.
+    """
+    from joblib import Parallel, delayed
+
+    chapters = [chapter(name) for name in names] or list(open_chapters())
+    ledgers = {of.name: Ledger(of) for of in chapters}
+    declared = [claim for book in ledgers.values() for claim in book]
+    runs = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_check)(claim.chapter, claim.id) for claim in declared
+    )
+    return [
+        Result(ledgers[chapter_name][claim_id], evidence, seconds)
+        for chapter_name, claim_id, evidence, seconds in progress(runs, "claims", total=len(declared))
+    ]

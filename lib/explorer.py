@@ -1,0 +1,299 @@
+"""The base of every live figure: declared controls, a pure `compute`, and a `draw` that updates in place.
+
+A subclass says what its controls are, how data follow from their values, which traces the figure has, and
+how the data go into them. Everything else is done here, once: layout, one controller for all panels, errors
+shown in the figure's place, a reset button, and a still picture for saved notebooks.
+
+    class Parabola(Explorer):
+        name = "parabola"
+        title = "A parabola"
+        caption = "The curve steepens as the slider moves to the right."
+        declared = {"power": Slider("power", 1, 4, 0.1, 2)}
+
+        def compute(self, power):
+            x = np.linspace(0, 1, 50)
+            return {"x": x, "y": x**power}
+
+        def build(self):
+            figure = new_figure()
+            figure.add_scatter()
+            return figure
+
+        def draw(self, data):
+            self.figure.data[0].update(x=data["x"], y=data["y"])
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import inspect
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import ipywidgets as widgets
+import numpy as np
+
+from lib import picture
+from lib.chapters import open_chapters
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Choice", "Explorer", "Slider", "Toggle", "all_explorers"]
+
+Data = Mapping[str, Any]
+
+_WIDE = {"description_width": "initial"}
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number. With `log`, `low` and `high` are powers of ten and `step` a part of a decade; `default` is the value.
+
+    `on_release` waits for the end of the movement: for work that is slower than the eye.
+    """
+
+    label: str
+    low: float
+    high: float
+    step: float
+    default: float
+    log: bool = False
+    on_release: bool = False
+    format: str = ""
+
+    def widget(self) -> widgets.Widget:
+        """The control itself."""
+        label = f"{self.label} (on release)" if self.on_release else self.label
+        common = {
+            "description": label,
+            "value": self.default,
+            "step": self.step,
+            "continuous_update": not self.on_release,
+            "style": _WIDE,
+            "layout": widgets.Layout(width="380px"),
+        }
+        if self.log:
+            return widgets.FloatLogSlider(min=self.low, max=self.high, readout_format=self.format or ".2g", **common)
+        if all(isinstance(value, int) for value in (self.low, self.high, self.step, self.default)):
+            return widgets.IntSlider(min=self.low, max=self.high, **common)
+        return widgets.FloatSlider(min=self.low, max=self.high, readout_format=self.format or ".3g", **common)
+
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest value."""
+        return (10.0**self.low, 10.0**self.high) if self.log else (self.low, self.high)
+
+    def random(self, rng: np.random.Generator) -> float:
+        """A value that the slider can take."""
+        steps = int(rng.integers(0, round((self.high - self.low) / self.step) + 1))
+        value = min(self.low + steps * self.step, self.high)
+        return float(10.0**value) if self.log else value
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """On or off."""
+
+    label: str
+    default: bool = False
+
+    def widget(self) -> widgets.Widget:
+        """The control itself."""
+        return widgets.Checkbox(value=self.default, description=self.label, indent=False, style=_WIDE)
+
+    def extremes(self) -> tuple[bool, bool]:
+        """Off and on."""
+        return False, True
+
+    def random(self, rng: np.random.Generator) -> bool:
+        """Off or on."""
+        return bool(rng.integers(2))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few named options."""
+
+    label: str
+    options: tuple[str, ...]
+    default: str
+
+    def widget(self) -> widgets.Widget:
+        """The control itself."""
+        layout = widgets.Layout(width="380px")
+        return widgets.Dropdown(
+            options=self.options, value=self.default, description=self.label, style=_WIDE, layout=layout
+        )
+
+    def extremes(self) -> tuple[str, str]:
+        """First and last option."""
+        return self.options[0], self.options[-1]
+
+    def random(self, rng: np.random.Generator) -> str:
+        """Any option."""
+        return self.options[int(rng.integers(len(self.options)))]
+
+
+class Explorer(widgets.VBox):
+    """A live figure: controls above, panels below, all of them redrawn from one `compute`.
+
+    Attributes
+    ----------
+    controls
+        The ipywidgets by name; set `.value` to move one.
+    parameters
+        The present values by name.
+    figure
+        The plotly FigureWidget.
+    data
+        What `compute` returned last.
+
+    Raises
+    ------
+    ValueError
+        If a keyword at construction is not one of the controls.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    caption: ClassVar[str]
+    declared: ClassVar[dict[str, Slider | Toggle | Choice]]
+
+    def __init__(self, **values: Any) -> None:
+        import plotly.graph_objects as go
+
+        unknown = sorted(set(values) - set(self.declared))
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no control {unknown[0]!r}; it has {', '.join(self.declared)}")
+        self.controls: dict[str, Any] = {name: control.widget() for name, control in self.declared.items()}
+        for name, value in values.items():
+            self.controls[name].value = value
+        self.figure: go.FigureWidget = go.FigureWidget(self.build())
+        self.data: Data = {}
+        self._message = widgets.HTML(layout=widgets.Layout(display="none"))
+        reset = widgets.Button(description="Reset", tooltip="Back to the first picture", icon="undo")
+        reset.on_click(lambda _: self.reset())
+        bar = widgets.HBox(
+            [*self.controls.values(), reset], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 18px")
+        )
+        heading = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
+        caption = widgets.HTML(f"<small>{html.escape(self.caption)}</small>")
+        self._frame = widgets.VBox([self.figure])
+        super().__init__([heading, bar, self._message, self._frame, caption])
+        self._held = False
+        for control in self.controls.values():
+            control.observe(self._on_change, names="value")
+        self.refresh()
+
+    @abstractmethod
+    def build(self) -> go.Figure:
+        """The figure with all its traces, still without data. Called once."""
+
+    @abstractmethod
+    def compute(self, **parameters: Any) -> Data:
+        """Data from the controls' values: pure, and fast enough to follow a finger."""
+
+    @abstractmethod
+    def draw(self, data: Data) -> None:
+        """Put data into the traces of `self.figure`, in place."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The controls' present values."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _on_change(self, _: Any) -> None:
+        if not self._held:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Compute and draw once, or show in the figure's place what went wrong."""
+        try:
+            data = self.compute(**self.parameters)
+            with self.figure.batch_update():
+                self.draw(data)
+        except Exception as error:  # whatever happens in a handler would vanish in a log that nobody reads
+            text = html.escape(f"{type(error).__name__}: {error}")
+            self._message.value = f'<pre role="alert" style="color:#a00;white-space:pre-wrap">{text}</pre>'
+            self._show(self._message, self._frame)
+            return
+        self.data = data
+        if self._frame.layout.display == "none":
+            self._show(self._frame, self._message)
+
+    @staticmethod
+    def _show(shown: widgets.Widget, hidden: widgets.Widget) -> None:
+        shown.layout.display = None
+        hidden.layout.display = "none"
+
+    @property
+    def error(self) -> str:
+        """The message that stands in the figure's place; empty while all is well."""
+        return self._message.value if self._frame.layout.display == "none" else ""
+
+    def set(self, **values: Any) -> None:
+        """Move several controls and draw once.
+
+        Raises
+        ------
+        ValueError
+            If a name is not one of the controls.
+        """
+        unknown = sorted(set(values) - set(self.controls))
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no control {unknown[0]!r}; it has {', '.join(self.controls)}")
+        self._held = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._held = False
+        self.refresh()
+
+    def reset(self) -> None:
+        """Every control back to its default."""
+        self.set(**{name: control.default for name, control in self.declared.items()})
+
+    def still(self) -> bytes:
+        """The present figure as a PNG."""
+        return picture.png(self.figure)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({values})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        live = bundle[0] if isinstance(bundle, tuple) else bundle
+        live["text/plain"] = repr(self)
+        live["image/png"] = base64.b64encode(self.still()).decode()
+        return live, {"image/png": {"alt": f"{self.title}. {self.caption}"}}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def all_explorers() -> dict[str, type[Explorer]]:
+    """Every explorer of every open chapter, as `{"chapter.name": class}`.
+
+    Examples
+    --------
+    >>> "initialization_shape.scale_shape" in all_explorers()
+    True
+    """
+    found: dict[str, type[Explorer]] = {}
+    for chapter in open_chapters():
+        module_name = f"lib.{chapter.name}.explorers"
+        if find_spec(module_name) is None:
+            continue
+        module = import_module(module_name)
+        for value in vars(module).values():
+            if inspect.isclass(value) and issubclass(value, Explorer) and value.__module__ == module_name:
+                found[f"{chapter.name}.{value.name}"] = value
+    return found

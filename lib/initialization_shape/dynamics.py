@@ -1,0 +1,261 @@
+"""Training itself: gradient flow and gradient descent on the weights of diagonal networks and neurons.
+
+Nothing here knows about potentials: these are the runs that the closed forms are checked against. The loss
+is `|X w - y|^2 / (2N)` throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from lib.validation import finite_array, positive_integer, regression_data
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["FlowPath", "FlowResult", "gradient_descent", "gradient_flow"]
+
+Model: TypeAlias = Literal["diagonal", "neuron"]
+Weights: TypeAlias = "dict[str, NDArray[np.float64]]"
+
+_NAMES: dict[str, tuple[str, ...]] = {"diagonal": ("u_p", "v_p", "u_m", "v_m"), "neuron": ("a", "u")}
+
+
+@dataclass(frozen=True)
+class FlowPath:
+    """The predictor along the way: `t` (T,) times, `w` (T, d) predictors."""
+
+    t: NDArray[np.float64]
+    w: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """Where a run ended.
+
+    Attributes
+    ----------
+    params
+        Weights at the end, named and shaped as they were given.
+    w
+        Predictor (d,) at the end.
+    t
+        Time at the end (for gradient descent: steps taken times the step size).
+    converged
+        Whether the relative misfit `|X w - y| / |y|` reached `stop`.
+    diverged
+        Whether the weights left the finite numbers; then `w` holds the last finite predictor.
+    path
+        The way there.
+    """
+
+    params: Weights
+    w: NDArray[np.float64]
+    t: float
+    converged: bool
+    diverged: bool
+    path: FlowPath
+
+
+def _read_weights(model: str, params: Mapping[str, ArrayLike], d: int) -> Weights:
+    if model not in _NAMES:
+        raise ValueError(f"model must be 'diagonal' or 'neuron'; it is {model!r}")
+    names = _NAMES[model]
+    if set(params) != set(names):
+        raise ValueError(f"params must have the keys {', '.join(names)}; it has {', '.join(sorted(params))}")
+    if model == "diagonal":
+        return {name: finite_array(name, params[name], shape=(d,)).copy() for name in names}
+    a, u = finite_array("a", params["a"]), finite_array("u", params["u"])
+    if a.ndim > 1 or u.shape != (*a.shape, d):
+        raise ValueError(f"a and u must have shapes () and ({d},), or (m,) and (m, {d}); they are {a.shape} and {u.shape}")
+    return {"a": a.copy(), "u": u.copy()}
+
+
+def predictor(model: Model, weights: Weights) -> NDArray[np.float64]:
+    """The linear predictor (d,) that the weights of a model amount to (for one or several linear neurons)."""
+    if model == "diagonal":
+        return np.asarray(weights["u_p"] * weights["v_p"] - weights["u_m"] * weights["v_m"])
+    return np.asarray(np.tensordot(weights["a"], weights["u"], axes=weights["a"].ndim))
+
+
+def _velocity(
+    model: Model, weights: Weights, X: NDArray[np.float64], y: NDArray[np.float64], slope: float
+) -> tuple[Weights, NDArray[np.float64]]:
+    """Minus the gradient of the loss in every weight, and the residual `y - f(X)` (N,)."""
+    n = len(y)
+    if model == "diagonal":
+        u_p, v_p, u_m, v_m = (weights[name] for name in _NAMES["diagonal"])
+        residual = y - X @ (u_p * v_p - u_m * v_m)
+        push = residual @ X / n
+        return {"u_p": push * v_p, "v_p": push * u_p, "u_m": -push * v_m, "v_m": -push * u_m}, residual
+    a, u = weights["a"], weights["u"]
+    if slope == 1.0:
+        residual = y - X @ predictor(model, weights)
+        push = residual @ X / n
+        return {"a": u @ push, "u": np.multiply.outer(a, push)}, residual
+    inputs = X @ u.T
+    active = np.where(inputs > 0, 1.0, slope)
+    outputs = inputs * active
+    residual = y - outputs @ a if a.ndim else y - outputs * a
+    weighted = (residual * active.T).T / n
+    return {"a": residual @ outputs / n, "u": np.multiply(a, (X.T @ weighted)).T}, residual
+
+
+def gradient_flow(
+    model: Model,
+    X: ArrayLike,
+    y: ArrayLike,
+    params: Mapping[str, ArrayLike],
+    *,
+    rtol: float = 1e-10,
+    t_max: float = 1e5,
+    stop: float = 1e-9,
+) -> FlowResult:
+    """Integrate the gradient flow of the weights until the data are fitted.
+
+    Parameters
+    ----------
+    model
+        `"diagonal"` (params `u_p, v_p, u_m, v_m`, each (d,)) or `"neuron"` (params `a` () and `u` (d,), or for
+        m linear neurons `a` (m,) and `u` (m, d)).
+    X, y
+        Examples (N, d) and targets (N,).
+    params
+        Initial weights.
+    rtol
+        Relative tolerance of the integrator (LSODA); the absolute one is a thousandth of it.
+    t_max
+        Time at which to give up; then `converged` is False.
+    stop
+        Relative misfit `|X w - y| / |y|` at which the run ends.
+
+    Raises
+    ------
+    ValueError
+        If a name or a shape is wrong or something is not finite.
+
+    Examples
+    --------
+    >>> end = gradient_flow("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]})
+    >>> print(end.w.round(4), end.converged)
+    [1.0595 0.9405] True
+    """
+    from scipy.integrate import solve_ivp
+
+    X, y = regression_data(X, y)
+    start = _read_weights(model, params, X.shape[1])
+    unpack = _unpacker(start)
+    goal = stop * (float(np.linalg.norm(y)) or 1.0)
+
+    def velocity(_: float, flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        change, _residual = _velocity(model, unpack(flat), X, y, 1.0)
+        return np.concatenate([change[name].ravel() for name in start])
+
+    def misfit(_: float, flat: NDArray[np.float64]) -> float:
+        return float(np.linalg.norm(X @ predictor(model, unpack(flat)) - y)) - goal
+
+    misfit.terminal = True  # type: ignore[attr-defined]  # scipy reads this attribute of the event
+    first = np.concatenate([start[name].ravel() for name in start])
+    done = misfit(0.0, first) <= 0
+    run = solve_ivp(velocity, (0.0, t_max), first, method="LSODA", rtol=rtol, atol=rtol * 1e-3, events=misfit)
+    if done:
+        times, states = run.t[:1], run.y[:, :1]
+    else:
+        times, states = run.t, run.y
+    end = unpack(states[:, -1])
+    w = predictor(model, end)
+    path = FlowPath(t=times, w=np.array([predictor(model, unpack(state)) for state in states.T]))
+    converged = done or run.status == 1
+    return FlowResult(end, w, float(times[-1]), converged, not bool(np.isfinite(w).all()), path)
+
+
+def _unpacker(weights: Weights) -> Callable[[NDArray[np.float64]], Weights]:
+    shapes = {name: value.shape for name, value in weights.items()}
+    ends = np.cumsum([value.size for value in weights.values()])
+    starts = ends - [value.size for value in weights.values()]
+
+    def unpack(flat: NDArray[np.float64]) -> Weights:
+        return {
+            name: flat[first:last].reshape(shapes[name])
+            for name, first, last in zip(shapes, starts, ends, strict=True)
+        }
+
+    return unpack
+
+
+def gradient_descent(
+    model: Model,
+    X: ArrayLike,
+    y: ArrayLike,
+    params: Mapping[str, ArrayLike],
+    *,
+    lr: float,
+    max_steps: int = 1_000_000,
+    stop: float = 1e-9,
+    slope: float = 1.0,
+    record_every: int = 0,
+) -> FlowResult:
+    """Full-batch gradient descent on the weights until the data are fitted.
+
+    Parameters
+    ----------
+    model, X, y, params
+        As for `gradient_flow`.
+    lr
+        Step size, positive.
+    max_steps
+        Number of steps at which to give up; then `converged` is False.
+    stop
+        Relative misfit at which the run ends.
+    slope
+        For `"neuron"`: slope of the activation for negative inputs, in [0, 1]; 1 is linear, 0 is ReLU.
+        (`w` is then the predictor `a u` of the active side.)
+    record_every
+        Keep every so many-th predictor in `path`; 0 keeps the first and the last.
+
+    Raises
+    ------
+    ValueError
+        If a name, a shape, `lr` or `slope` is wrong, or something is not finite.
+
+    Examples
+    --------
+    >>> end = gradient_descent("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]}, lr=1e-3)
+    >>> print(end.w.round(2), end.converged)
+    [1.06 0.94] True
+    """
+    X, y = regression_data(X, y)
+    weights = _read_weights(model, params, X.shape[1])
+    positive_integer("max_steps", max_steps)
+    if not (np.isfinite(lr) and lr > 0):
+        raise ValueError(f"lr must be positive and finite; it is {lr}")
+    if not 0 <= slope <= 1:
+        raise ValueError(f"slope must lie in [0, 1]; it is {slope}")
+    if model == "diagonal" and slope != 1.0:
+        raise ValueError(f"slope must be 1 for a diagonal network; it is {slope}")
+    goal = (stop * (float(np.linalg.norm(y)) or 1.0)) ** 2
+    times, predictors = [0.0], [predictor(model, weights)]
+    converged = diverged = False
+    step = 0
+    while True:
+        change, residual = _velocity(model, weights, X, y, slope)
+        size = float(residual @ residual)
+        converged, diverged = size <= goal, not size < 1e200
+        if converged or diverged or step == max_steps:
+            break
+        for name, push in change.items():
+            weights[name] = weights[name] + lr * push
+        step += 1
+        if record_every and step % record_every == 0:
+            times.append(step * lr)
+            predictors.append(predictor(model, weights))
+    if times[-1] != step * lr:
+        times.append(step * lr)
+        predictors.append(predictor(model, weights))
+    return FlowResult(
+        weights, predictors[-1], step * lr, converged, diverged, FlowPath(np.array(times), np.array(predictors))
+    )

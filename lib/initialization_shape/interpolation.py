@@ -1,0 +1,243 @@
+"""The interpolator that a potential prefers: `min Q(w)  subject to  X w = y`.
+
+For separable potentials a damped Newton method on the N-dimensional dual, which never forms a d x d
+matrix: an iteration costs one symmetric product of `N^2 d` multiplications and one Cholesky factorisation of
+size N. For the neuron's potential the minimiser is known in closed form.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import lapack
+
+from lib.initialization_shape.neuron import NeuronPotential, neuron_limit
+from lib.validation import finite_array, positive_integer, regression_data
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from lib.initialization_shape.diagonal import SeparablePotential
+
+__all__ = ["Interpolator", "minimize_potential"]
+
+# Rows whose Gram matrix is this badly conditioned are looked at with a singular value decomposition.
+_SUSPECT_RECIPROCAL_CONDITION = 1e-10
+_ARMIJO = 1e-4
+
+
+@dataclass(frozen=True)
+class Interpolator:
+    """The minimiser of a potential among all weights that fit the data.
+
+    Attributes
+    ----------
+    w
+        The interpolator (d,).
+    dual
+        Multipliers (N,) of the constraints, `grad Q(w) = X^T dual`.
+    residual
+        `|X w - y| / |y|`, relative misfit.
+    kkt
+        `|grad Q(w) - X^T dual| / |grad Q(w)|`, relative optimality gap.
+    n_iter
+        Newton iterations; 0 where the closed form was used.
+    converged
+        Whether `residual` reached the tolerance.
+    """
+
+    w: NDArray[np.float64]
+    dual: NDArray[np.float64]
+    residual: float
+    kkt: float
+    n_iter: int
+    converged: bool
+
+
+def minimize_potential(
+    potential: SeparablePotential | NeuronPotential,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    tol: float = 1e-12,
+    max_iter: int = 500,
+    dual0: ArrayLike | None = None,
+) -> Interpolator:
+    """Minimise a potential over the interpolators of `X w = y`: where gradient flow ends (Theorems 4.1 and 6.1).
+
+    Parameters
+    ----------
+    potential
+        A `DiagonalPotential`, `DeepDiagonalPotential` (or anything with their conjugate) or `NeuronPotential`.
+    X, y
+        Examples (N, d) as rows and targets (N,).
+    tol
+        Relative misfit at which the iteration stops.
+    max_iter
+        Largest number of Newton iterations.
+    dual0
+        Start of the dual (N,), such as the dual of a neighbouring problem. Zero by default.
+
+    Returns
+    -------
+    Interpolator
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, something is not finite, or the equations contradict each other (as they do
+        when `N > d`, almost always).
+
+    Warns
+    -----
+    RuntimeWarning
+        If the iteration stopped before `tol` (then `converged` is False), or rows of `X` were redundant.
+
+    Examples
+    --------
+    >>> from lib.initialization_shape import DiagonalPotential
+    >>> X, y = [[1.0, 2.0, 3.0]], [6.0]
+    >>> sparse = minimize_potential(DiagonalPotential(k=1e-8), X, y)
+    >>> dense = minimize_potential(DiagonalPotential(k=1e+8), X, y)
+    >>> print(sparse.w.round(2), dense.w.round(2))
+    [0. 0. 2.] [0.43 0.86 1.29]
+    """
+    X, y = regression_data(X, y)
+    positive_integer("max_iter", max_iter)
+    if not tol > 0:
+        raise ValueError(f"tol must be positive; it is {tol}")
+    if isinstance(potential, NeuronPotential):
+        return _closed_form(potential, X, y)
+    start = np.zeros(len(y)) if dual0 is None else finite_array("dual0", dual0, shape=y.shape)
+    basis = _independent_rows(X, y)
+    if basis is not None:
+        reduced = _dual_newton(potential, basis.T @ X, basis.T @ y, basis.T @ start, tol=tol, max_iter=max_iter)
+        dual, n_iter = basis @ reduced[0], reduced[1]
+    else:
+        dual, n_iter = _dual_newton(potential, X, y, start, tol=tol, max_iter=max_iter)
+    w = potential.grad_conjugate(dual @ X)
+    return _report(potential, X, y, w, dual, n_iter, tol)
+
+
+def _report(
+    potential: SeparablePotential | NeuronPotential,
+    X: NDArray[np.float64],
+    y: NDArray[np.float64],
+    w: NDArray[np.float64],
+    dual: NDArray[np.float64],
+    n_iter: int,
+    tol: float,
+) -> Interpolator:
+    residual = float(np.linalg.norm(X @ w - y)) / _size(X, y, w)
+    gradient = potential.grad(w)
+    gap = float(np.linalg.norm(gradient - dual @ X))
+    kkt = gap / max(float(np.linalg.norm(gradient)), np.finfo(float).tiny) if gap else 0.0
+    converged = residual <= tol
+    if not converged:
+        warnings.warn(
+            f"the dual Newton method stopped after {n_iter} iterations at a relative misfit of {residual:.1e}, "
+            f"above tol = {tol:.1e}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return Interpolator(w=w, dual=dual, residual=residual, kkt=kkt, n_iter=n_iter, converged=converged)
+
+
+def _size(X: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> float:
+    """What a misfit is relative to: the targets, or where they are all zero, the products that must cancel."""
+    return float(np.linalg.norm(y)) or float(np.linalg.norm(np.abs(X) @ np.abs(w))) or 1.0
+
+
+def _independent_rows(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """An orthonormal basis (N, r) of the constraints where rows are redundant; None where all are independent."""
+    row_sizes = np.linalg.norm(X, axis=1)
+    if X.shape[0] <= X.shape[1] and row_sizes.min() > 0:
+        scaled = X / row_sizes[:, None]
+        gram = scaled @ scaled.T
+        factor, failed = lapack.dpotrf(gram, lower=1)
+        if not failed and lapack.dpocon(factor, np.abs(gram).sum(axis=0).max(), uplo="L")[0] > _SUSPECT_RECIPROCAL_CONDITION:
+            return None
+    left, singular, _ = np.linalg.svd(X, full_matrices=False)
+    rank = int((singular > singular[0] * max(X.shape) * np.finfo(float).eps).sum()) if singular[0] > 0 else 0
+    basis = left[:, :rank]
+    misfit = float(np.linalg.norm(y - basis @ (basis.T @ y)))
+    if misfit > 1e-8 * float(np.linalg.norm(y)):
+        raise ValueError(
+            f"X and y must be consistent: X has {X.shape[0]} rows but rank {rank}, and no w fits these targets"
+        )
+    if rank == X.shape[0]:
+        return None
+    warnings.warn(
+        f"X has {X.shape[0]} rows but rank {rank}: the redundant constraints, which agree with the others, were merged",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return basis
+
+
+def _dual_newton(
+    potential: SeparablePotential,
+    X: NDArray[np.float64],
+    y: NDArray[np.float64],
+    dual: NDArray[np.float64],
+    *,
+    tol: float,
+    max_iter: int,
+) -> tuple[NDArray[np.float64], int]:
+    """Damped Newton on `Q*(X^T dual) - <y, dual>`; returns the dual and the number of iterations."""
+    z = dual @ X
+    w = potential.grad_conjugate(z)
+    misfit = X @ w - y
+    value = float(potential.conjugate(z)) - float(y @ dual)
+    for iteration in range(max_iter):
+        size = float(np.linalg.norm(misfit))
+        if size <= tol / 4 * _size(X, y, w):
+            return dual, iteration
+        root = X * np.sqrt(potential.hess_conjugate_diag(z))
+        # numpy computes a matrix times its own transpose with half the work
+        step = -_solve_positive(root @ root.T, misfit)
+        dz = step @ X
+        length = potential.longest_step(z, dz)
+        slope = float(step @ misfit)
+        shortest = 1e-12 * length
+        while length > shortest:
+            new_dual, new_z = dual + length * step, z + length * dz
+            new_w = potential.grad_conjugate(new_z)
+            new_misfit = X @ new_w - y
+            new_value = float(potential.conjugate(new_z)) - float(y @ new_dual)
+            decreases = new_value <= value + _ARMIJO * length * slope
+            # Near the end the value no longer resolves the progress; the misfit still does.
+            if decreases or (length == 1.0 and float(np.linalg.norm(new_misfit)) < size):
+                break
+            length /= 2
+        else:
+            return dual, iteration
+        dual, z, w, misfit, value = new_dual, new_z, new_w, new_misfit, new_value
+    return dual, max_iter
+
+
+def _solve_positive(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve a positive definite system; where rounding made it singular, with the least ridge that mends it.
+
+    That happens where k is tiny and few weights are alive. A ridge only bends the search direction, which stays
+    one of descent: what the iteration converges to is judged by the misfit.
+    """
+    largest = float(np.abs(np.diag(matrix)).max())
+    for ridge in (0.0, *(largest * np.logspace(-15, 0, 16))):
+        factor, failed = lapack.dpotrf(matrix + ridge * np.eye(len(matrix)) if ridge else matrix, lower=1)
+        if not failed:
+            return np.asarray(lapack.dpotrs(factor, right, lower=1)[0])
+    raise ValueError("the potential's curvature must be finite and positive")
+
+
+def _closed_form(potential: NeuronPotential, X: NDArray[np.float64], y: NDArray[np.float64]) -> Interpolator:
+    finite_array("X", X, shape=(len(y), potential.u0.size))
+    _independent_rows(X, y)
+    # The sign convention of the potential: the output weight ends positive.
+    a0 = np.sqrt(max(float(potential.u0 @ potential.u0) + potential.delta, 0.0))
+    w, _, _ = neuron_limit(X, y, a0, potential.u0, final_sign=1)
+    dual, *_ = np.linalg.lstsq(X.T, potential.grad(w), rcond=None)
+    return _report(potential, X, y, w, dual, 0, tol=1e-10)

@@ -1,0 +1,193 @@
+"""The chapter's two models as torch modules, and an audit of anybody's two-layer network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.initialization_shape.diagonal import DiagonalPotential
+from lib.initialization_shape.neuron import NeuronPotential
+from lib.initialization_shape.scale_shape import scale_shape_to_weights, weights_to_scale_shape
+from lib.validation import positive_array, positive_integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DiagonalLinear", "InitializationAudit", "NeuronLinear", "audit_initialization"]
+
+
+class DiagonalLinear(nn.Module):
+    """A two-layer diagonal linear network `f(x) = <u_p v_p - u_m v_m, x>`, unbiased at the start (Section 4).
+
+    Parameters
+    ----------
+    d
+        Number of inputs.
+    alpha, shape
+        Scale and shape of the initialization, see `scale_shape_to_weights`.
+
+    Examples
+    --------
+    >>> model = DiagonalLinear(3, alpha=0.03, shape=0.5)
+    >>> model(torch.ones(2, 3, dtype=torch.float64)).tolist()
+    [0.0, 0.0]
+    >>> model.potential()
+    DiagonalPotential(k=array of shape (3,), w0=array of shape (3,))
+    """
+
+    def __init__(self, d: int, alpha: float, shape: float) -> None:
+        super().__init__()
+        positive_integer("d", d)
+        u, v = scale_shape_to_weights(alpha, shape)
+        self.u_p, self.u_m = (nn.Parameter(torch.full((d,), float(u), dtype=torch.float64)) for _ in range(2))
+        self.v_p, self.v_m = (nn.Parameter(torch.full((d,), float(v), dtype=torch.float64)) for _ in range(2))
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """The linear predictor (d,)."""
+        return self.u_p * self.v_p - self.u_m * self.v_m
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (N,) for inputs (N, d)."""
+        return x @ self.effective_weight
+
+    def potential(self) -> DiagonalPotential:
+        """What gradient flow from the present weights minimises."""
+        weights = (p.detach().cpu().numpy() for p in (self.u_p, self.v_p, self.u_m, self.v_m))
+        return DiagonalPotential.from_weights(*weights)
+
+
+class NeuronLinear(nn.Module):
+    """A single fully connected neuron `f(x) = a phi(<u, x>)` with a leaky-ReLU (Section 6).
+
+    Parameters
+    ----------
+    d
+        Number of inputs.
+    alpha, shape
+        Scale `|a| |u|` and shape `(|a| - |u|) / (|a| + |u|)` of the initialization.
+    slope
+        Slope of the activation for negative inputs; 1 is the linear neuron.
+    generator
+        Source of the random direction of `u`.
+
+    Examples
+    --------
+    >>> model = NeuronLinear(4, alpha=0.1, shape=0.5, generator=torch.Generator().manual_seed(0))
+    >>> print(f"{model.effective_weight.norm().item():.3f} {model.potential().delta:.4f}")
+    0.100 0.2667
+    """
+
+    def __init__(
+        self, d: int, alpha: float, shape: float, slope: float = 1.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        positive_integer("d", d)
+        if not 0 < slope <= 1:
+            raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
+        norm, size = scale_shape_to_weights(alpha, shape)
+        direction = torch.randn(d, dtype=torch.float64, generator=generator)
+        self.u = nn.Parameter(float(norm) * direction / direction.norm())
+        self.a = nn.Parameter(torch.tensor(float(size), dtype=torch.float64))
+        self.slope = slope
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """The predictor `a u` (d,) of the active side."""
+        return self.a * self.u
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (N,) for inputs (N, d)."""
+        return self.a * nn.functional.leaky_relu(x @ self.u, self.slope)
+
+    def potential(self) -> NeuronPotential:
+        """What gradient flow from the present weights minimises."""
+        return NeuronPotential.from_weights(self.a.item(), self.u.detach().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class InitializationAudit:
+    """Scale and shape of each hidden neuron, and the regime that they predict.
+
+    Attributes
+    ----------
+    alpha, shape, delta
+        Per neuron (m,): product of the layers' norms, their imbalance, and the conserved `|a|^2 - |u|^2`.
+    inertia
+        Per neuron (m,): `|a|^2 + |u|^2 = sqrt(delta^2 + 4 alpha^2)`, how large a predictor must be before the
+        neuron's tangent kernel moves; the neuron's counterpart of the diagonal network's `k`.
+    target
+        The size of predictor that a neuron is expected to learn.
+    regime
+        Per neuron: "kernel" where the inertia is over ten times the target, "rich" where it is under a tenth,
+        "between" otherwise.
+    """
+
+    alpha: NDArray[np.float64]
+    shape: NDArray[np.float64]
+    delta: NDArray[np.float64]
+    inertia: NDArray[np.float64]
+    target: float
+    regime: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.regime.count(name)} {name}" for name in ("kernel", "between", "rich"))
+        rows = [("scale alpha", self.alpha), ("shape s", self.shape), ("delta", self.delta), ("inertia", self.inertia)]
+        lines = [f"{len(self.regime)} hidden neurons, expected target {self.target:g} each: {counts}"]
+        for name, values in rows:
+            low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+            lines.append(f"  {name:<12} 10 % {low:9.3g}   median {middle:9.3g}   90 % {high:9.3g}")
+        return "\n".join(lines)
+
+
+def audit_initialization(model: nn.Module, *, target: float | None = None) -> InitializationAudit:
+    r"""Scale, shape, imbalance and predicted regime of every hidden neuron of a two-layer network.
+
+    Works for one hidden layer with a homogeneous activation (linear, ReLU, leaky ReLU): there every neuron
+    keeps its `delta`. Several outputs count through the norm of a neuron's output weights.
+
+    Parameters
+    ----------
+    model
+        A module that holds exactly two `nn.Linear` layers, one after the other.
+    target
+        Norm of the predictor that one neuron is expected to learn; by default `1 / sqrt(m)`, a unit-norm
+        target shared by m neurons in independent directions.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a torch module.
+    ValueError
+        If it does not hold two linear layers that fit together, or a neuron is zero in both.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 1))
+    >>> report = audit_initialization(model)
+    >>> report.regime.count("kernel")
+    0
+    >>> with torch.no_grad():
+    ...     _ = model[2].weight.mul_(300)  # same architecture, very unbalanced layers
+    >>> audit_initialization(model, target=0.1).regime.count("kernel")
+    50
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch module; it is {type(model).__name__}")
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if len(layers) != 2 or layers[0].out_features != layers[1].in_features:
+        shapes = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers) or "none"
+        raise ValueError(f"model must hold two linear layers, one feeding the other; its linear layers: {shapes}")
+    first, second = (layer.weight.detach().to("cpu", torch.float64).numpy() for layer in layers)
+    u, a = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=0)
+    alpha, shape = weights_to_scale_shape(u, a)
+    size = float(positive_array("target", len(u) ** -0.5 if target is None else target))
+    inertia = a**2 + u**2
+    ratio = inertia / size
+    regime = tuple("kernel" if r > 10 else "rich" if r < 0.1 else "between" for r in ratio)
+    return InitializationAudit(alpha, shape, a**2 - u**2, inertia, size, regime)

@@ -1,0 +1,139 @@
+"""One look for all figures: a palette that colour-blind readers can tell apart, fonts that can be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "FONT_SIZE", "MATPLOTLIB", "PALETTE", "new_figure", "panels", "show"]
+
+#: Okabe and Ito's palette, by name.
+COLOURS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "sky": "#56B4E9",
+    "purple": "#CC79A7",
+    "yellow": "#F0E442",
+    "black": "#222222",
+    "grey": "#999999",
+}
+#: The same as a list, in the order in which curves take them.
+PALETTE = [COLOURS[name] for name in ("blue", "vermilion", "green", "orange", "purple", "sky", "black")]
+
+FONT_SIZE = 13
+
+#: Settings for `matplotlib.rc_context`; the same size and resolution everywhere.
+MATPLOTLIB: dict[str, Any] = {
+    "figure.dpi": 80,
+    "savefig.dpi": 80,
+    "font.size": 11,
+    "font.family": "DejaVu Sans",
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def new_figure(
+    columns: int = 1,
+    *,
+    titles: tuple[str, ...] = (),
+    widths: tuple[float, ...] | None = None,
+    height: int = 380,
+) -> go.Figure:
+    """An empty plotly figure with panels in a row, in the style of the suite.
+
+    Parameters
+    ----------
+    columns
+        Number of panels.
+    titles
+        One a panel.
+    widths
+        Relative widths of the panels.
+    height
+        In pixels.
+
+    Examples
+    --------
+    >>> figure = new_figure(2, titles=("left", "right"))
+    >>> [annotation.text for annotation in figure.layout.annotations]
+    ['left', 'right']
+    """
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=1,
+        cols=columns,
+        subplot_titles=titles or None,
+        column_widths=list(widths) if widths else None,
+        horizontal_spacing=0.11,
+    )
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+        font={"size": FONT_SIZE, "color": COLOURS["black"]},
+        colorway=PALETTE,
+        legend={"orientation": "h", "y": -0.22, "x": 0},
+        hovermode="closest",
+        autosize=True,
+    )
+    figure.update_annotations(font_size=FONT_SIZE + 1)
+    figure.update_xaxes(showline=True, linecolor=COLOURS["grey"], ticks="outside", zeroline=False)
+    figure.update_yaxes(showline=True, linecolor=COLOURS["grey"], ticks="outside", zeroline=False)
+    return figure
+
+
+def panels(columns: int = 1, *, width: float = 9.0, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """A matplotlib figure of `width` x `height` inches with panels in a row, in the style of the suite.
+
+    It belongs to nobody's global state; `show` displays it.
+
+    Examples
+    --------
+    >>> figure, axes = panels(2)
+    >>> len(axes)
+    2
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(MATPLOTLIB):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+    return figure, axes
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a matplotlib figure in a notebook, with words for those who cannot see it.
+
+    The words are also the output's plain text, so that a stored notebook is the same wherever it was run.
+
+    Examples
+    --------
+    >>> figure, (axis,) = panels()
+    >>> _ = axis.plot([0, 1])
+    >>> show(figure, "A straight line.")  # doctest: +SKIP
+    """
+    import base64
+    import io
+
+    from IPython.display import display
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with rc_context(MATPLOTLIB):
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    picture = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": f"Figure: {alt}"}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})

@@ -1,0 +1,49 @@
+"""Run notebooks on clean kernels and store their outputs.
+
+    python tools/execute.py notebooks/*.ipynb
+
+Outputs are stored without widget states (each would carry a whole plotting library) and without timings.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from lib.files import atomic_path
+
+
+def execute(path: Path) -> nbformat.NotebookNode:
+    """The notebook with fresh outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        store_widget_state=False,
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute()
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return notebook
+
+
+def main(paths: list[str]) -> None:
+    """Execute each notebook and write it whole or not at all."""
+    for name in paths:
+        path = Path(name)
+        start = time.perf_counter()
+        notebook = execute(path)
+        with atomic_path(path) as temporary:
+            nbformat.write(notebook, temporary)
+        print(f"{path}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
