@@ -66,7 +66,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "edge_of_stability",
         "The edge of stability",
         "The loss jumps about, the sharpness bounces, and one quantity only ever falls.",
-        "Gradient Descent Monotonically Decreases the Sharpness of Gradient Flow Solutions in Scalar Networks and Beyond",
+        "Gradient Descent Monotonically Decreases the Sharpness of Gradient Flow Solutions "
+        "in Scalar Networks and Beyond",
         "Kreisler, Shpigel Nacson, Soudry, Carmon",
         "ICML 2023",
         "2305.13064",

@@ -91,29 +91,33 @@ def at_most(measured: float, bound: float, *, remark: str = "", label: str = "",
     >>> at_most(3.4e-9, 1e-7).holds, at_most(float("nan"), 1e-7).holds
     (True, False)
     """
-    name = f"{label} " if label else ""
+    shown = shown or decade(measured)
     return Evidence(
-        f"{name}{measured:.2g}", f"{name}<= {bound:g}", measured <= bound, remark, f"{name}{shown or decade(measured)}"
+        _named(label, f"{measured:.2g}"), _named(label, f"≤ {bound:g}"), measured <= bound, remark, _named(label, shown)
     )
 
 
-def within(
-    measured: float, low: float, high: float, *, remark: str = "", label: str = "", digits: int = 2
-) -> Evidence:
+def _named(label: str, value: str) -> str:
+    """`label = value`, or `label < value` where the value brings its own relation."""
+    if not label:
+        return value
+    return f"{label} {value}" if value[:1] in "<≤" or value.startswith("in ") else f"{label} = {value}"
+
+
+def within(measured: float, low: float, high: float, *, remark: str = "", label: str = "", digits: int = 2) -> Evidence:
     """Evidence that a value lies in a closed interval; `digits` significant ones of it are shown.
 
     Examples
     --------
     >>> within(3.98, 3.3, 4.7, label="ratio").shown
-    'ratio 4'
+    'ratio = 4'
     """
-    name = f"{label} " if label else ""
     return Evidence(
-        f"{name}{measured:.4g}",
-        f"{name}in [{low:g}, {high:g}]",
+        _named(label, f"{measured:.4g}"),
+        _named(label, f"in [{low:g}, {high:g}]"),
         low <= measured <= high,
         remark,
-        f"{name}{measured:.{digits}g}",
+        _named(label, f"{measured:.{digits}g}"),
     )
 
 
@@ -134,7 +138,7 @@ def combine(*parts: Evidence, remark: str = "") -> Evidence:
     Examples
     --------
     >>> combine(at_most(1e-9, 1e-7, label="error"), within(4, 3, 5, label="ratio")).measured
-    'error 1e-09; ratio 4'
+    'error = 1e-09; ratio = 4'
     """
     if not parts:
         raise ValueError("combine needs at least one piece of evidence")
@@ -213,6 +217,13 @@ class Result:
             "seconds": round(self.seconds, 3),
         }
 
+    def markdown(self) -> str:
+        """The row of the README's scoreboard; only values that are the same on every machine."""
+        claim, evidence = self.claim, self.evidence
+        cells = (claim.statement, claim.source, claim.paper or "–", evidence.shown, evidence.bound)
+        mark = "✓" if evidence.holds else "✗"
+        return f"| {mark} | {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
     def __repr__(self) -> str:
         verdict = "holds" if self.evidence.holds else "DOES NOT HOLD"
         return f"{self.claim.id}: {verdict} ({self.evidence.shown}; asked: {self.evidence.bound})"
@@ -221,22 +232,24 @@ class Result:
         return _html_table([self])
 
 
-_COLUMNS = ("claim", "source", "paper", "here", "asked", "")
+_COLUMNS = {"claim": 38, "source": 13, "paper": 15, "here": 15, "asked": 12, "": 7}
 
 
 def _html_table(results: Sequence[Result]) -> str:
     """The rows as a table; only values that are the same on every machine."""
-    cell = 'style="text-align:left;vertical-align:top;padding:4px 10px"'
-    head = "".join(f"<th {cell}>{column}</th>" for column in _COLUMNS)
+    cell = 'style="text-align:left;vertical-align:top;padding:4px 8px;overflow-wrap:break-word"'
+    head = "".join(f'<th {cell[:-1]};width:{width}%">{column}</th>' for column, width in _COLUMNS.items())
     rows = []
     for result in results:
-        mark = "✓ holds" if result.evidence.holds else "✗ does not hold"
-        statement = html.escape(result.claim.statement)
-        small = f'<br><small style="opacity:.7"><code>{result.claim.id}</code> {html.escape(result.evidence.remark)}</small>'
-        values = (result.claim.source, result.claim.paper, result.evidence.shown, result.evidence.bound, mark)
+        claim, evidence = result.claim, result.evidence
+        small = f"<code>{claim.id}</code> {html.escape(evidence.remark)}"
+        statement = f'{html.escape(claim.statement)}<br><small style="opacity:.75">{small}</small>'
+        mark = "✓ holds" if evidence.holds else "✗ does not hold"
+        values = (claim.source, claim.paper or "–", evidence.shown, evidence.bound, mark)
         cells = "".join(f"<td {cell}>{html.escape(value)}</td>" for value in values)
-        rows.append(f'<tr><td {cell.replace("padding", "max-width:34em;padding")}>{statement}{small}</td>{cells}</tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(f"<tr><td {cell}>{statement}</td>{cells}</tr>")
+    table = '<table style="table-layout:fixed;width:100%;max-width:1100px">'
+    return f"{table}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable[[], Evidence]], Claim]:
@@ -338,9 +351,7 @@ def run_claims(names: Sequence[str] = (), *, jobs: int = 1) -> list[Result]:
     chapters = [chapter(name) for name in names] or list(open_chapters())
     ledgers = {of.name: Ledger(of) for of in chapters}
     declared = [claim for book in ledgers.values() for claim in book]
-    runs = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_check)(claim.chapter, claim.id) for claim in declared
-    )
+    runs = Parallel(n_jobs=jobs, return_as="generator")(delayed(_check)(claim.chapter, claim.id) for claim in declared)
     return [
         Result(ledgers[chapter_name][claim_id], evidence, seconds)
         for chapter_name, claim_id, evidence, seconds in progress(runs, "claims", total=len(declared))

@@ -163,6 +163,8 @@ class Explorer(widgets.VBox):
     title: ClassVar[str]
     caption: ClassVar[str]
     declared: ClassVar[dict[str, Slider | Toggle | Choice]]
+    #: Names of data that a setting may leave empty (all NaN), such as a root that does not exist.
+    may_be_absent: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **values: Any) -> None:
         import plotly.graph_objects as go
@@ -174,6 +176,8 @@ class Explorer(widgets.VBox):
         for name, value in values.items():
             self.controls[name].value = value
         self.figure: go.FigureWidget = go.FigureWidget(self.build())
+        # Without it a figure that is drawn before its cell has a size keeps a width of 700 pixels.
+        self.figure._config = {**self.figure._config, "responsive": True}
         self.data: Data = {}
         self._message = widgets.HTML(layout=widgets.Layout(display="none"))
         reset = widgets.Button(description="Reset", tooltip="Back to the first picture", icon="undo")
@@ -192,10 +196,13 @@ class Explorer(widgets.VBox):
 
     @abstractmethod
     def build(self) -> go.Figure:
-        """The figure with all its traces, still without data. Called once."""
+        """The figure with all its traces, still without data. Called once.
+
+        Data belong into `draw`: an array that is given here does not reach the browser.
+        """
 
     @abstractmethod
-    def compute(self, **parameters: Any) -> Data:
+    def compute(self, *args: Any, **kwargs: Any) -> Data:
         """Data from the controls' values: pure, and fast enough to follow a finger."""
 
     @abstractmethod

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lib.style import MATPLOTLIB, PALETTE
@@ -25,22 +24,31 @@ if TYPE_CHECKING:
 __all__ = ["draw", "png"]
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", None: "-"}
-_MARKERS = {"circle": "o", "x": "x", "diamond": "D", "square": "s", "star": "*", "cross": "P", "triangle-up": "^", None: "o"}
+_MARKERS = {
+    "circle": "o",
+    "x": "x",
+    "diamond": "D",
+    "square": "s",
+    "star": "*",
+    "cross": "P",
+    "triangle-up": "^",
+    None: "o",
+}
 
 
 def png(figure: go.Figure, *, width: float = 9.0) -> bytes:
-    """The figure as a PNG.
+    r"""The figure as a PNG.
 
     Examples
     --------
     >>> from lib.style import new_figure
     >>> png(new_figure())[:4]
-    b'\\x89PNG'
+    b'\x89PNG'
     """
     with rc_context(MATPLOTLIB):
         still = draw(figure, width=width)
         buffer = io.BytesIO()
-        FigureCanvasAgg(still).print_png(buffer, metadata={"Software": None})
+        still.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -112,7 +120,11 @@ def _draw_scatter(ax: Axes, trace: Any, colour: str) -> Any:
     mode = trace.mode or "lines"
     line = trace.line.color or colour
     marker = trace.marker.color if isinstance(trace.marker.color, str) else line
-    style = {"color": line, "linestyle": _DASHES.get(trace.line.dash, "-"), "linewidth": trace.line.width or 1.8}
+    style: dict[Any, Any] = {
+        "color": line,
+        "linestyle": _DASHES.get(trace.line.dash, "-"),
+        "linewidth": trace.line.width or 1.8,
+    }
     if "lines" not in mode:
         style["linestyle"] = "none"
     if "markers" in mode:

@@ -29,11 +29,12 @@ PALETTE = [COLOURS[name] for name in ("blue", "vermilion", "green", "orange", "p
 FONT_SIZE = 13
 
 #: Settings for `matplotlib.rc_context`; the same size and resolution everywhere.
-MATPLOTLIB: dict[str, Any] = {
+MATPLOTLIB: dict[Any, Any] = {
     "figure.dpi": 80,
     "savefig.dpi": 80,
     "font.size": 11,
     "font.family": "DejaVu Sans",
+    "axes.prop_cycle": f"cycler('color', {PALETTE!r})",
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.spines.top": False,
@@ -48,7 +49,7 @@ def new_figure(
     *,
     titles: tuple[str, ...] = (),
     widths: tuple[float, ...] | None = None,
-    height: int = 380,
+    height: int = 400,
 ) -> go.Figure:
     """An empty plotly figure with panels in a row, in the style of the suite.
 
@@ -81,10 +82,10 @@ def new_figure(
     figure.update_layout(
         template="plotly_white",
         height=height,
-        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+        margin={"l": 60, "r": 20, "t": 50, "b": 100},
         font={"size": FONT_SIZE, "color": COLOURS["black"]},
         colorway=PALETTE,
-        legend={"orientation": "h", "y": -0.22, "x": 0},
+        legend={"orientation": "h", "x": 0, "y": 0.01, "yref": "container", "yanchor": "bottom"},
         hovermode="closest",
         autosize=True,
     )
@@ -130,10 +131,9 @@ def show(figure: Figure, alt: str) -> None:
 
     from IPython.display import display
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with rc_context(MATPLOTLIB):
         buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     picture = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": f"Figure: {alt}"}
     display(picture, raw=True, metadata={"image/png": {"alt": alt}})

@@ -27,7 +27,11 @@ STAMP = VENV / "paperplay-installed.txt"
 def fingerprint(extras: list[str]) -> str:
     """What the environment must have been made from to be up to date."""
     parts = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "tools/bootstrap.py")]
-    return hashlib.sha256(b"\0".join([*parts, sys.version.encode(), str(ROOT).encode()])).hexdigest() + " " + " ".join(extras)
+    return (
+        hashlib.sha256(b"\0".join([*parts, sys.version.encode(), str(ROOT).encode()])).hexdigest()
+        + " "
+        + " ".join(extras)
+    )
 
 
 def installed_extras() -> set[str]:
@@ -47,6 +51,12 @@ def run(*command: object, check: bool = True, quiet: bool = False, **environment
     if check and done.returncode:
         sys.exit(f"bootstrap: this failed (exit code {done.returncode}): {' '.join(map(str, command))}")
     return done.returncode == 0
+
+
+def usable() -> bool:
+    """Whether there is an environment of this very Python, which only needs other packages."""
+    probe = f"import sys; sys.exit(sys.version != {sys.version!r} or sys.prefix != {str(VENV)!r})"
+    return PYTHON.exists() and run(PYTHON, "-c", probe, check=False, quiet=True)
 
 
 def install_cpu_torch(constraints: Path) -> None:
@@ -72,7 +82,7 @@ def main(extras: list[str]) -> None:
     if have >= {"", *extras}:
         return
     wanted = sorted({*extras, *have} - {""})
-    if not have:
+    if not usable():
         print(f"bootstrap: making {VENV}")
         try:
             venv.create(VENV, with_pip=True, clear=True)

@@ -13,6 +13,7 @@ from .networks import InitializationAudit as InitializationAudit
 from .networks import NeuronLinear as NeuronLinear
 from .networks import audit_initialization as audit_initialization
 from .neuron import NeuronPotential as NeuronPotential
+from .neuron import conserved_delta as conserved_delta
 from .neuron import layer_norms as layer_norms
 from .neuron import neuron_limit as neuron_limit
 from .regression import SparseRegression as SparseRegression

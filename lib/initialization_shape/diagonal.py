@@ -30,12 +30,23 @@ _LARGEST_SINH_ARGUMENT = 690.0
 class SeparablePotential(Protocol):
     """A strictly convex potential that is a sum over coordinates, seen through its conjugate."""
 
-    def __call__(self, w: ArrayLike) -> NDArray[np.float64]: ...
-    def grad(self, w: ArrayLike) -> NDArray[np.float64]: ...
-    def grad_conjugate(self, z: ArrayLike) -> NDArray[np.float64]: ...
-    def conjugate(self, z: ArrayLike) -> NDArray[np.float64]: ...
-    def hess_conjugate_diag(self, z: ArrayLike) -> NDArray[np.float64]: ...
-    def longest_step(self, z: NDArray[np.float64], dz: NDArray[np.float64]) -> float: ...
+    def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
+        """Value at `w` (..., d)."""
+
+    def grad(self, w: ArrayLike) -> NDArray[np.float64]:
+        """Gradient at `w` (..., d)."""
+
+    def grad_conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
+        """The `w` (..., d) whose gradient is `z`."""
+
+    def conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
+        """Legendre conjugate at `z` (..., d), up to a constant."""
+
+    def hess_conjugate_diag(self, z: ArrayLike) -> NDArray[np.float64]:
+        """Diagonal of the conjugate's Hessian at `z` (..., d)."""
+
+    def longest_step(self, z: NDArray[np.float64], dz: NDArray[np.float64]) -> float:
+        """How far from `z` along `dz`, at most 1, a Newton step may go."""
 
 
 class DiagonalPotential:
@@ -108,7 +119,9 @@ class DiagonalPotential:
         shrinking = np.hypot(up - vp, um + vm)
         k = growing * shrinking
         if np.any(k == 0):
-            raise ValueError("these weights start at a saddle (k = 0 in some coordinate): gradient flow never leaves it")
+            raise ValueError(
+                "these weights start at a saddle (k = 0 in some coordinate), and gradient flow never leaves it"
+            )
         return cls(k, up * vp - um * vm)
 
     @classmethod
@@ -154,11 +167,11 @@ class DiagonalPotential:
         return np.asarray(self.k * np.cosh(2 * (np.asarray(z, dtype=np.float64) + self._initial_slope)))
 
     def longest_step(self, z: NDArray[np.float64], dz: NDArray[np.float64]) -> float:
-        """How far along `dz` the exponentials may be trusted: one factor of `e^2` a step."""
+        """How far along `dz` the exponentials may be trusted: one factor of `e^4` a step."""
         largest = float(np.abs(dz).max(initial=0.0))
         s = np.abs(z + self._initial_slope).max(initial=0.0)
         room = max(_LARGEST_SINH_ARGUMENT / 2 - float(s), 0.0)
-        return min(1.0, 1.0 / largest, room / largest) if largest > 0 else 1.0
+        return min(1.0, 2.0 / largest, room / largest) if largest > 0 else 1.0
 
 
 class DeepDiagonalPotential:

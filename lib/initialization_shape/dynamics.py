@@ -48,7 +48,7 @@ class FlowResult:
     converged
         Whether the relative misfit `|X w - y| / |y|` reached `stop`.
     diverged
-        Whether the weights left the finite numbers; then `w` holds the last finite predictor.
+        Whether the loss left all bounds; the weights are then those of the last step.
     path
         The way there.
     """
@@ -71,7 +71,9 @@ def _read_weights(model: str, params: Mapping[str, ArrayLike], d: int) -> Weight
         return {name: finite_array(name, params[name], shape=(d,)).copy() for name in names}
     a, u = finite_array("a", params["a"]), finite_array("u", params["u"])
     if a.ndim > 1 or u.shape != (*a.shape, d):
-        raise ValueError(f"a and u must have shapes () and ({d},), or (m,) and (m, {d}); they are {a.shape} and {u.shape}")
+        raise ValueError(
+            f"a and u must have shapes () and ({d},), or (m,) and (m, {d}); they are {a.shape} and {u.shape}"
+        )
     return {"a": a.copy(), "u": u.copy()}
 
 
@@ -180,8 +182,7 @@ def _unpacker(weights: Weights) -> Callable[[NDArray[np.float64]], Weights]:
 
     def unpack(flat: NDArray[np.float64]) -> Weights:
         return {
-            name: flat[first:last].reshape(shapes[name])
-            for name, first, last in zip(shapes, starts, ends, strict=True)
+            name: flat[first:last].reshape(shapes[name]) for name, first, last in zip(shapes, starts, ends, strict=True)
         }
 
     return unpack
@@ -242,8 +243,9 @@ def gradient_descent(
     converged = diverged = False
     step = 0
     while True:
-        change, residual = _velocity(model, weights, X, y, slope)
-        size = float(residual @ residual)
+        with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is stopped here, and says so
+            change, residual = _velocity(model, weights, X, y, slope)
+            size = float(residual @ residual)
         converged, diverged = size <= goal, not size < 1e200
         if converged or diverged or step == max_steps:
             break

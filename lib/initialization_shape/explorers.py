@@ -12,7 +12,7 @@ from lib.explorer import Data, Explorer, Slider, Toggle
 from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_flow
 from lib.initialization_shape.interpolation import minimize_potential
-from lib.initialization_shape.neuron import NeuronPotential, layer_norms, neuron_limit
+from lib.initialization_shape.neuron import NeuronPotential, conserved_delta, layer_norms, neuron_limit
 from lib.initialization_shape.regression import (
     SparseRegression,
     least_l2_interpolator,
@@ -88,17 +88,21 @@ class ScaleShapeExplorer(Explorer):
             row=1,
             col=1,
         )
-        figure.add_scatter(line={"color": COLOURS["grey"]}, name="error of the limit at k", row=1, col=2)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["grey"]}, name="error of the limit at k", row=1, col=2)
         figure.add_scatter(
-            line={"color": COLOURS["green"], "dash": "dash"}, name="least L1", row=1, col=2, mode="lines"
+            mode="lines", line={"color": COLOURS["green"], "dash": "dash"}, name="least L1", row=1, col=2
         )
         figure.add_scatter(
-            line={"color": COLOURS["orange"], "dash": "dot"}, name="least L2", row=1, col=2, mode="lines"
+            mode="lines", line={"color": COLOURS["orange"], "dash": "dot"}, name="least L2", row=1, col=2
         )
-        figure.add_scatter(mode="markers", marker={"color": COLOURS["blue"], "size": 14}, name="you are here", row=1, col=2)
+        figure.add_scatter(
+            mode="markers", marker={"color": COLOURS["blue"], "size": 14}, name="you are here", row=1, col=2
+        )
         figure.update_xaxes(title="coordinate, sorted by the teacher", range=[-2, 60], row=1, col=1)
         figure.update_yaxes(title="weight", range=[-0.35, 0.65], row=1, col=1)
-        figure.update_xaxes(title="k = 4α(1+s²)/(1−s²)", type="log", range=[-8, 4], row=1, col=2, exponentformat="power", dtick=3)
+        figure.update_xaxes(
+            title="k = 4α(1+s²)/(1−s²)", type="log", range=[-8, 4], row=1, col=2, exponentformat="power", dtick=3
+        )
         figure.update_yaxes(title="|w − w*|²", range=[0, 1.3], row=1, col=2)
         return figure
 
@@ -171,9 +175,9 @@ class NeuronPotentialExplorer(Explorer):
     name = "neuron_potential"
     title = "The potential that a neuron minimises"
     caption = (
-        "Grey: level lines of Q. Black: all weights that fit the one example. Blue: gradient flow from the start (circle) "
-        "to where Q is lowest on the line (star, closed form). Unbalanced towards the output: circles around the start; "
-        "balanced: sharper at zero, like |w| to the power 3/2."
+        "Grey: level lines of Q. Black: all weights that fit the one example. Blue: gradient flow from the start "
+        "(circle) to where Q is lowest on the line (star, closed form). Unbalanced towards the output: circles around "
+        "the start; balanced: sharper at zero, like |w| to the power 3/2."
     )
     declared = {
         "alpha": Slider("scale α", -2, 0, 0.05, 0.3, log=True, format=".2f"),
@@ -186,9 +190,15 @@ class NeuronPotentialExplorer(Explorer):
         figure = new_figure(
             2, titles=("level lines of Q(w)", "radial part q along |w|"), widths=(0.55, 0.45), height=440
         )
-        figure.add_scatter(line={"color": COLOURS["grey"], "width": 1}, name="level lines of Q", row=1, col=1)
-        figure.add_scatter(line={"color": COLOURS["black"], "width": 2}, name="fits the data", row=1, col=1)
-        figure.add_scatter(line={"color": COLOURS["blue"], "width": 3}, name="gradient flow", row=1, col=1)
+        figure.add_scatter(
+            mode="lines", line={"color": COLOURS["grey"], "width": 1}, name="level lines of Q", row=1, col=1
+        )
+        figure.add_scatter(
+            mode="lines", line={"color": COLOURS["black"], "width": 2}, name="fits the data", row=1, col=1
+        )
+        figure.add_scatter(
+            mode="lines", line={"color": COLOURS["blue"], "width": 3}, name="gradient flow", row=1, col=1
+        )
         figure.add_scatter(
             mode="markers",
             marker={"size": 10, "color": COLOURS["blue"], "symbol": "circle-open"},
@@ -203,9 +213,13 @@ class NeuronPotentialExplorer(Explorer):
             row=1,
             col=1,
         )
-        figure.add_scatter(line={"color": COLOURS["blue"]}, name="q(|w|), scaled to 1 at 2", row=1, col=2)
-        figure.add_scatter(line={"color": COLOURS["green"], "dash": "dash"}, name="|w| to the 3/2", row=1, col=2)
-        figure.add_scatter(line={"color": COLOURS["orange"], "dash": "dot"}, name="|w| squared", row=1, col=2)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="q(|w|), scaled to 1 at 2", row=1, col=2)
+        figure.add_scatter(
+            mode="lines", line={"color": COLOURS["green"], "dash": "dash"}, name="|w| to the 3/2", row=1, col=2
+        )
+        figure.add_scatter(
+            mode="lines", line={"color": COLOURS["orange"], "dash": "dot"}, name="|w| squared", row=1, col=2
+        )
         figure.update_xaxes(title="w<sub>1</sub>", range=[-1, 2], row=1, col=1)
         figure.update_yaxes(title="w<sub>2</sub>", range=[-1, 2], row=1, col=1)
         figure.update_xaxes(title="|w|", range=[0, 2], row=1, col=2)
@@ -278,15 +292,23 @@ class TimeWarpExplorer(Explorer):
     def build(self) -> go.Figure:
         """Path, clocks and defects."""
         figure = new_figure(3, titles=("path", "clocks", "Hessian defect"), widths=(0.42, 0.33, 0.25))
-        figure.add_scatter(line={"color": COLOURS["blue"]}, name="path of w", row=1, col=1)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="path of w", row=1, col=1)
         figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["blue"], "size": 9, "symbol": "circle-open"}, name="equal t", row=1, col=1
+            mode="markers",
+            marker={"color": COLOURS["blue"], "size": 9, "symbol": "circle-open"},
+            name="equal t",
+            row=1,
+            col=1,
         )
         figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["vermilion"], "size": 8, "symbol": "diamond"}, name="equal τ", row=1, col=1
+            mode="markers",
+            marker={"color": COLOURS["vermilion"], "size": 8, "symbol": "diamond"},
+            name="equal τ",
+            row=1,
+            col=1,
         )
-        figure.add_scatter(line={"color": COLOURS["vermilion"]}, name="τ = ∫ a dt", row=1, col=2)
-        figure.add_scatter(line={"color": COLOURS["grey"], "dash": "dash"}, name="t", row=1, col=2)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["vermilion"]}, name="τ = ∫ a dt", row=1, col=2)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["grey"], "dash": "dash"}, name="t", row=1, col=2)
         figure.add_bar(
             marker={"color": [COLOURS["grey"], COLOURS["vermilion"]]}, name="defect", showlegend=False, row=1, col=3
         )
@@ -302,7 +324,7 @@ class TimeWarpExplorer(Explorer):
         """One flow in the plane, interpolated at equal steps of either time."""
         a, u = _start(alpha, shape, angle)
         flow = gradient_flow("neuron", _X, _Y, {"a": a, "u": u}, rtol=1e-7, stop=1e-3)
-        delta = a**2 - float(u @ u)
+        delta = conserved_delta(a, u)
         times, path = flow.path.t, flow.path.w
         _, output = layer_norms(np.linalg.norm(path, axis=1), delta)
         warped = np.concatenate([[0.0], np.cumsum(np.diff(times) * (output[1:] + output[:-1]) / 2)])
@@ -318,7 +340,9 @@ class TimeWarpExplorer(Explorer):
             "ticks_tau": at(warped),
             "t": times / times[-1],
             "tau": warped / warped[-1],
-            "defect": np.array([_metric_defect(middle, delta, warped=False), _metric_defect(middle, delta, warped=True)]),
+            "defect": np.array(
+                [_metric_defect(middle, delta, warped=False), _metric_defect(middle, delta, warped=True)]
+            ),
         }
 
     def draw(self, data: Data) -> None:
@@ -357,11 +381,12 @@ class WhichRootExplorer(Explorer):
     """For negative imbalance the output weight may change its sign on the way: which closed form applies."""
 
     name = "which_root"
+    may_be_absent = ("flipped",)
     title = "Negative imbalance: which of the two roots?"
     caption = (
-        "Left: the sign of the output weight at the end, over its start and the direction of the input weights (orange: "
-        "it flipped). Above the dashed line δ ≥ 0 and it never flips. Right: the run from the marked start, and the two "
-        "closed forms."
+        "Left: the sign of the output weight at the end, over its start and the direction of the input weights "
+        "(orange: it flipped). Above the dashed line δ ≥ 0 and it never flips. Right: the run from the marked start, "
+        "and the two closed forms."
     )
     declared = {
         "weight": Slider("output weight a at the start", 0.01, 1.0, 0.01, 0.1, format=".2f"),
@@ -373,8 +398,6 @@ class WhichRootExplorer(Explorer):
         """The basin map and the plane."""
         figure = new_figure(2, titles=("where the sign flips", "the run"), height=420)
         figure.add_heatmap(
-            x=_ANGLES,
-            y=_WEIGHTS,
             colorscale=[[0, COLOURS["orange"]], [1, "#D6E6F2"]],
             zmin=-1,
             zmax=1,
@@ -383,16 +406,18 @@ class WhichRootExplorer(Explorer):
             row=1,
             col=1,
         )
-        figure.add_scatter(
-            line={"color": COLOURS["black"], "dash": "dash"}, mode="lines", name="δ = 0", row=1, col=1
-        )
+        figure.add_scatter(mode="lines", line={"color": COLOURS["black"], "dash": "dash"}, name="δ = 0", row=1, col=1)
         figure.add_scatter(
             mode="markers", marker={"size": 13, "color": COLOURS["blue"]}, name="you are here", row=1, col=1
         )
-        figure.add_scatter(line={"color": COLOURS["black"]}, name="fits the data", mode="lines", row=1, col=2)
-        figure.add_scatter(line={"color": COLOURS["blue"]}, name="gradient flow", mode="lines", row=1, col=2)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["black"]}, name="fits the data", row=1, col=2)
+        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="gradient flow", row=1, col=2)
         figure.add_scatter(
-            mode="markers", marker={"size": 14, "color": COLOURS["green"], "symbol": "star"}, name="sign kept", row=1, col=2
+            mode="markers",
+            marker={"size": 14, "color": COLOURS["green"], "symbol": "star"},
+            name="sign kept",
+            row=1,
+            col=2,
         )
         figure.add_scatter(
             mode="markers",
@@ -411,7 +436,7 @@ class WhichRootExplorer(Explorer):
         """The basin is remembered for each norm; a start costs one small flow."""
         u = norm * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
         flow = gradient_flow("neuron", _X, _Y, {"a": weight, "u": u}, rtol=1e-6, stop=1e-4)
-        delta = weight**2 - float(u @ u)
+        delta = conserved_delta(weight, u)
         kept = neuron_limit(_X, _Y, weight, u, final_sign=1)[0]
         flipped = neuron_limit(_X, _Y, weight, u, final_sign=-1)[0] if delta < 0 else np.full(2, np.nan)
         return {
@@ -427,7 +452,8 @@ class WhichRootExplorer(Explorer):
         """Put map, run and roots in place."""
         basin, boundary, here, fits, path, kept, flipped = self.figure.data
         start = self.parameters
-        basin.z = data["basin"]
+        if data["basin"] is not self.data.get("basin"):
+            basin.update(x=_ANGLES, y=_WEIGHTS, z=data["basin"])
         boundary.update(x=[-180.0, 180.0], y=[start["norm"]] * 2)
         here.update(x=[start["angle"]], y=[start["weight"]])
         fits.update(x=[-1.6, 2.4], y=[1.8, -0.2])

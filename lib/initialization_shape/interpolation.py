@@ -7,6 +7,7 @@ size N. For the neuron's potential the minimiser is known in closed form.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -119,7 +120,7 @@ def minimize_potential(
     else:
         dual, n_iter = _dual_newton(potential, X, y, start, tol=tol, max_iter=max_iter)
     w = potential.grad_conjugate(dual @ X)
-    return _report(potential, X, y, w, dual, n_iter, tol)
+    return _report(potential, X, y, w, dual, n_iter=n_iter, tol=tol)
 
 
 def _report(
@@ -128,6 +129,7 @@ def _report(
     y: NDArray[np.float64],
     w: NDArray[np.float64],
     dual: NDArray[np.float64],
+    *,
     n_iter: int,
     tol: float,
 ) -> Interpolator:
@@ -158,7 +160,10 @@ def _independent_rows(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray
         scaled = X / row_sizes[:, None]
         gram = scaled @ scaled.T
         factor, failed = lapack.dpotrf(gram, lower=1)
-        if not failed and lapack.dpocon(factor, np.abs(gram).sum(axis=0).max(), uplo="L")[0] > _SUSPECT_RECIPROCAL_CONDITION:
+        if (
+            not failed
+            and lapack.dpocon(factor, np.abs(gram).sum(axis=0).max(), uplo="L")[0] > _SUSPECT_RECIPROCAL_CONDITION
+        ):
             return None
     left, singular, _ = np.linalg.svd(X, full_matrices=False)
     rank = int((singular > singular[0] * max(X.shape) * np.finfo(float).eps).sum()) if singular[0] > 0 else 0
@@ -192,9 +197,10 @@ def _dual_newton(
     w = potential.grad_conjugate(z)
     misfit = X @ w - y
     value = float(potential.conjugate(z)) - float(y @ dual)
+    goal = tol / 4 * math.sqrt(y @ y)
     for iteration in range(max_iter):
-        size = float(np.linalg.norm(misfit))
-        if size <= tol / 4 * _size(X, y, w):
+        size = math.sqrt(misfit @ misfit)
+        if size <= (goal or tol / 4 * _size(X, y, w)):
             return dual, iteration
         root = X * np.sqrt(potential.hess_conjugate_diag(z))
         # numpy computes a matrix times its own transpose with half the work
@@ -210,7 +216,7 @@ def _dual_newton(
             new_value = float(potential.conjugate(new_z)) - float(y @ new_dual)
             decreases = new_value <= value + _ARMIJO * length * slope
             # Near the end the value no longer resolves the progress; the misfit still does.
-            if decreases or (length == 1.0 and float(np.linalg.norm(new_misfit)) < size):
+            if decreases or (length == 1.0 and math.sqrt(new_misfit @ new_misfit) < size):
                 break
             length /= 2
         else:
@@ -225,12 +231,16 @@ def _solve_positive(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> 
     That happens where k is tiny and few weights are alive. A ridge only bends the search direction, which stays
     one of descent: what the iteration converges to is judged by the misfit.
     """
-    largest = float(np.abs(np.diag(matrix)).max())
-    for ridge in (0.0, *(largest * np.logspace(-15, 0, 16))):
-        factor, failed = lapack.dpotrf(matrix + ridge * np.eye(len(matrix)) if ridge else matrix, lower=1)
-        if not failed:
-            return np.asarray(lapack.dpotrs(factor, right, lower=1)[0])
-    raise ValueError("the potential's curvature must be finite and positive")
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        scale = float(np.abs(np.diag(matrix)).max()) * np.eye(len(matrix))
+        for ridge in 10.0 ** np.arange(-15, 1):
+            factor, failed = lapack.dpotrf(matrix + ridge * scale, lower=1)
+            if not failed:
+                break
+        else:
+            raise ValueError("the potential's curvature must be finite and positive")
+    return np.asarray(lapack.dpotrs(factor, right, lower=1)[0])
 
 
 def _closed_form(potential: NeuronPotential, X: NDArray[np.float64], y: NDArray[np.float64]) -> Interpolator:
@@ -240,4 +250,4 @@ def _closed_form(potential: NeuronPotential, X: NDArray[np.float64], y: NDArray[
     a0 = np.sqrt(max(float(potential.u0 @ potential.u0) + potential.delta, 0.0))
     w, _, _ = neuron_limit(X, y, a0, potential.u0, final_sign=1)
     dual, *_ = np.linalg.lstsq(X.T, potential.grad(w), rcond=None)
-    return _report(potential, X, y, w, dual, 0, tol=1e-10)
+    return _report(potential, X, y, w, np.asarray(dual), n_iter=0, tol=1e-10)

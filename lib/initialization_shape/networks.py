@@ -148,7 +148,8 @@ def audit_initialization(model: nn.Module, *, target: float | None = None) -> In
     r"""Scale, shape, imbalance and predicted regime of every hidden neuron of a two-layer network.
 
     Works for one hidden layer with a homogeneous activation (linear, ReLU, leaky ReLU): there every neuron
-    keeps its `delta`. Several outputs count through the norm of a neuron's output weights.
+    keeps its `delta`. A neuron's bias counts as one of its input weights; several outputs count through the
+    norm of its output weights.
 
     Parameters
     ----------
@@ -183,8 +184,11 @@ def audit_initialization(model: nn.Module, *, target: float | None = None) -> In
     if len(layers) != 2 or layers[0].out_features != layers[1].in_features:
         shapes = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers) or "none"
         raise ValueError(f"model must hold two linear layers, one feeding the other; its linear layers: {shapes}")
-    first, second = (layer.weight.detach().to("cpu", torch.float64).numpy() for layer in layers)
-    u, a = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=0)
+    first, second = (layer.weight.detach().to("cpu", torch.float64) for layer in layers)
+    if layers[0].bias is not None:
+        # A bias is one more input weight, on an input that is always 1: the conserved delta counts it.
+        first = torch.column_stack([first, layers[0].bias.detach().to("cpu", torch.float64)])
+    u, a = first.norm(dim=1).numpy(), second.norm(dim=0).numpy()
     alpha, shape = weights_to_scale_shape(u, a)
     size = float(positive_array("target", len(u) ** -0.5 if target is None else target))
     inertia = a**2 + u**2

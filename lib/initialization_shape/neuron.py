@@ -20,7 +20,23 @@ from lib.validation import finite_array, regression_data
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["NeuronPotential", "layer_norms", "neuron_limit"]
+__all__ = ["NeuronPotential", "conserved_delta", "layer_norms", "neuron_limit"]
+
+
+def conserved_delta(a: float, u: ArrayLike) -> float:
+    """The imbalance `a^2 - |u|^2` that training conserves; exactly zero for layers that are equal up to rounding.
+
+    Examples
+    --------
+    >>> conserved_delta(0.5, [0.3, 0.4]), conserved_delta(2.0, [1.0])
+    (0.0, 3.0)
+    """
+    a = float(finite_array("a", a, shape=()))
+    u = finite_array("u", u, ndim=1)
+    inner = float(u @ u)
+    delta = a**2 - inner
+    # the sign of delta decides whether the theorem applies: rounding must not
+    return delta if abs(delta) > 4 * len(u) * np.finfo(float).eps * (a**2 + inner) else 0.0
 
 
 def layer_norms(x: ArrayLike, delta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -123,7 +139,7 @@ class NeuronPotential:
         """
         a = float(finite_array("a", a, shape=()))
         u = finite_array("u", u, ndim=1)
-        delta = a**2 - float(u @ u)
+        delta = conserved_delta(a, u)
         return cls(delta, a * u, flipped=sign_flips(a, delta, final_sign))
 
     def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
@@ -227,7 +243,7 @@ def neuron_limit(
         raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
     if a0 == 0 and final_sign is None:
         raise ValueError("a0 must not be zero unless final_sign says which way it goes")
-    delta = a0**2 - float(u0 @ u0)
+    delta = conserved_delta(a0, u0)
     sign_flips(a0, delta, final_sign)
     if final_sign is None and delta < 0:
         warnings.warn(
@@ -239,7 +255,7 @@ def neuron_limit(
     sign = float(final_sign if final_sign is not None else np.sign(a0))
     targets = np.where(y * sign > 0, y, y / slope)
     w_least, _, _, _ = np.linalg.lstsq(X, targets, rcond=None)
-    if np.linalg.norm(X @ w_least - targets) > 1e-8 * max(np.linalg.norm(targets), 1.0):
+    if np.linalg.norm(X @ w_least - targets) > 1e-8 * max(float(np.linalg.norm(targets)), 1.0):
         raise ValueError("y must be reachable: no weights fit these targets exactly")
     seen, *_ = np.linalg.lstsq(X, X @ u0, rcond=None)
     hidden = u0 - seen

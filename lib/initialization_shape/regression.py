@@ -12,7 +12,13 @@ from lib.validation import finite_array, positive_integer
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SparseRegression", "digits_regression", "least_l1_interpolator", "least_l2_interpolator", "sparse_regression"]
+__all__ = [
+    "SparseRegression",
+    "digits_regression",
+    "least_l1_interpolator",
+    "least_l2_interpolator",
+    "sparse_regression",
+]
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,7 @@ def _scale_and_shape(alpha: ArrayLike, shape: ArrayLike) -> tuple[NDArray[np.flo
     return scale, s
 
 
-def scale_shape_to_weights(
-    alpha: ArrayLike, shape: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scale_shape_to_weights(alpha: ArrayLike, shape: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Weights of the two layers with a given product and imbalance (Section 7).
 
     .. math:: u = \sqrt{\alpha\,(1-s)/(1+s)}, \qquad v = \sqrt{\alpha\,(1+s)/(1-s)}

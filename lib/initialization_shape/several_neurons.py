@@ -40,7 +40,14 @@ def random_neurons(
 
 
 def dual_spread(
-    X: ArrayLike, y: ArrayLike, a: ArrayLike, u: ArrayLike, *, rtol: float = 1e-10, t_max: float = 1e5, stop: float = 1e-8
+    X: ArrayLike,
+    y: ArrayLike,
+    a: ArrayLike,
+    u: ArrayLike,
+    *,
+    rtol: float = 1e-10,
+    t_max: float = 1e5,
+    stop: float = 1e-8,
 ) -> float:
     """Largest relative distance of a neuron's dual from the mean of all duals, at the end of gradient flow.
 

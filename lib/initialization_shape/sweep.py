@@ -231,4 +231,6 @@ def _claim_folder(folder: Path, settings: SweepPreset) -> None:
         with atomic_path(marker) as temporary:
             temporary.write_text(description, encoding="utf-8")
     elif marker.read_text(encoding="utf-8") != description:
-        raise ValueError(f"folder must be new or hold the same sweep; {folder} holds {marker.read_text(encoding='utf-8')}")
+        raise ValueError(
+            f"folder must be new or hold the same sweep; {folder} holds {marker.read_text(encoding='utf-8')}"
+        )

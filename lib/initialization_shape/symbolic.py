@@ -92,7 +92,8 @@ def diagonal_potential() -> tuple[sp.Symbol, sp.Symbol, sp.Expr]:
 def neuron_metric() -> tuple[tuple[sp.Symbol, sp.Symbol], sp.Symbol, sp.Matrix, sp.Expr]:
     r"""The metric of a fully connected neuron in two dimensions (Section 6).
 
-    .. math:: H = a^{-2}\Big[I-\frac{ww^\top}{a^4+\lVert w\rVert^2}\Big],\qquad a^2=\tfrac\delta2+\sqrt{\lVert w\rVert^2+\tfrac{\delta^2}{4}}
+    .. math:: H = a^{-2}\Big[I-\frac{ww^\top}{a^4+\lVert w\rVert^2}\Big],
+       \qquad a^2=\tfrac\delta2+\sqrt{\lVert w\rVert^2+\tfrac{\delta^2}{4}}
 
     Returns
     -------
@@ -198,7 +199,9 @@ def find_radial_warp(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr 
     """
     x = t if radius is None else radius
     if sp.simplify(h1) == 0 or sp.simplify(h1 + x**2 * h2) == 0:
-        raise NoWarpError("the metric is degenerate: a multiple of it is degenerate too, and no Hessian that gives a flow")
+        raise NoWarpError(
+            "the metric is degenerate: a multiple of it is degenerate too, and no Hessian that gives a flow"
+        )
     rate = sp.simplify((x * h2 * sp.diff(x, t) - sp.diff(h1, t)) / h1)
     log_warp = sp.integrate(rate, t)
     if log_warp.has(sp.Integral):

@@ -1,0 +1,133 @@
+"""A real JupyterLab and a headless browser, started once for all browser tests."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+TOKEN = "paperplay-test"
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+
+
+class Lab:
+    """A running JupyterLab server on copies of the notebooks."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        work = folder / "work"
+        shutil.copytree(ROOT / "notebooks", work, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+        # All cells stay in the page, so that a test can read each of them.
+        settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}
+        for plugin, values in settings.items():
+            package, name = plugin.split(":")
+            target = folder / "settings" / package / f"{name}.jupyterlab-settings"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(values))
+        own = {
+            name: str(folder / name.lower())
+            for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+        }
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.log = (folder / "lab.log").open("w")
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                f"--port={self.port}",
+                "--ServerApp.port_retries=0",
+                f"--IdentityProvider.token={TOKEN}",
+                f"--ServerApp.root_dir={work}",
+                "--LabApp.news_url=None",
+                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+                "--LabApp.extension_manager=readonly",
+            ],
+            env={**os.environ, **own, **threads, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")},
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def api(self, path: str, method: str = "GET") -> object:
+        """Ask the server."""
+        request = urllib.request.Request(f"{self.url}/api/{path}?token={TOKEN}", method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            text = answer.read().decode()
+        return json.loads(text) if text else None
+
+    def wait(self, seconds: float = 90) -> None:
+        """Wait until the server answers."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"JupyterLab stopped: {Path(self.log.name).read_text()[-2000:]}")
+            try:
+                self.api("status")
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+            else:
+                return
+        raise RuntimeError("JupyterLab did not answer in time")
+
+    def kernel_ready(self, seconds: float = 60) -> str:
+        """Wait until a kernel is idle and connected; the session's id."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for session in self.api("sessions"):
+                kernel = session["kernel"]
+                if kernel["execution_state"] == "idle" and kernel["connections"] >= 1:
+                    return str(session["id"])
+            time.sleep(0.2)
+        raise RuntimeError("no kernel got ready")
+
+    def close(self) -> None:
+        """Stop the server."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """The server."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine (on Debian: apt install chromium)")
+    server = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The browser."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine (on Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield chromium
+        chromium.close()

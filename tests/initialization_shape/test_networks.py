@@ -1,0 +1,79 @@
+"""The torch modules and the audit."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.initialization_shape import DiagonalLinear, NeuronLinear, audit_initialization, neuron_delta, potential_scale
+
+
+def test_diagonal_module_starts_unbiased_with_the_right_potential() -> None:
+    model = DiagonalLinear(5, alpha=0.02, shape=-0.4)
+    assert model.effective_weight.abs().max() == 0
+    np.testing.assert_allclose(model.potential().k, potential_scale(0.02, -0.4))
+    assert model(torch.ones(3, 5, dtype=torch.float64)).shape == (3,)
+    assert sum(p.numel() for p in model.parameters()) == 20
+
+
+def test_neuron_module_has_the_asked_scale_shape_and_slope() -> None:
+    model = NeuronLinear(6, alpha=0.3, shape=0.5, slope=0.2, generator=torch.Generator().manual_seed(1))
+    assert model.effective_weight.norm().item() == pytest.approx(0.3)
+    assert model.potential().delta == pytest.approx(float(neuron_delta(0.3, 0.5)))
+    x = torch.randn(20, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    linear = x @ model.effective_weight
+    torch.testing.assert_close(model(x), torch.where(linear > 0, linear, 0.2 * linear))
+    same = NeuronLinear(6, alpha=0.3, shape=0.5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(same.u, model.u)
+
+
+def two_layers(width: int = 8) -> nn.Sequential:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+    return model
+
+
+def test_what_the_audit_calls_delta_is_conserved_by_training() -> None:
+    model = two_layers().double()
+    before = audit_initialization(model)
+    X = torch.randn(10, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    for _ in range(500):
+        optimizer.zero_grad()
+        (model(X) ** 2).mean().backward()
+        optimizer.step()
+    after = audit_initialization(model)
+    moved = np.abs(after.alpha - before.alpha).max()
+    assert moved > 0.05
+    assert np.abs(after.delta - before.delta).max() < moved / 100
+
+
+def test_audit_reports_regimes_and_identities() -> None:
+    report = audit_initialization(two_layers(), target=1.0)
+    np.testing.assert_allclose(report.inertia, np.sqrt(report.delta**2 + 4 * report.alpha**2))
+    np.testing.assert_allclose(report.delta, 4 * report.alpha * report.shape / (1 - report.shape**2), rtol=1e-6)
+    assert len(report.regime) == 8
+    assert set(audit_initialization(two_layers(), target=1e-3).regime) == {"kernel"}
+    assert set(audit_initialization(two_layers(), target=1e4).regime) == {"rich"}
+    assert "8 hidden neurons" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: DiagonalLinear(0, 1.0, 0.0), ValueError, "d must be at least 1"),
+        (lambda: DiagonalLinear(2, 0.0, 0.0), ValueError, "alpha must be positive"),
+        (lambda: NeuronLinear(2, 1.0, 0.0, slope=0.0), ValueError, "slope must lie in"),
+        (lambda: audit_initialization("model"), TypeError, "model must be a torch module"),
+        (lambda: audit_initialization(nn.Linear(2, 2)), ValueError, "two linear layers.*2 to 2"),
+        (lambda: audit_initialization(nn.ReLU()), ValueError, "its linear layers: none"),
+        (lambda: audit_initialization(nn.Sequential(nn.Linear(2, 3), nn.Linear(4, 1))), ValueError, "one feeding"),
+        (lambda: audit_initialization(two_layers(), target=0.0), ValueError, "target must be positive"),
+    ],
+)
+def test_bad_input_is_refused(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call()

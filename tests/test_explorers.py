@@ -1,0 +1,141 @@
+"""Every explorer of every chapter: any setting of its controls gives finite data and no error; and the base class."""
+
+import base64
+import json
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from lib.explorer import Choice, Explorer, Slider, Toggle, all_explorers
+from lib.style import new_figure
+
+EXPLORERS = all_explorers()
+RANDOM_SETTINGS = 40
+
+
+def check(explorer: Explorer) -> None:
+    """No error, and data that can be drawn."""
+    assert explorer.error == ""
+    assert explorer.data
+    for name, value in explorer.data.items():
+        array = np.asarray(value)
+        if array.dtype.kind == "f" and array.size:
+            # gaps between lines are NaN on purpose; infinities never are
+            assert not np.isinf(array).any(), f"{name} is infinite at {explorer!r}"
+            assert np.isfinite(array).any() or name in explorer.may_be_absent, f"{name} is empty at {explorer!r}"
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_explorer_survives_every_control(name: str) -> None:
+    explorer = EXPLORERS[name]()
+    check(explorer)
+    for control, declared in explorer.declared.items():
+        for value in declared.extremes():
+            explorer.controls[control].value = value
+            check(explorer)
+        explorer.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(RANDOM_SETTINGS):
+        explorer.set(**{control: declared.random(rng) for control, declared in explorer.declared.items()})
+        check(explorer)
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_first_control_changes_the_figure_and_reset_brings_it_back(name: str) -> None:
+    explorer = EXPLORERS[name]()
+
+    def drawn() -> str:
+        return json.dumps(explorer.figure.to_plotly_json()["data"], default=lambda value: np.asarray(value).tolist())
+
+    first = drawn()
+    control, declared = next(iter(explorer.declared.items()))
+    traces = len(explorer.figure.data)
+    explorer.controls[control].value = declared.extremes()[0]
+    assert drawn() != first
+    assert len(explorer.figure.data) == traces
+    explorer.reset()
+    assert drawn() == first
+    assert explorer.parameters == pytest.approx(EXPLORERS[name]().parameters)
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_explorer_is_pure_labelled_and_has_a_picture_with_words(name: str) -> None:
+    explorer = EXPLORERS[name]()
+    again = explorer.compute(**explorer.parameters)
+    for key, value in explorer.data.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(again[key]))
+    assert all(control.description for control in explorer.controls.values())
+    bundle, metadata = explorer._repr_mimebundle_()
+    picture = base64.b64decode(bundle["image/png"])
+    assert picture[:4] == b"\x89PNG"
+    assert len(picture) < 110_000
+    assert bundle["text/plain"] == repr(explorer)
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert explorer.caption in metadata["image/png"]["alt"]
+    for axis in (*explorer.figure.select_xaxes(), *explorer.figure.select_yaxes()):
+        assert axis.title.text or axis.tickvals, f"an axis of {name} has no title"
+
+
+class Parabola(Explorer):
+    """A test's own explorer; it breaks on demand."""
+
+    name = "parabola"
+    title = "A parabola"
+    caption = "It rises."
+    declared: ClassVar[dict] = {
+        "power": Slider("power", 1, 4, 1, 2),
+        "scale": Slider("scale", -2, 2, 0.5, 1.0, log=True),
+        "broken": Toggle("broken"),
+        "kind": Choice("kind", ("plain", "mirrored"), "plain"),
+    }
+
+    def build(self):
+        figure = new_figure()
+        figure.add_scatter(name="curve")
+        return figure
+
+    def compute(self, power, scale, broken, kind):
+        self.calls = getattr(self, "calls", 0) + 1
+        if broken:
+            raise ZeroDivisionError("<broken> on purpose")
+        x = np.linspace(0, 1, 5)
+        return {"x": x, "y": scale * x**power * (-1 if kind == "mirrored" else 1)}
+
+    def draw(self, data):
+        self.figure.data[0].update(x=data["x"], y=data["y"])
+
+
+def test_an_error_stands_in_the_figures_place_and_goes_away() -> None:
+    explorer = Parabola()
+    assert explorer.error == ""
+    explorer.controls["broken"].value = True
+    assert "ZeroDivisionError" in explorer.error
+    assert "&lt;broken&gt;" in explorer.error
+    assert explorer._frame.layout.display == "none"
+    explorer.controls["broken"].value = False
+    assert explorer.error == ""
+    assert explorer._frame.layout.display is None
+
+
+def test_several_controls_move_with_one_drawing() -> None:
+    explorer = Parabola()
+    before = explorer.calls
+    explorer.set(power=3, scale=10.0, kind="mirrored")
+    assert explorer.calls == before + 1
+    assert explorer.figure.data[0].y[-1] == -10.0
+
+
+def test_values_at_construction_and_unknown_names() -> None:
+    assert Parabola(power=3).parameters["power"] == 3
+    assert repr(Parabola(power=3)) == "Parabola(power=3, scale=1, broken=False, kind='plain')"
+    with pytest.raises(ValueError, match="no control 'nonsense'"):
+        Parabola(nonsense=1)
+    with pytest.raises(ValueError, match="no control 'nonsense'"):
+        Parabola().set(nonsense=1)
+
+
+def test_slow_sliders_wait_for_the_end_of_the_movement_and_say_so() -> None:
+    slow = Slider("size", 0.0, 1.0, 0.1, 0.5, on_release=True).widget()
+    assert not slow.continuous_update
+    assert "on release" in slow.description
