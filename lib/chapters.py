@@ -44,8 +44,9 @@ class Chapter:
 
     @property
     def is_open(self) -> bool:
-        """Whether the chapter's package is there."""
-        return find_spec(f"lib.{self.name}") is not None
+        """Whether the chapter can be read: its package is there, and has a ledger."""
+        package = f"lib.{self.name}"
+        return find_spec(package) is not None and find_spec(f"{package}.claims") is not None
 
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -174,7 +175,7 @@ CHAPTERS: tuple[Chapter, ...] = (
 
 
 def open_chapters() -> tuple[Chapter, ...]:
-    """The chapters whose packages are there, in order.
+    """The chapters that can be read, in order.
 
     Examples
     --------

@@ -186,7 +186,7 @@ class Explorer(widgets.VBox):
             [*self.controls.values(), reset], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 18px")
         )
         heading = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
-        caption = widgets.HTML(f"<small>{html.escape(self.caption)}</small>")
+        caption = widgets.HTML(f'<div style="font-size:12px;line-height:1.4">{html.escape(self.caption)}</div>')
         self._frame = widgets.VBox([self.figure])
         super().__init__([heading, bar, self._message, self._frame, caption])
         self._held = False

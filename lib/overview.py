@@ -26,7 +26,7 @@ _PLACES = {
     8: (2, 0),
     10: (3, 0),
 }
-_ROWS = {2: "theory of learning", 1: "training with less", 0: "models in the world"}
+_ROWS = {2: "theory\nof learning", 1: "training\nwith less", 0: "models\nin the world"}
 _BUILDS_ON = ((1, 2), (4, 5))
 
 
@@ -74,7 +74,7 @@ def chapter_map() -> Figure:
         label = f"{one.number}\n{' '.join(words[:middle])}\n{' '.join(words[middle:])}".rstrip()
         ax.text(x, y, label, ha="center", va="center", color=ink, fontsize=10, bbox=box)
     for y, name in _ROWS.items():
-        ax.text(-0.62, y, name, ha="center", va="center", rotation=90, fontsize=10, color=COLOURS["black"])
+        ax.text(-0.62, y, name, ha="center", va="center", rotation=90, fontsize=9, color=COLOURS["black"])
     ax.set(xlim=(-0.75, 3.6), ylim=(-0.6, 2.6))
     ax.axis("off")
     return figure

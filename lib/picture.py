@@ -84,7 +84,7 @@ def _panel(trace: Any) -> tuple[str, str]:
 
 def _place(x: float, y: float, width: float, height: float) -> tuple[float, float]:
     """Paper coordinates to figure fractions, with room for labels and the legend."""
-    left, right, bottom, top = 0.75 / width, 0.2 / width, 1.0 / height, 0.5 / height
+    left, right, bottom, top = 0.9 / width, 0.2 / width, 1.0 / height, 0.5 / height
     return left + x * (1 - left - right), bottom + y * (1 - bottom - top)
 
 

@@ -118,6 +118,8 @@ class ScaleShapeExplorer(Explorer):
         def error(w: Array) -> float:
             return float(np.sum((w - problem.teacher) ** 2))
 
+        place = int(np.searchsorted(scales, k))  # the curve passes through where we are
+
         return {
             "stems_x": stems_x,
             "stems_y": stems_y,
@@ -126,8 +128,8 @@ class ScaleShapeExplorer(Explorer):
             "k": k,
             "alpha": k / float(potential_scale(1.0, shape)),
             "error": error(limit.w),
-            "scales": scales,
-            "errors": errors,
+            "scales": np.insert(scales, place, k),
+            "errors": np.insert(errors, place, error(limit.w)),
             "l1_error": error(l1),
             "l2_error": error(l2),
         }
@@ -317,7 +319,7 @@ class TimeWarpExplorer(Explorer):
         figure.update_xaxes(title="part of training time t", range=[0, 1], row=1, col=2)
         figure.update_yaxes(title="part of warped time τ", range=[0, 1], row=1, col=2)
         figure.update_xaxes(tickvals=[0, 1], ticktext=["H", "a H"], range=[-0.6, 1.6], row=1, col=3)
-        figure.update_yaxes(title="size of defect", range=[0, 1], row=1, col=3)
+        figure.update_yaxes(title="size of defect", type="log", range=[-3, 3], exponentformat="power", row=1, col=3)
         return figure
 
     def compute(self, alpha: float, shape: float, angle: int) -> Data:
@@ -354,7 +356,6 @@ class TimeWarpExplorer(Explorer):
         tau.update(x=data["t"], y=data["tau"])
         t.update(x=[0.0, 1.0], y=[0.0, 1.0])
         bars.update(x=[0, 1], y=data["defect"])
-        self.figure.layout.yaxis3.range = [0, max(1.1 * float(data["defect"].max()), 1e-6)]
 
 
 _ANGLES = np.linspace(-180, 180, 101)

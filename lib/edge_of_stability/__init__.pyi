@@ -1,0 +1,16 @@
+from .flow_solution import gfs_sharpness as gfs_sharpness
+from .flow_solution import gradient_flow_solution as gradient_flow_solution
+from .flow_solution import solve_balances as solve_balances
+from .scalar_network import balances as balances
+from .scalar_network import gd_step as gd_step
+from .scalar_network import gradient as gradient
+from .scalar_network import hessian as hessian
+from .scalar_network import loss as loss
+from .scalar_network import sharpness as sharpness
+from .squared_regression import RegressionTrajectory as RegressionTrajectory
+from .squared_regression import SquaredRegression as SquaredRegression
+from .trajectories import MONOTONE_LIMIT as MONOTONE_LIMIT
+from .trajectories import Trajectory as Trajectory
+from .trajectories import gpgd_step as gpgd_step
+from .trajectories import is_admissible as is_admissible
+from .trajectories import run_gd as run_gd
