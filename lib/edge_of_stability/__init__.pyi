@@ -1,6 +1,12 @@
 from .flow_solution import gfs_sharpness as gfs_sharpness
 from .flow_solution import gradient_flow_solution as gradient_flow_solution
 from .flow_solution import solve_balances as solve_balances
+from .networks import GFSMonitor as GFSMonitor
+from .networks import NetworkFlow as NetworkFlow
+from .networks import half_mean_square as half_mean_square
+from .networks import hessian_top_eigenvalue as hessian_top_eigenvalue
+from .networks import integrate_gradient_flow as integrate_gradient_flow
+from .networks import network_gfs_sharpness as network_gfs_sharpness
 from .scalar_network import balances as balances
 from .scalar_network import gd_step as gd_step
 from .scalar_network import gradient as gradient

@@ -1,0 +1,429 @@
+r"""The sharpness of the gradient flow solution for real networks, in torch.
+
+Three tools, each usable on its own: the top eigenvalues of a loss's Hessian, gradient flow integrated to a small
+loss, and a monitor for anybody's full-batch training loop. None of them changes the model.
+
+For squared losses the flow is integrated by exponential Gauss-Newton steps (derived here): with the Jacobian
+frozen, the residuals obey a linear equation that the eigenvectors of the kernel `J J^T` solve exactly, so the step
+is not limited by the stiff directions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.validation import positive_integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "GFSMonitor",
+    "NetworkFlow",
+    "half_mean_square",
+    "hessian_top_eigenvalue",
+    "integrate_gradient_flow",
+    "network_gfs_sharpness",
+]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Batch = tuple[Tensor, Tensor]
+
+
+def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Half the squared distance, averaged over examples: the loss scaling of every `2 / eta` line in this chapter.
+
+    Examples
+    --------
+    >>> half_mean_square(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item()
+    1.25
+    """
+    return ((outputs - targets) ** 2).sum() / (2 * len(outputs))
+
+
+def hessian_top_eigenvalue(
+    loss_fn: Callable[[], Tensor],
+    params: Sequence[Tensor],
+    *,
+    k: int = 1,
+    tol: float = 1e-3,
+    v0: NDArray[np.float64] | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The k largest eigenvalues of the Hessian of a loss, by Lanczos iteration on Hessian-vector products.
+
+    Parameters
+    ----------
+    loss_fn
+        Function of no arguments that returns the scalar loss at the present parameters.
+    params
+        The parameters, tensors that require gradients; P numbers in all.
+    k
+        How many eigenvalues.
+    tol
+        Relative accuracy.
+    v0
+        Start vector (P,), such as the eigenvector of a neighbouring point: a warm start.
+    generator
+        Source of the random start vector where `v0` is None.
+
+    Returns
+    -------
+    values, vectors
+        Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
+
+    Raises
+    ------
+    ValueError
+        If there are no parameters, `k` is not below P - 1, or the loss is not finite.
+
+    Examples
+    --------
+    >>> w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    >>> values, vectors = hessian_top_eigenvalue(lambda: (w**4).sum(), [w])
+    >>> print(values.round(6))
+    [108.]
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    tensors = [parameter for parameter in params if parameter.requires_grad]
+    size = sum(tensor.numel() for tensor in tensors)
+    positive_integer("k", k)
+    if size < k + 2:
+        raise ValueError(f"params must hold at least k + 2 = {k + 2} numbers that require gradients; they hold {size}")
+    value = loss_fn()
+    if not torch.isfinite(value):
+        raise ValueError(f"the loss must be finite; it is {value.item()}")
+    slopes = torch.autograd.grad(value, tensors, create_graph=True)
+    first = tensors[0]
+
+    def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = torch.as_tensor(vector.ravel(), dtype=first.dtype, device=first.device)
+        pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+        terms = [(slope.reshape(-1) * piece).sum() for slope, piece in zip(slopes, pieces, strict=True)]
+        inner = torch.stack(terms).sum()
+        # a parameter that the loss does not bend has no second derivative: its part is zero
+        rows = torch.autograd.grad(inner, tensors, retain_graph=True, materialize_grads=True)
+        return torch.cat([row.detach().reshape(-1) for row in rows]).to("cpu", torch.float64).numpy()
+
+    if v0 is None:
+        v0 = torch.randn(size, dtype=torch.float64, generator=generator).numpy()
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    # a small basis: warm starts converge before a large one is full
+    values, vectors = eigsh(operator, k=k, which="LA", tol=tol, v0=v0, ncv=min(size, max(2 * k + 1, 8)))
+    order = np.argsort(-values)
+    return np.asarray(values[order]), np.ascontiguousarray(vectors[:, order].T)
+
+
+@dataclass(frozen=True)
+class NetworkFlow:
+    """Where gradient flow on a network came to.
+
+    Attributes
+    ----------
+    params
+        Parameters by name, float64, detached.
+    loss
+        Loss there.
+    n_steps
+        Steps of the integrator.
+    converged
+        Whether the loss reached its tolerance.
+    """
+
+    params: dict[str, Tensor]
+    loss: float
+    n_steps: int
+    converged: bool
+
+
+class _Problem:
+    """A network, its loss and its data as functions of one flat float64 parameter vector."""
+
+    def __init__(self, model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch]) -> None:
+        batches = cast("list[Batch]", [data] if isinstance(data[0], Tensor) else list(data))
+        if not batches or not all(len(inputs) for inputs, _ in batches):
+            raise ValueError("data must hold at least one example")
+        self.inputs: Tensor = torch.cat([inputs for inputs, _ in batches]).double()
+        self.targets: Tensor = torch.cat([targets for _, targets in batches]).double()
+        self.model = model
+        self.loss_fn = loss_fn
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.names = list(named)
+        self.shapes = [p.shape for p in named.values()]
+        self.start = torch.cat([p.detach().double().reshape(-1) for p in named.values()])
+        self.fixed = {name: b.detach().double() if b.is_floating_point() else b for name, b in model.named_buffers()}
+        self.fixed |= {name: p.detach().double() for name, p in model.named_parameters() if not p.requires_grad}
+
+    def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
+        pieces = torch.split(flat, [shape.numel() for shape in self.shapes])
+        return {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
+
+    def outputs(self, flat: Tensor, inputs: Tensor | None = None) -> Tensor:
+        weights = {**self.fixed, **self.unflatten(flat)}
+        result: Tensor = torch.func.functional_call(self.model, weights, (self.inputs if inputs is None else inputs,))
+        return result
+
+    def loss(self, flat: Tensor) -> Tensor:
+        return self.loss_fn(self.outputs(flat), self.targets)
+
+    def gradient(self, flat: Tensor) -> tuple[Tensor, float]:
+        """Gradient and loss."""
+        leaf = flat.detach().requires_grad_()
+        value = self.loss(leaf)
+        (slope,) = torch.autograd.grad(value, leaf)
+        return slope, float(value.detach())
+
+    def jacobian(self, flat: Tensor) -> Tensor:
+        """Derivative of all outputs (n * outputs, P)."""
+
+        def one(weights: Tensor, example: Tensor) -> Tensor:
+            return self.outputs(weights, example.unsqueeze(0)).reshape(-1)
+
+        rows: Tensor = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0))(flat, self.inputs)
+        return rows.reshape(-1, flat.numel())
+
+    def square_scale(self) -> float:
+        """The s of `loss = s |outputs - targets|^2`; refuses any other loss."""
+        with torch.no_grad():
+            outputs = self.outputs(self.start)
+            scales = []
+            for factor in (1.0, -0.5, 3.0):
+                moved = self.targets + factor * (outputs - self.targets) + 0.1 * factor**2
+                scales.append(float(self.loss_fn(moved, self.targets) / ((moved - self.targets) ** 2).sum()))
+        if not max(scales) - min(scales) <= 1e-6 * abs(scales[0]):
+            raise ValueError('method="etd" needs a squared loss, such as half_mean_square; use method="rk4" for others')
+        return scales[0]
+
+
+def _etd_move(jacobian: Tensor, residual: Tensor, scale: float) -> Callable[[float], Tensor]:
+    """The exact move for a frozen Jacobian, as a function of the time."""
+    kernel = 2 * scale * (jacobian @ jacobian.T)
+    rates, modes = torch.linalg.eigh(kernel)
+    rates = rates.clamp_min(0.0)
+    projected = modes.T @ residual
+
+    def move(time: float) -> Tensor:
+        decay = -torch.expm1(-time * rates)
+        weight = torch.where(rates * time > 1e-12, decay / rates.clamp_min(1e-300), torch.full_like(rates, time))
+        result: Tensor = -2 * scale * (jacobian.T @ (modes @ (weight * projected)))
+        return result
+
+    return move
+
+
+def _integrate_etd(problem: _Problem, loss_tol: float, rtol: float, max_steps: int) -> tuple[Tensor, float, int]:
+    scale = problem.square_scale()
+    flat = problem.start
+    h = 1.0
+
+    def linearised(point: Tensor) -> tuple[Callable[[float], Tensor], float]:
+        with torch.no_grad():
+            residual = (problem.outputs(point) - problem.targets).reshape(-1)
+            return _etd_move(problem.jacobian(point), residual, scale), scale * float(residual @ residual)
+
+    move, value = linearised(flat)
+    for step in range(max_steps):
+        if value <= loss_tol:
+            return flat, value, step
+        while True:
+            full = move(h)
+            middle = flat + move(h / 2)
+            half = move(h / 2) + linearised(middle)[0](h / 2)
+            size = float(half.norm())
+            error = float((full - half).norm()) / (rtol * (0.01 + size))
+            factor = min(max(0.9 * max(error, 1e-8) ** -0.5, 0.2), 4.0)
+            h *= factor
+            if error <= 1.0:
+                break
+        flat = flat + 2 * half - full
+        move, value = linearised(flat)
+    return flat, value, max_steps
+
+
+def _integrate_rk4(problem: _Problem, loss_tol: float, max_steps: int, refresh: int = 15) -> tuple[Tensor, float, int]:
+    flat = problem.start
+    slope, value = problem.gradient(flat)
+    vector: NDArray[np.float64] | None = None
+    h = 0.0
+    for step in range(max_steps):
+        if value <= loss_tol:
+            return flat, value, step
+        if step % refresh == 0:
+            leaf = flat.detach().requires_grad_()
+            random = torch.Generator().manual_seed(0)
+            loss_here = partial(problem.loss, leaf)
+            values, vectors = hessian_top_eigenvalue(loss_here, [leaf], tol=1e-2, v0=vector, generator=random)
+            vector, h = vectors[0], 1.0 / float(values[0])
+        k2 = problem.gradient(flat - h / 2 * slope)[0]
+        k3 = problem.gradient(flat - h / 2 * k2)[0]
+        k4 = problem.gradient(flat - h * k3)[0]
+        flat = flat - h / 6 * (slope + 2 * k2 + 2 * k3 + k4)
+        slope, value = problem.gradient(flat)
+    return flat, value, max_steps
+
+
+def integrate_gradient_flow(
+    model: nn.Module,
+    loss_fn: Loss,
+    data: Batch | Sequence[Batch],
+    *,
+    loss_tol: float = 1e-4,
+    method: Literal["etd", "rk4"] = "etd",
+    rtol: float = 1e-2,
+    max_steps: int = 20_000,
+) -> NetworkFlow:
+    """Follow gradient flow from a network's present weights until its loss is small, in float64.
+
+    Parameters
+    ----------
+    model
+        The network; it is not changed.
+    loss_fn
+        Function of outputs and targets; for `"etd"` a multiple of the squared distance.
+    data
+        Inputs and targets, or a list of such batches: the whole training set.
+    loss_tol
+        Loss at which to stop.
+    method
+        `"etd"`: exponential Gauss-Newton steps, for up to a few thousand outputs in all. `"rk4"`: the classical
+        Runge-Kutta method with steps of one over the sharpness, for any loss and size.
+    rtol
+        Relative error of an `"etd"` step.
+    max_steps
+        When to give up; then `converged` is False, with a warning.
+
+    Raises
+    ------
+    ValueError
+        If there are no data, a setting is out of range, or `"etd"` is asked for with another loss.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> X, y = torch.randn(5, 3), torch.randn(5, 1)
+    >>> integrate_gradient_flow(model, half_mean_square, (X, y)).converged
+    True
+    """
+    if method not in ("etd", "rk4"):
+        raise ValueError(f"method must be 'etd' or 'rk4'; it is {method!r}")
+    for name, setting in (("loss_tol", loss_tol), ("rtol", rtol)):
+        if not (np.isfinite(setting) and setting > 0):
+            raise ValueError(f"{name} must be positive; it is {setting}")
+    positive_integer("max_steps", max_steps)
+    problem = _Problem(model, loss_fn, data)
+    if method == "etd":
+        flat, value, n_steps = _integrate_etd(problem, loss_tol, rtol, max_steps)
+    else:
+        flat, value, n_steps = _integrate_rk4(problem, loss_tol, max_steps)
+    converged = value <= loss_tol
+    if not converged:
+        warnings.warn(
+            f"gradient flow stopped after {n_steps} steps at a loss of {value:.1e}, above {loss_tol:.1e}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return NetworkFlow(problem.unflatten(flat.detach()), value, n_steps, converged)
+
+
+def network_gfs_sharpness(
+    model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], *, tol: float = 1e-4, **flow: object
+) -> float:
+    """Sharpness at the end of gradient flow from the network's present weights.
+
+    Parameters
+    ----------
+    model, loss_fn, data
+        As for `integrate_gradient_flow`.
+    tol
+        Relative accuracy of the eigenvalue.
+    flow
+        Further settings of `integrate_gradient_flow`.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> data = torch.randn(5, 3), torch.randn(5, 1)
+    >>> network_gfs_sharpness(model, half_mean_square, data) > 0
+    True
+    """
+    end = integrate_gradient_flow(model, loss_fn, data, **flow)  # type: ignore[arg-type]  # checked there by name
+    problem = _Problem(model, loss_fn, data)
+    flat = torch.cat([end.params[name].reshape(-1) for name in problem.names]).requires_grad_()
+    start = torch.Generator().manual_seed(0)
+    values, _ = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=tol, generator=start)
+    return float(values[0])
+
+
+class GFSMonitor:
+    """Watches a full-batch training loop: loss, sharpness, and sharpness of the gradient flow solution.
+
+    Call it with the step number once a step; every so many steps it measures, otherwise it returns at once.
+
+    Parameters
+    ----------
+    every
+        How many steps lie between two measurements.
+    model, loss_fn, data
+        As for `integrate_gradient_flow`; the model is never changed.
+    flow
+        Further settings of `network_gfs_sharpness`; the same for all measurements, so that they can be compared.
+
+    Attributes
+    ----------
+    steps, loss, sharpness, gfs_sharpness
+        What was measured, lists of equal length.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> data = torch.randn(5, 3), torch.randn(5, 1)
+    >>> monitor = GFSMonitor(10, model, half_mean_square, data)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> for step in range(21):
+    ...     monitor(step)
+    ...     optimizer.zero_grad()
+    ...     half_mean_square(model(data[0]), data[1]).backward()
+    ...     optimizer.step()
+    >>> monitor.steps
+    [0, 10, 20]
+    """
+
+    def __init__(
+        self, every: int, model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], **flow: object
+    ) -> None:
+        self.every = positive_integer("every", every)
+        self.model, self.loss_fn, self.data, self.flow = model, loss_fn, data, flow
+        _Problem(model, loss_fn, data)
+        self.steps: list[int] = []
+        self.loss: list[float] = []
+        self.sharpness: list[float] = []
+        self.gfs_sharpness: list[float] = []
+        self._vector: NDArray[np.float64] | None = None
+
+    def __call__(self, step: int) -> None:
+        """Measure, if it is time."""
+        if step % self.every:
+            return
+        problem = _Problem(self.model, self.loss_fn, self.data)
+        flat = problem.start.clone().requires_grad_()
+        start = torch.Generator().manual_seed(0)
+        values, vectors = hessian_top_eigenvalue(
+            lambda: problem.loss(flat), [flat], tol=1e-3, v0=self._vector, generator=start
+        )
+        self._vector = vectors[0]
+        self.steps.append(step)
+        self.loss.append(float(problem.loss(flat).detach()))
+        self.sharpness.append(float(values[0]))
+        self.gfs_sharpness.append(network_gfs_sharpness(self.model, self.loss_fn, self.data, **self.flow))  # type: ignore[arg-type]
