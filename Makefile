@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python
+# JupyterLab refuses to run as root unless told; in a container that is who one is
+AS_ROOT := $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
 .PHONY: lab test claims bench execute lint unit notebooks browser readme install install-dev install-bench portable
 
 lab: install  ## set up, and open the start page in JupyterLab
-	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb
+	$(RUN) -m jupyterlab $(AS_ROOT) notebooks/00_start_here.ipynb
 
 test: install-dev lint unit notebooks browser  ## set up, and run every test
 

@@ -7,7 +7,8 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
-from conftest import ROOT, TOKEN
+
+from tests.browser.conftest import ROOT, TOKEN
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
