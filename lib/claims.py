@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from lib.chapters import Chapter, chapter, open_chapters
-from lib.progress import progress
+from lib.parallel import in_parallel
 
 __all__ = [
     "Claim",
@@ -62,7 +62,8 @@ class Evidence:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "holds", bool(self.holds))
-        if not self.shown:
+        # a rounded value may hide why a claim fails: then the measured one is shown
+        if not self.shown or not self.holds:
             object.__setattr__(self, "shown", self.measured)
 
 
@@ -332,11 +333,14 @@ def ledger(name: str) -> Ledger:
 
 def _check(chapter_name: str, claim_id: str) -> tuple[str, str, Evidence, float]:
     """Measure one claim by name: what a worker process is sent and what it sends back can be pickled."""
-    result = ledger(chapter_name)[claim_id].check()
+    try:
+        result = ledger(chapter_name)[claim_id].check()
+    except Exception as error:  # one claim that breaks must not cost the others their row
+        return chapter_name, claim_id, Evidence(f"{type(error).__name__}: {error}", "no error", holds=False), 0.0
     return chapter_name, claim_id, result.evidence, result.seconds
 
 
-def run_claims(names: Sequence[str] = (), *, jobs: int = 1) -> list[Result]:
+def run_claims(names: Sequence[str] = (), *, jobs: int | None = None) -> list[Result]:
     """Measure all claims of some chapters, or of all.
 
     Parameters
@@ -344,15 +348,12 @@ def run_claims(names: Sequence[str] = (), *, jobs: int = 1) -> list[Result]:
     names
         Chapter names or numbers; all open chapters by default.
     jobs
-        Processes, through joblib.
+        Processes, through joblib; None leaves it to a surrounding `joblib.parallel_config`.
     """
-    from joblib import Parallel, delayed
-
-    chapters = [chapter(name) for name in names] or list(open_chapters())
+    chapters = list(dict.fromkeys(chapter(name) for name in names)) or list(open_chapters())
     ledgers = {of.name: Ledger(of) for of in chapters}
     declared = [claim for book in ledgers.values() for claim in book]
-    runs = Parallel(n_jobs=jobs, return_as="generator")(delayed(_check)(claim.chapter, claim.id) for claim in declared)
+    runs = in_parallel(_check, [(claim.chapter, claim.id) for claim in declared], "claims", jobs=jobs)
     return [
-        Result(ledgers[chapter_name][claim_id], evidence, seconds)
-        for chapter_name, claim_id, evidence, seconds in progress(runs, "claims", total=len(declared))
+        Result(ledgers[chapter_name][claim_id], evidence, seconds) for chapter_name, claim_id, evidence, seconds in runs
     ]

@@ -156,7 +156,7 @@ class Explorer(widgets.VBox):
     Raises
     ------
     ValueError
-        If a keyword at construction is not one of the controls.
+        If a keyword at construction is not one of the controls, or its value is outside the control's range.
     """
 
     name: ClassVar[str]
@@ -165,13 +165,13 @@ class Explorer(widgets.VBox):
     declared: ClassVar[dict[str, Slider | Toggle | Choice]]
     #: Names of data that a setting may leave empty (all NaN), such as a root that does not exist.
     may_be_absent: ClassVar[tuple[str, ...]] = ()
+    #: Names of data that hold NaN on purpose, as gaps between lines.
+    with_gaps: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **values: Any) -> None:
         import plotly.graph_objects as go
 
-        unknown = sorted(set(values) - set(self.declared))
-        if unknown:
-            raise ValueError(f"{type(self).__name__} has no control {unknown[0]!r}; it has {', '.join(self.declared)}")
+        self._check(values)
         self.controls: dict[str, Any] = {name: control.widget() for name, control in self.declared.items()}
         for name, value in values.items():
             self.controls[name].value = value
@@ -214,6 +214,18 @@ class Explorer(widgets.VBox):
         """The controls' present values."""
         return {name: control.value for name, control in self.controls.items()}
 
+    def _check(self, values: Mapping[str, Any]) -> None:
+        """Refuse unknown names, and values that a widget would silently clip."""
+        for name, value in values.items():
+            if name not in self.declared:
+                raise ValueError(f"{type(self).__name__} has no control {name!r}; it has {', '.join(self.declared)}")
+            control = self.declared[name]
+            if isinstance(control, Slider):
+                low, high = control.extremes()
+                margin = 1e-9 * (high - low)
+                if not low - margin <= value <= high + margin:
+                    raise ValueError(f"{name} must lie between {low:g} and {high:g}; it is {value}")
+
     def _on_change(self, _: Any) -> None:
         if not self._held:
             self.refresh()
@@ -249,11 +261,9 @@ class Explorer(widgets.VBox):
         Raises
         ------
         ValueError
-            If a name is not one of the controls.
+            If a name is not one of the controls, or a value outside its range.
         """
-        unknown = sorted(set(values) - set(self.controls))
-        if unknown:
-            raise ValueError(f"{type(self).__name__} has no control {unknown[0]!r}; it has {', '.join(self.controls)}")
+        self._check(values)
         self._held = True
         try:
             for name, value in values.items():

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["finite_array", "positive_array", "positive_integer", "regression_data"]
+__all__ = ["finite_array", "positive_array", "positive_integer", "positive_number", "regression_data"]
 
 
 def finite_array(
@@ -71,6 +71,23 @@ def positive_array(name: str, value: ArrayLike) -> NDArray[np.float64]:
     if array.size and array.min() <= 0:
         raise ValueError(f"{name} must be positive; its smallest entry is {array.min()}")
     return array
+
+
+def positive_number(name: str, value: float) -> float:
+    """Return `value` as a float if it is finite and above zero.
+
+    Examples
+    --------
+    >>> positive_number("lr", float("nan"))
+    Traceback (most recent call last):
+    ...
+    ValueError: lr must be positive and finite; it is nan
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number; it is {value!r}")
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive and finite; it is {value}")
+    return float(value)
 
 
 def positive_integer(name: str, value: int) -> int:

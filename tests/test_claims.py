@@ -86,7 +86,7 @@ def never() -> Evidence:
 
 def test_a_claim_that_does_not_hold_raises_and_says_so() -> None:
     result = never.check()
-    assert "DOES NOT HOLD" in repr(result)
+    assert "DOES NOT HOLD (2; asked: ≤ 1)" in repr(result)
     assert "✗ does not hold" in result._repr_html_()
     with pytest.raises(ClaimDoesNotHold, match="by construction"):
         result.require()
@@ -130,6 +130,14 @@ def test_command_line_exits_1_when_a_claim_fails(monkeypatch) -> None:
     done = CliRunner().invoke(app, ["claims"])
     assert done.exit_code == 1
     assert "0 of 1 claims hold" in done.output
+
+
+def test_a_claim_that_breaks_fails_alone(monkeypatch) -> None:
+    _few(monkeypatch, "neuron-potential-limits", "time-warp")
+    monkeypatch.setattr("lib.initialization_shape.claims.NeuronPotential", None)
+    broken, fine = sorted(run_claims(["1", "initialization-shape"]), key=lambda result: result.evidence.holds)
+    assert "TypeError" in broken.evidence.measured
+    assert fine.evidence.holds
 
 
 def test_command_line_refuses_an_unknown_chapter() -> None:

@@ -445,29 +445,30 @@ def trained_network() -> Evidence:
     distance = _distance(model.effective_weight.detach().numpy(), predicted)
     return combine(
         at_most(float(loss.detach()), 1e-10, label="loss", shown="< 1e-10"),
-        at_most(distance, 1e-2, label="distance", shown=f"{distance:.1g}"),
+        at_most(distance, 2e-3, label="distance", shown=f"{distance:.1g}"),
         remark="d = 100, n = 10, α = 1e-4, s = 0.5, step 0.01",
     )
 
 
 @claim(
     source="Section 7, on real inputs",
-    statement="On images of digits too, unbalanced layers spoil a small initialization: "
-    "the test error of a sparse teacher rises with the shape at a fixed scale.",
+    statement="On images of digits too, very unbalanced layers spoil a small initialization: at α = 1e-5 "
+    "a sparse teacher's test error is larger at s = 0.9999 than at s = 0; up to s = 0.99 no difference is resolved.",
 )
 def digits_experiment() -> Evidence:
     ratios = []
     for seed in range(20):
-        problem = digits_regression(rng=np.random.default_rng(seed))
-        balanced, unbalanced = population_errors(problem, [1e-5], [0.0, 0.9999]).ravel()
-        ratios.append(float(unbalanced / balanced))
+        errors = population_errors(digits_regression(rng=np.random.default_rng(seed)), [1e-5], [0.0, 0.99, 0.9999])
+        ratios.append(errors[1:, 0] / errors[0, 0])
     # order statistics 6 and 15 of 20 enclose the median with 96 % confidence, whatever the distribution
-    low, high = sorted(ratios)[5], sorted(ratios)[14]
-    return true_that(
-        f"median error ratio {np.median(ratios):.2g}, interval {low:.2g} to {high:.2g}",
-        low > 1,
-        bound="96% interval of the median above 1",
-        remark="20 splits: 30 training images, 52 pixels, 3 in the teacher; α = 1e-5, s = 0 against 0.9999",
+    ordered = np.sort(np.array(ratios), axis=0)
+    (low_paper, low), (high_paper, high) = ordered[5], ordered[14]
+    return combine(
+        true_that(f"ratio {np.median(ordered[:, 1]):.2g}, {low:.2g} to {high:.2g}", low > 1, bound="above 1"),
+        true_that(
+            f"at s = 0.99 from {low_paper:.2g} to {high_paper:.2g}", low_paper < 1 < high_paper, bound="around 1"
+        ),
+        remark="ratio to s = 0, 96 % intervals of the median of 20 splits; 30 images, 52 pixels, 3 in the teacher",
     )
 
 

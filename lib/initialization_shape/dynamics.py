@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from lib.validation import finite_array, positive_integer, regression_data
+from lib.validation import finite_array, positive_integer, positive_number, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -149,6 +149,8 @@ def gradient_flow(
     from scipy.integrate import solve_ivp
 
     X, y = regression_data(X, y)
+    for name, setting in (("rtol", rtol), ("t_max", t_max), ("stop", stop)):
+        positive_number(name, setting)
     start = _read_weights(model, params, X.shape[1])
     unpack = _unpacker(start)
     goal = stop * (float(np.linalg.norm(y)) or 1.0)
@@ -162,16 +164,15 @@ def gradient_flow(
 
     misfit.terminal = True  # type: ignore[attr-defined]  # scipy reads this attribute of the event
     first = np.concatenate([start[name].ravel() for name in start])
-    done = misfit(0.0, first) <= 0
+    if misfit(0.0, first) <= 0:
+        w = predictor(model, start)
+        return FlowResult(start, w, 0.0, True, False, FlowPath(t=np.zeros(1), w=w[None]))
     run = solve_ivp(velocity, (0.0, t_max), first, method="LSODA", rtol=rtol, atol=rtol * 1e-3, events=misfit)
-    if done:
-        times, states = run.t[:1], run.y[:, :1]
-    else:
-        times, states = run.t, run.y
+    times, states = run.t, run.y
     end = unpack(states[:, -1])
     w = predictor(model, end)
     path = FlowPath(t=times, w=np.array([predictor(model, unpack(state)) for state in states.T]))
-    converged = done or run.status == 1
+    converged = run.status == 1
     return FlowResult(end, w, float(times[-1]), converged, not bool(np.isfinite(w).all()), path)
 
 
@@ -232,8 +233,10 @@ def gradient_descent(
     X, y = regression_data(X, y)
     weights = _read_weights(model, params, X.shape[1])
     positive_integer("max_steps", max_steps)
-    if not (np.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be positive and finite; it is {lr}")
+    positive_number("lr", lr)
+    positive_number("stop", stop)
+    if record_every != 0:
+        positive_integer("record_every", record_every)
     if not 0 <= slope <= 1:
         raise ValueError(f"slope must lie in [0, 1]; it is {slope}")
     if model == "diagonal" and slope != 1.0:

@@ -47,7 +47,7 @@ def _problem(n: int, noise: float) -> tuple[SparseRegression, Array, Array]:
 def _error_curve(n: int, noise: float) -> tuple[Array, Array]:
     """Population error of the exact limit over the potential's scale k."""
     problem, _, _ = _problem(n, noise)
-    scales = np.logspace(-8, 4, 17)
+    scales = np.logspace(-8, 5, 18)
     limits = [minimize_potential(DiagonalPotential(k), problem.X, problem.y).w for k in scales]
     return scales, np.array([float(np.sum((w - problem.teacher) ** 2)) for w in limits])
 
@@ -64,6 +64,7 @@ class ScaleShapeExplorer(Explorer):
     """Which interpolator training finds, as scale and shape of the initialization move."""
 
     name = "scale_shape"
+    with_gaps = ("stems_y",)
     title = "Scale and shape decide which interpolator training finds"
     caption = (
         "Left: the learned weights (lines) and the teacher's (circles), teacher first. Right: the population error "
@@ -101,7 +102,7 @@ class ScaleShapeExplorer(Explorer):
         figure.update_xaxes(title="coordinate, sorted by the teacher", range=[-2, 60], row=1, col=1)
         figure.update_yaxes(title="weight", range=[-0.35, 0.65], row=1, col=1)
         figure.update_xaxes(
-            title="k = 4α(1+s²)/(1−s²)", type="log", range=[-8, 4], row=1, col=2, exponentformat="power", dtick=3
+            title="k = 4α(1+s²)/(1−s²)", type="log", range=[-8, 5], row=1, col=2, exponentformat="power", dtick=3
         )
         figure.update_yaxes(title="|w − w*|²", range=[0, 1.3], row=1, col=2)
         return figure
@@ -143,7 +144,7 @@ class ScaleShapeExplorer(Explorer):
         ends = data["scales"][[0, -1]]
         l1.update(x=ends, y=np.full(2, data["l1_error"]))
         l2.update(x=ends, y=np.full(2, data["l2_error"]))
-        here.update(x=[np.clip(data["k"], 1e-8, 1e4)], y=[data["error"]])
+        here.update(x=[data["k"]], y=[data["error"]])
         self.figure.layout.annotations[0].text = f"predictor at α = {data['alpha']:.2g}, k = {data['k']:.2g}"
         self.figure.layout.annotations[1].text = f"population error {data['error']:.3f}"
 
@@ -175,6 +176,7 @@ class NeuronPotentialExplorer(Explorer):
     """The potential of a neuron in the plane, and the flow that runs to its lowest point on the line of solutions."""
 
     name = "neuron_potential"
+    with_gaps = ("lines_x", "lines_y")
     title = "The potential that a neuron minimises"
     caption = (
         "Grey: level lines of Q. Black: all weights that fit the one example. Blue: gradient flow from the start "
@@ -261,18 +263,10 @@ class NeuronPotentialExplorer(Explorer):
         self.figure.layout.annotations[0].text = f"level lines of Q(w) at δ = {data['delta']:.2f}"
 
 
-def _metric_defect(w: Array, delta: float, warped: bool, step: float = 1e-4) -> float:
-    """Size of the Hessian-map defect of the neuron's metric at w (2,), by central differences."""
-
-    def metric(point: Array) -> Array:
-        x = np.linalg.norm(point)
-        _, a = layer_norms(x, delta)
-        H = (np.eye(2) - np.outer(point, point) / (a**4 + x**2)) / a**2
-        return np.asarray(a * H if warped else H)
-
-    e = np.eye(2) * step
-    d1, d2 = ((metric(w + e[i]) - metric(w - e[i])) / (2 * step) for i in range(2))
-    return float(np.hypot(d2[0, 0] - d1[0, 1], d1[1, 1] - d2[1, 0]))
+def _metric_defect(x: float, delta: float) -> float:
+    """Size of the Hessian-map defect of the neuron's metric where the predictor has norm x, in closed form."""
+    _, a = layer_norms(x, delta)
+    return float(x / (2 * a**4 * np.hypot(x, delta / 2)))
 
 
 class TimeWarpExplorer(Explorer):
@@ -311,15 +305,15 @@ class TimeWarpExplorer(Explorer):
         )
         figure.add_scatter(mode="lines", line={"color": COLOURS["vermilion"]}, name="τ = ∫ a dt", row=1, col=2)
         figure.add_scatter(mode="lines", line={"color": COLOURS["grey"], "dash": "dash"}, name="t", row=1, col=2)
-        figure.add_bar(
-            marker={"color": [COLOURS["grey"], COLOURS["vermilion"]]}, name="defect", showlegend=False, row=1, col=3
-        )
+        figure.add_bar(marker={"color": COLOURS["grey"]}, name="defect", showlegend=False, row=1, col=3)
         figure.update_xaxes(title="w<sub>1</sub>", range=[-1.1, 1.1], row=1, col=1)
         figure.update_yaxes(title="w<sub>2</sub>", range=[-0.5, 1.6], row=1, col=1)
         figure.update_xaxes(title="part of training time t", range=[0, 1], row=1, col=2)
         figure.update_yaxes(title="part of warped time τ", range=[0, 1], row=1, col=2)
         figure.update_xaxes(tickvals=[0, 1], ticktext=["H", "a H"], range=[-0.6, 1.6], row=1, col=3)
-        figure.update_yaxes(title="size of defect", type="log", range=[-3, 3], exponentformat="power", row=1, col=3)
+        figure.update_yaxes(
+            title="size of defect", type="log", range=[-5, 5], dtick=2, exponentformat="power", row=1, col=3
+        )
         return figure
 
     def compute(self, alpha: float, shape: float, angle: int) -> Data:
@@ -335,16 +329,16 @@ class TimeWarpExplorer(Explorer):
             ticks = np.linspace(0, clock[-1], 12)
             return np.stack([np.interp(ticks, clock, path[:, i]) for i in range(2)], axis=1)
 
-        middle = path[len(path) // 2]
+        # halfway along the path, by its length
+        travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+        middle = float(np.interp(travelled[-1] / 2, travelled, np.linalg.norm(path, axis=1)))
         return {
             "path": path,
             "ticks_t": at(times),
             "ticks_tau": at(warped),
             "t": times / times[-1],
             "tau": warped / warped[-1],
-            "defect": np.array(
-                [_metric_defect(middle, delta, warped=False), _metric_defect(middle, delta, warped=True)]
-            ),
+            "defect": _metric_defect(middle, delta),
         }
 
     def draw(self, data: Data) -> None:
@@ -355,7 +349,8 @@ class TimeWarpExplorer(Explorer):
         equal_tau.update(x=data["ticks_tau"][:, 0], y=data["ticks_tau"][:, 1])
         tau.update(x=data["t"], y=data["tau"])
         t.update(x=[0.0, 1.0], y=[0.0, 1.0])
-        bars.update(x=[0, 1], y=data["defect"])
+        bars.update(x=[0], y=[data["defect"]])
+        self.figure.layout.annotations[2].text = f"Hessian defect: {data['defect']:.2g}, and 0"
 
 
 _ANGLES = np.linspace(-180, 180, 101)
@@ -442,6 +437,8 @@ class WhichRootExplorer(Explorer):
         flipped = neuron_limit(_X, _Y, weight, u, final_sign=-1)[0] if delta < 0 else np.full(2, np.nan)
         return {
             "basin": _basin(round(norm, 3)),
+            "start": np.array([angle, weight]),
+            "norm": norm,
             "path": flow.path.w,
             "kept": kept,
             "flipped": flipped,
@@ -452,11 +449,10 @@ class WhichRootExplorer(Explorer):
     def draw(self, data: Data) -> None:
         """Put map, run and roots in place."""
         basin, boundary, here, fits, path, kept, flipped = self.figure.data
-        start = self.parameters
         if data["basin"] is not self.data.get("basin"):
             basin.update(x=_ANGLES, y=_WEIGHTS, z=data["basin"])
-        boundary.update(x=[-180.0, 180.0], y=[start["norm"]] * 2)
-        here.update(x=[start["angle"]], y=[start["weight"]])
+        boundary.update(x=[-180.0, 180.0], y=[data["norm"]] * 2)
+        here.update(x=data["start"][:1], y=data["start"][1:])
         fits.update(x=[-1.6, 2.4], y=[1.8, -0.2])
         path.update(x=data["path"][:, 0], y=data["path"][:, 1])
         kept.update(x=data["kept"][:1], y=data["kept"][1:])

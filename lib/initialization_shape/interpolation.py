@@ -28,6 +28,8 @@ __all__ = ["Interpolator", "minimize_potential"]
 # Rows whose Gram matrix is this badly conditioned are looked at with a singular value decomposition.
 _SUSPECT_RECIPROCAL_CONDITION = 1e-10
 _ARMIJO = 1e-4
+# Relative optimality gap that a correction of the predictor may leave.
+_LARGEST_GAP = 1e-8
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,41 @@ def minimize_potential(
         return _closed_form(potential, X, y)
     start = np.zeros(len(y)) if dual0 is None else finite_array("dual0", dual0, shape=y.shape)
     basis = _independent_rows(X, y)
-    if basis is not None:
-        reduced = _dual_newton(potential, basis.T @ X, basis.T @ y, basis.T @ start, tol=tol, max_iter=max_iter)
-        dual, n_iter = basis @ reduced[0], reduced[1]
-    else:
+    if basis is None:
         dual, n_iter = _dual_newton(potential, X, y, start, tol=tol, max_iter=max_iter)
-    w = potential.grad_conjugate(dual @ X)
+        w = _refine(potential, X, y, dual, tol)
+    else:
+        rows, targets = basis.T @ X, basis.T @ y
+        reduced, n_iter = _dual_newton(potential, rows, targets, basis.T @ start, tol=tol, max_iter=max_iter)
+        dual, w = basis @ reduced, _refine(potential, rows, targets, reduced, tol)
     return _report(potential, X, y, w, dual, n_iter=n_iter, tol=tol)
+
+
+def _refine(
+    potential: SeparablePotential,
+    X: NDArray[np.float64],
+    y: NDArray[np.float64],
+    dual: NDArray[np.float64],
+    tol: float,
+) -> NDArray[np.float64]:
+    """The predictor of a dual, with the digits that the exponentials lose restored by corrections of `w` itself.
+
+    They move `w` along the curvature of the conjugate, so the optimality of the gradient is kept to first order.
+    """
+    z = dual @ X
+    plain = w = potential.grad_conjugate(z)
+    curvature = potential.hess_conjugate_diag(z)
+    misfit = y - X @ w
+    for _ in range(2):
+        if not tol < np.linalg.norm(misfit) / _size(X, y, w) < 1e-5:
+            break  # nothing to do, or not a rounding error
+        move = curvature * (_solve_positive((X * curvature) @ X.T, misfit) @ X)
+        better = y - X @ (w + move)
+        if not np.linalg.norm(better) < np.linalg.norm(misfit):
+            break
+        w, misfit = w + move, better
+    gap = float(np.linalg.norm(potential.grad(w) - z))
+    return w if w is plain or gap <= _LARGEST_GAP * float(np.linalg.norm(z)) else plain
 
 
 def _report(
@@ -140,8 +170,8 @@ def _report(
     converged = residual <= tol
     if not converged:
         warnings.warn(
-            f"the dual Newton method stopped after {n_iter} iterations at a relative misfit of {residual:.1e}, "
-            f"above tol = {tol:.1e}",
+            f"the minimiser was not reached: after {n_iter} iterations the relative misfit is {residual:.1e} "
+            f"(tol = {tol:.1e}) and the optimality gap {kkt:.1e}",
             RuntimeWarning,
             stacklevel=3,
         )

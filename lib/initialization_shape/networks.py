@@ -123,8 +123,10 @@ class InitializationAudit:
     target
         The size of predictor that a neuron is expected to learn.
     regime
-        Per neuron: "kernel" where the inertia is over ten times the target, "rich" where it is under a tenth,
-        "between" otherwise.
+        Per neuron: "rich" where the inertia is under a tenth of the target; "kernel" where the squared output weight
+        alone is over ten times it; "features" where only the input weights are that large: then the output weight
+        learns and the features stay, which is a kernel machine for many neurons, but not for fewer of them than
+        examples; "between" otherwise.
     """
 
     alpha: NDArray[np.float64]
@@ -135,7 +137,7 @@ class InitializationAudit:
     regime: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.regime.count(name)} {name}" for name in ("kernel", "between", "rich"))
+        counts = ", ".join(f"{self.regime.count(name)} {name}" for name in ("kernel", "features", "between", "rich"))
         rows = [("scale alpha", self.alpha), ("shape s", self.shape), ("delta", self.delta), ("inertia", self.inertia)]
         lines = [f"{len(self.regime)} hidden neurons, expected target {self.target:g} each: {counts}"]
         for name, values in rows:
@@ -192,6 +194,14 @@ def audit_initialization(model: nn.Module, *, target: float | None = None) -> In
     alpha, shape = weights_to_scale_shape(u, a)
     size = float(positive_array("target", len(u) ** -0.5 if target is None else target))
     inertia = a**2 + u**2
-    ratio = inertia / size
-    regime = tuple("kernel" if r > 10 else "rich" if r < 0.1 else "between" for r in ratio)
+    regime = tuple(_regime(*squares) for squares in zip(a**2 / size, inertia / size, strict=True))
     return InitializationAudit(alpha, shape, a**2 - u**2, inertia, size, regime)
+
+
+def _regime(output: float, inertia: float) -> str:
+    """The regime from the squared output weight and the inertia, both relative to the target."""
+    if inertia < 0.1:
+        return "rich"
+    if output > 10:
+        return "kernel"
+    return "features" if inertia > 10 else "between"

@@ -130,7 +130,7 @@ class NeuronPotential:
             Initial weights.
         final_sign
             Sign of the output weight at the end, +1 or -1; None says that it keeps the sign it started with,
-            which is certain for `delta >= 0`.
+            which is certain for `delta >= 0` and taken with a warning otherwise.
 
         Examples
         --------
@@ -178,6 +178,13 @@ class NeuronPotential:
 def sign_flips(a0: float, delta: float, final_sign: int | None) -> bool:
     """Whether the output weight ends with the other sign, from what the caller says about its end."""
     if final_sign is None:
+        if delta < 0:
+            warnings.warn(
+                f"delta is {delta:g} < 0: the output weight may change its sign; final_sign says where it ends "
+                "(taken: the initial sign)",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return False
     if final_sign not in (-1, 1):
         raise ValueError(f"final_sign must be +1, -1 or None; it is {final_sign!r}")
@@ -245,17 +252,14 @@ def neuron_limit(
         raise ValueError("a0 must not be zero unless final_sign says which way it goes")
     delta = conserved_delta(a0, u0)
     sign_flips(a0, delta, final_sign)
-    if final_sign is None and delta < 0:
-        warnings.warn(
-            f"delta is {delta:g} < 0: the output weight may change its sign; final_sign says where it ends "
-            "(taken: the initial sign)",
-            RuntimeWarning,
-            stacklevel=2,
-        )
     sign = float(final_sign if final_sign is not None else np.sign(a0))
     targets = np.where(y * sign > 0, y, y / slope)
+    # Examples of very different size are equally binding: without this lstsq would drop the small ones.
+    sizes = np.linalg.norm(X, axis=1)
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    X, targets = X / sizes[:, None], targets / sizes
     w_least, _, _, _ = np.linalg.lstsq(X, targets, rcond=None)
-    if np.linalg.norm(X @ w_least - targets) > 1e-8 * max(float(np.linalg.norm(targets)), 1.0):
+    if np.linalg.norm(X @ w_least - targets) > 1e-8 * float(np.linalg.norm(targets)):
         raise ValueError("y must be reachable: no weights fit these targets exactly")
     seen, *_ = np.linalg.lstsq(X, X @ u0, rcond=None)
     hidden = u0 - seen
@@ -264,6 +268,6 @@ def neuron_limit(
     # The positive root of A^2 - c A - |w_LS|^2, by the form that does not cancel for either sign of c.
     a_squared = (c + root) / 2 if c >= 0 else 2 * float(w_least @ w_least) / (root - c)
     if a_squared == 0:
-        raise ValueError("the start and the targets are both zero: the neuron never moves and has no limit to report")
+        raise ValueError("the output weight goes to zero: the direction of the input weights is not determined")
     a = sign * float(np.sqrt(a_squared))
     return w_least + a * hidden, a, hidden + w_least / a

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.initialization_shape.scale_shape import scale_shape_to_weights
-from lib.validation import finite_array, positive_integer, regression_data
+from lib.validation import finite_array, positive_integer, positive_number, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -81,6 +81,8 @@ def dual_spread(
     """
     from scipy.integrate import solve_ivp
 
+    for name, setting in (("rtol", rtol), ("t_max", t_max), ("stop", stop)):
+        positive_number(name, setting)
     X, y = regression_data(X, y)
     n, d = X.shape
     a = finite_array("a", a, ndim=1)

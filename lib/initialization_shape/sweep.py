@@ -18,8 +18,9 @@ from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_descent
 from lib.initialization_shape.interpolation import minimize_potential
 from lib.initialization_shape.regression import SparseRegression, sparse_regression
-from lib.initialization_shape.scale_shape import scale_shape_to_weights
-from lib.progress import progress
+from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
+from lib.parallel import in_parallel
+from lib.validation import positive_array, positive_integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -52,6 +53,13 @@ class SweepPreset:
     lr: float = 1e-3
     max_steps: int = 10_000_000
     stop_mse: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("d", "n", "seeds", "max_steps"):
+            positive_integer(name, getattr(self, name))
+        for name in ("lr", "stop_mse"):
+            positive_array(name, getattr(self, name))
+        potential_scale(np.array(self.alphas)[:, None], np.array(self.shapes))  # refuses what is out of range
 
 
 #: `paper` is the published grid solved exactly for 50 data sets, `paper-gd` the authors' own protocol.
@@ -123,6 +131,11 @@ def _descent_unit(preset: SweepPreset, seed: int, row: int, column: int, path: P
         np.savez(temporary, errors=error)
 
 
+def _run_unit(function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    """Do one piece of a sweep."""
+    function(*arguments)
+
+
 def _units(preset: SweepPreset, folder: Path) -> list[tuple[Path, Callable[..., None], tuple[object, ...]]]:
     """Every independent piece of a sweep: its file, its function and arguments, always in the same order."""
     if not preset.descent:
@@ -145,7 +158,7 @@ def run_sweep(
     *,
     seeds: int | None = None,
     shard: tuple[int, int] = (0, 1),
-    jobs: int = 1,
+    jobs: int | None = None,
 ) -> Path:
     """Run a sweep, one small file a piece, so that an interrupted run goes on where it stopped.
 
@@ -160,7 +173,7 @@ def run_sweep(
     shard
         `(i, n)`: do only the pieces whose index is `i` modulo `n`, for a cluster of `n` workers that share `folder`.
     jobs
-        Processes on this machine, through joblib: a surrounding `joblib.parallel_config` decides where they run.
+        Processes, through joblib; None leaves their number and place to a surrounding `joblib.parallel_config`.
 
     Returns
     -------
@@ -175,20 +188,16 @@ def run_sweep(
     ...     load_sweep(run_sweep(small, folder), small).shape
     (2, 2, 2)
     """
-    from joblib import Parallel, delayed
-
     settings = _settings(preset, seeds)
     index, count = shard
-    if not 0 <= index < count:
+    if not (isinstance(index, int) and isinstance(count, int) and 0 <= index < count):
         raise ValueError(f"shard must be (i, n) with 0 <= i < n; it is {shard}")
     folder = Path(folder)
     _claim_folder(folder, settings)
     mine = [unit for number, unit in enumerate(_units(settings, folder)) if number % count == index]
     missing = [unit for unit in mine if not unit[0].exists()]
-    runs = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(function)(*arguments) for _, function, arguments in missing
-    )
-    for _ in progress(runs, "sweep", total=len(missing)):
+    work = [(function, arguments) for _, function, arguments in missing]
+    for _ in in_parallel(_run_unit, work, "sweep", jobs=jobs):
         pass
     return folder
 
@@ -203,15 +212,18 @@ def load_sweep(folder: str | Path, preset: str | SweepPreset, *, seeds: int | No
     """
     settings = _settings(preset, seeds)
     folder = Path(folder)
-    _claim_folder(folder, settings)
+    _check_folder(folder, settings)
     units = _units(settings, folder)
     missing = [path.name for path, _, _ in units if not path.exists()]
     if missing:
         raise ValueError(f"the sweep in {folder} is not finished: {len(missing)} of {len(units)} pieces are missing")
     pieces = []
     for path, _, _ in units:
-        with np.load(path, allow_pickle=False) as stored:
-            pieces.append(stored["errors"])
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                pieces.append(stored["errors"])
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} is damaged; delete it and run the sweep again") from error
     return np.asarray(pieces).reshape(settings.seeds, len(settings.shapes), len(settings.alphas))
 
 
@@ -223,14 +235,22 @@ def _settings(preset: str | SweepPreset, seeds: int | None) -> SweepPreset:
     return preset if seeds is None else replace(preset, seeds=seeds)
 
 
+def _description(settings: SweepPreset) -> str:
+    """What makes two sweeps the same; the number of data sets may grow."""
+    return repr(replace(settings, seeds=1))
+
+
+def _check_folder(folder: Path, settings: SweepPreset) -> None:
+    """Refuse a folder that holds another sweep."""
+    marker = folder / "sweep.txt"
+    if marker.exists() and (held := marker.read_text(encoding="utf-8")) != _description(settings):
+        raise ValueError(f"folder must be new or hold the same sweep; {folder} holds {held}")
+
+
 def _claim_folder(folder: Path, settings: SweepPreset) -> None:
-    """Write down which sweep a folder belongs to, and refuse to mix two (the number of data sets may grow)."""
-    description = repr(replace(settings, seeds=0))
+    """Write down which sweep a folder belongs to, and refuse to mix two."""
+    _check_folder(folder, settings)
     marker = folder / "sweep.txt"
     if not marker.exists():
         with atomic_path(marker) as temporary:
-            temporary.write_text(description, encoding="utf-8")
-    elif marker.read_text(encoding="utf-8") != description:
-        raise ValueError(
-            f"folder must be new or hold the same sweep; {folder} holds {marker.read_text(encoding='utf-8')}"
-        )
+            temporary.write_text(_description(settings), encoding="utf-8")

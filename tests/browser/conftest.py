@@ -18,6 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 
 
+def need_chromium() -> None:
+    """Skip without a browser; fail where one was promised."""
+    if CHROMIUM is None:
+        reason = "no chromium on this machine (on Debian: apt install chromium)"
+        (pytest.fail if os.environ.get("PAPERPLAY_REQUIRE_BROWSER") else pytest.skip)(reason)
+
+
 class Lab:
     """A running JupyterLab server on copies of the notebooks."""
 
@@ -108,8 +115,7 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """The server."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (on Debian: apt install chromium)")
+    need_chromium()
     server = Lab(tmp_path_factory.mktemp("lab"))
     try:
         server.wait()
@@ -121,8 +127,7 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="session")
 def browser():
     """The browser."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (on Debian: apt install chromium)")
+    need_chromium()
     from playwright.sync_api import sync_playwright
 
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -116,6 +116,11 @@ def frozen_first_layer(self, x):
     return x @ (self.u_p.detach() * self.v_p - self.u_m.detach() * self.v_m)
 
 
+def minimum_for_a_slightly_larger_k(potential, X, y):
+    """A k that is ten percent off."""
+    return interpolation.minimize_potential(DiagonalPotential(1.1 * potential.k), X, y)
+
+
 def half_of_k(alpha, shape):
     """The formula for k without its denominator."""
     return 4 * np.asarray(alpha) * (1 + np.asarray(shape) ** 2)
@@ -176,6 +181,7 @@ BREAKS: dict[str, list[Break]] = {
     "trained-network": [
         replace(networks.DiagonalLinear, "forward", frozen_first_layer),
         replace(claims_module, "minimize_potential", minimum_for_the_papers_k),
+        replace(claims_module, "minimize_potential", minimum_for_a_slightly_larger_k),
     ],
     "digits-experiment": [replace(claims_module, "population_errors", lambda *a: population_errors(*a)[::-1])],
     "delta-is-conserved": [

@@ -76,6 +76,14 @@ def test_converges_from_the_smallest_to_the_largest_scales(k: float, noise: floa
     assert minimize_potential(DiagonalPotential(k), data.X, data.y).converged
 
 
+def test_scales_of_very_different_size_in_one_problem() -> None:
+    X, y, _ = problem(4, 10)
+    for potential in (DiagonalPotential(10.0 ** np.linspace(-30, 5, 10)), DeepDiagonalPotential(3, 1e-5)):
+        solution = minimize_potential(potential, X, y)
+        assert solution.converged
+        assert solution.kkt < 1e-10
+
+
 def test_warm_start_saves_iterations() -> None:
     X, y, _ = problem(20, 100)
     cold = minimize_potential(DiagonalPotential(1e-3), X, y)
@@ -120,7 +128,7 @@ def test_zero_targets_and_zero_start_give_zero() -> None:
 
 def test_running_out_of_iterations_is_said() -> None:
     X, y, _ = problem(5, 20)
-    with pytest.warns(RuntimeWarning, match="stopped after 1 iterations"):
+    with pytest.warns(RuntimeWarning, match="after 1 iterations"):
         solution = minimize_potential(DiagonalPotential(1e-6), X, y, max_iter=1)
     assert not solution.converged
 

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from lib.initialization_shape import DiagonalLinear, NeuronLinear, audit_initialization, neuron_delta, potential_scale
+from lib.initialization_shape import (
+    DiagonalLinear,
+    NeuronLinear,
+    audit_initialization,
+    gradient_flow,
+    neuron_delta,
+    potential_scale,
+)
 
 
 def test_diagonal_module_starts_unbiased_with_the_right_potential() -> None:
@@ -59,6 +66,26 @@ def test_audit_reports_regimes_and_identities() -> None:
     assert set(audit_initialization(two_layers(), target=1e-3).regime) == {"kernel"}
     assert set(audit_initialization(two_layers(), target=1e4).regime) == {"rich"}
     assert "8 hidden neurons" in str(report)
+
+
+@pytest.mark.parametrize(("output", "inner", "regime"), [(10.0, 0.01, "kernel"), (0.01, 10.0, "features")])
+def test_a_kernel_neuron_ends_where_its_linearisation_does_and_a_feature_neuron_does_not(output, inner, regime) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((5, 20)), rng.standard_normal(5)
+    y /= np.linalg.norm(np.linalg.lstsq(X, y, rcond=None)[0])
+    u = rng.standard_normal(20)
+    u *= inner / np.linalg.norm(u)
+    model = nn.Sequential(nn.Linear(20, 1, bias=False), nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.from_numpy(u)[None])
+        model[1].weight.fill_(output)
+    assert audit_initialization(model, target=1.0).regime == (regime,)
+    tangent = np.hstack([(X @ u)[:, None], output * X])
+    move = np.linalg.lstsq(tangent, y - output * (X @ u), rcond=None)[0]
+    linearised = output * u + move[0] * u + output * move[1:]
+    end = gradient_flow("neuron", X, y, {"a": output, "u": u}).w
+    distance = np.linalg.norm(end - linearised) / np.linalg.norm(end)
+    assert (distance < 1e-2) == (regime == "kernel")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,20 @@ def test_negative_delta_needs_a_sign_and_gets_the_right_root() -> None:
     np.testing.assert_allclose(flipped.grad_conjugate(flipped.grad(end.w)), end.w, atol=1e-9)
 
 
+def test_small_examples_bind_like_large_ones() -> None:
+    rng = np.random.default_rng(0)
+    X, y, u0 = rng.standard_normal((4, 10)), rng.standard_normal(4), 0.1 * rng.standard_normal(10)
+    sizes = np.array([1e-9, 1.0, 1.0, 1e9])
+    plain, _, _ = neuron_limit(X, y, 1.0, u0)
+    scaled, _, _ = neuron_limit(X * sizes[:, None], y * sizes, 1.0, u0)
+    np.testing.assert_allclose(scaled, plain, atol=1e-6)
+
+
+def test_weights_with_negative_delta_warn() -> None:
+    with pytest.warns(RuntimeWarning, match="may change its sign"):
+        NeuronPotential.from_weights(0.1, [1.0, 0.0])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

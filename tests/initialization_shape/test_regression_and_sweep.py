@@ -52,6 +52,9 @@ def test_digits_are_standardised_pixels() -> None:
         (lambda: dual_spread([[1.0, 0.0]], [1.0], [1.0], [[1.0, 0.0]], t_max=1e-6), "did not fit the data"),
         (lambda: run_sweep("nonsense", "."), "preset must be one of quick"),
         (lambda: run_sweep(SMALL, ".", shard=(2, 2)), "shard must be"),
+        (lambda: run_sweep(SMALL, ".", seeds=0), "seeds must be at least 1"),
+        (lambda: SweepPreset(alphas=(-1.0,)), "alpha must be positive"),
+        (lambda: SweepPreset(shapes=(2.0,)), "shape must lie"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
@@ -86,11 +89,27 @@ def test_shards_workers_and_a_straight_run_agree(tmp_path) -> None:
     for index in range(2):
         run_sweep(SMALL, tmp_path / "shards", shard=(index, 2))
     np.testing.assert_array_equal(load_sweep(tmp_path / "shards", SMALL), straight)
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        run_sweep(SMALL, tmp_path / "workers", jobs=2)
-    np.testing.assert_array_equal(load_sweep(tmp_path / "workers", SMALL), straight)
     direct = population_errors(sparse_regression(40, 10, rng=np.random.RandomState(1993)), SMALL.alphas, SMALL.shapes)
     np.testing.assert_array_equal(straight[0], direct)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_surrounding_configuration_decides_where_the_work_runs(backend: str, tmp_path) -> None:
+    with parallel_config(backend=backend, n_jobs=2):
+        run_sweep(SMALL, tmp_path / backend)
+    straight = load_sweep(run_sweep(SMALL, tmp_path / "straight"), SMALL)
+    np.testing.assert_array_equal(load_sweep(tmp_path / backend, SMALL), straight)
+
+
+def test_loading_leaves_folders_alone_and_names_damaged_pieces(tmp_path) -> None:
+    with pytest.raises(ValueError, match="3 of 3 pieces are missing"):
+        load_sweep(tmp_path / "typo", SMALL)
+    assert not (tmp_path / "typo").exists()
+    run_sweep(SMALL, tmp_path)
+    (tmp_path / "seed_001.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"seed_001.npz is damaged"):
+        load_sweep(tmp_path, SMALL)
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch) -> None:
