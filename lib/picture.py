@@ -160,6 +160,8 @@ def _hex(colour: str) -> str:
 
 
 def _set_axis(ax: Axes, layout: Any, panel: tuple[str, str]) -> None:
+    if _axis(layout, panel[1]).scaleanchor:
+        ax.set_aspect("equal", adjustable="box")
     for name, set_scale, set_limits, set_label, set_ticks in (
         (panel[0], ax.set_xscale, ax.set_xlim, ax.set_xlabel, ax.set_xticks),
         (panel[1], ax.set_yscale, ax.set_ylim, ax.set_ylabel, ax.set_yticks),

@@ -172,6 +172,13 @@ def _start(alpha: float, shape: float, angle: float) -> tuple[float, Array]:
     return float(size), float(norm) * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
 
 
+def _same_scale(figure: go.Figure, column: int) -> None:
+    """A panel of the plane, in which circles look like circles."""
+    axis = f"x{column}" if column > 1 else "x"
+    figure.update_xaxes(constrain="domain", row=1, col=column)
+    figure.update_yaxes(scaleanchor=axis, constrain="domain", row=1, col=column)
+
+
 class NeuronPotentialExplorer(Explorer):
     """The potential of a neuron in the plane, and the flow that runs to its lowest point on the line of solutions."""
 
@@ -226,6 +233,7 @@ class NeuronPotentialExplorer(Explorer):
         )
         figure.update_xaxes(title="w<sub>1</sub>", range=[-1, 2], row=1, col=1)
         figure.update_yaxes(title="w<sub>2</sub>", range=[-1, 2], row=1, col=1)
+        _same_scale(figure, 1)
         figure.update_xaxes(title="|w|", range=[0, 2], row=1, col=2)
         figure.update_yaxes(title="potential, scaled", range=[0, 1.02], row=1, col=2)
         return figure
@@ -308,6 +316,7 @@ class TimeWarpExplorer(Explorer):
         figure.add_bar(marker={"color": COLOURS["grey"]}, name="defect", showlegend=False, row=1, col=3)
         figure.update_xaxes(title="w<sub>1</sub>", range=[-1.1, 1.1], row=1, col=1)
         figure.update_yaxes(title="w<sub>2</sub>", range=[-0.5, 1.6], row=1, col=1)
+        _same_scale(figure, 1)
         figure.update_xaxes(title="part of training time t", range=[0, 1], row=1, col=2)
         figure.update_yaxes(title="part of warped time τ", range=[0, 1], row=1, col=2)
         figure.update_xaxes(tickvals=[0, 1], ticktext=["H", "a H"], range=[-0.6, 1.6], row=1, col=3)
@@ -426,6 +435,7 @@ class WhichRootExplorer(Explorer):
         figure.update_yaxes(title="output weight a at the start", range=[0, 1], row=1, col=1)
         figure.update_xaxes(title="w<sub>1</sub>", range=[-1.6, 2.4], row=1, col=2)
         figure.update_yaxes(title="w<sub>2</sub>", range=[-0.8, 2.2], row=1, col=2)
+        _same_scale(figure, 2)
         return figure
 
     def compute(self, weight: float, angle: int, norm: float) -> Data:
