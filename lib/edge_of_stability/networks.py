@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -336,7 +336,7 @@ def integrate_gradient_flow(
 
 
 def network_gfs_sharpness(
-    model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], *, tol: float = 1e-4, **flow: object
+    model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], *, tol: float = 1e-4, **flow: Any
 ) -> float:
     """Sharpness at the end of gradient flow from the network's present weights.
 
@@ -357,7 +357,7 @@ def network_gfs_sharpness(
     >>> network_gfs_sharpness(model, half_mean_square, data) > 0
     True
     """
-    end = integrate_gradient_flow(model, loss_fn, data, **flow)  # type: ignore[arg-type]  # checked there by name
+    end = integrate_gradient_flow(model, loss_fn, data, **flow)
     problem = _Problem(model, loss_fn, data)
     flat = torch.cat([end.params[name].reshape(-1) for name in problem.names]).requires_grad_()
     start = torch.Generator().manual_seed(0)
@@ -400,9 +400,7 @@ class GFSMonitor:
     [0, 10, 20]
     """
 
-    def __init__(
-        self, every: int, model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], **flow: object
-    ) -> None:
+    def __init__(self, every: int, model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], **flow: Any) -> None:
         self.every = positive_integer("every", every)
         self.model, self.loss_fn, self.data, self.flow = model, loss_fn, data, flow
         _Problem(model, loss_fn, data)
@@ -426,4 +424,4 @@ class GFSMonitor:
         self.steps.append(step)
         self.loss.append(float(problem.loss(flat).detach()))
         self.sharpness.append(float(values[0]))
-        self.gfs_sharpness.append(network_gfs_sharpness(self.model, self.loss_fn, self.data, **self.flow))  # type: ignore[arg-type]
+        self.gfs_sharpness.append(network_gfs_sharpness(self.model, self.loss_fn, self.data, **self.flow))

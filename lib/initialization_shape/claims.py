@@ -138,9 +138,12 @@ def solver_is_exact() -> Evidence:
     limits += [
         minimize_potential(DiagonalPotential.from_weights(**weights), X, y) for X, y, weights in _diagonal_problems(20)
     ]
+    misfit = max(limit.residual for limit in limits)
+    # rounding of this size crosses powers of ten between machines
+    shown = "< 1e-11" if misfit < 1e-11 else ""
     return combine(
         at_most(max(limit.kkt for limit in limits), 1e-12, label="gradient"),
-        at_most(max(limit.residual for limit in limits), 1e-10, label="misfit", shown="< 1e-11"),
+        at_most(misfit, 1e-10, label="misfit", shown=shown),
         remark="d = 1000 at four scales, and 20 small biased problems",
     )
 
