@@ -5,5 +5,15 @@ import lazy_loader as _lazy
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = _lazy.attach(
-    __name__, submodules=["chapters", "claims", "explorer", "initialization_shape", "style"]
+    __name__,
+    submodules=[
+        "chapters",
+        "claims",
+        "datasets",
+        "edge_of_stability",
+        "explorer",
+        "initialization_shape",
+        "models",
+        "style",
+    ],
 )

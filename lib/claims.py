@@ -30,6 +30,7 @@ __all__ = [
     "combine",
     "decade",
     "ledger",
+    "none",
     "run_claims",
     "true_that",
     "within",
@@ -118,8 +119,19 @@ def within(measured: float, low: float, high: float, *, remark: str = "", label:
         _named(label, f"in [{low:g}, {high:g}]"),
         low <= measured <= high,
         remark,
-        _named(label, f"{measured:.{digits}g}"),
+        _named(label, f"{float(f'{measured:.{digits}g}'):g}"),
     )
+
+
+def none(count: int, what: str, *, remark: str = "") -> Evidence:
+    """Evidence that something that was looked for never occurred.
+
+    Examples
+    --------
+    >>> none(0, "rises").measured, none(2, "rises").holds
+    ('0 rises', False)
+    """
+    return Evidence(f"{count} {what}", "none", count == 0, remark)
 
 
 def true_that(fact: str, holds: bool, *, bound: str = "exactly", remark: str = "") -> Evidence:

@@ -25,6 +25,7 @@ shown in the figure's place, a reset button, and a still picture for saved noteb
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import inspect
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "Explorer", "Slider", "Toggle", "all_explorers"]
 
 Data = Mapping[str, Any]
+
+# How long controls must stay where they are before a coarse picture is refined.
+_REST_SECONDS = 0.25
 
 _WIDE = {"description_width": "initial"}
 
@@ -167,6 +171,9 @@ class Explorer(widgets.VBox):
     may_be_absent: ClassVar[tuple[str, ...]] = ()
     #: Names of data that hold NaN on purpose, as gaps between lines.
     with_gaps: ClassVar[tuple[str, ...]] = ()
+    #: Whether `compute` takes `fine=False` for a quick, coarse answer while a control moves; the fine one follows
+    #: as soon as the controls rest for a moment.
+    coarse_while_moving: ClassVar[bool] = False
 
     def __init__(self, **values: Any) -> None:
         import plotly.graph_objects as go
@@ -190,6 +197,7 @@ class Explorer(widgets.VBox):
         self._frame = widgets.VBox([self.figure])
         super().__init__([heading, bar, self._message, self._frame, caption])
         self._held = False
+        self._rest: asyncio.TimerHandle | None = None
         for control in self.controls.values():
             control.observe(self._on_change, names="value")
         self.refresh()
@@ -227,13 +235,22 @@ class Explorer(widgets.VBox):
                     raise ValueError(f"{name} must lie between {low:g} and {high:g}; it is {value}")
 
     def _on_change(self, _: Any) -> None:
-        if not self._held:
+        if self._held:
+            return
+        loop = _running_loop() if self.coarse_while_moving else None
+        if loop is None:  # nobody would come back to refine the picture
             self.refresh()
+            return
+        self.refresh(fine=False)
+        self._rest = loop.call_later(_REST_SECONDS, self.refresh)
 
-    def refresh(self) -> None:
+    def refresh(self, *, fine: bool = True) -> None:
         """Compute and draw once, or show in the figure's place what went wrong."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         try:
-            data = self.compute(**self.parameters)
+            data = self.compute(**self.parameters) if fine else self.compute(**self.parameters, fine=False)
             with self.figure.batch_update():
                 self.draw(data)
         except Exception as error:  # whatever happens in a handler would vanish in a log that nobody reads
@@ -278,6 +295,8 @@ class Explorer(widgets.VBox):
 
     def still(self) -> bytes:
         """The present figure as a PNG."""
+        if self._rest is not None:  # a coarse picture waits to be refined: a still is of the fine one
+            self.refresh()
         return picture.png(self.figure)
 
     def __repr__(self) -> str:
@@ -290,6 +309,13 @@ class Explorer(widgets.VBox):
         live["text/plain"] = repr(self)
         live["image/png"] = base64.b64encode(self.still()).decode()
         return live, {"image/png": {"alt": f"{self.title}. {self.caption}"}}
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["finite_array", "positive_array", "positive_integer", "positive_number", "regression_data"]
+__all__ = ["finite_array", "known_device", "positive_array", "positive_integer", "positive_number", "regression_data"]
 
 
 def finite_array(
@@ -55,6 +55,34 @@ def finite_array(
         verb = "is" if bad == 1 else "are"
         raise ValueError(f"{name} must be finite; {bad} of its {array.size} entries {verb} NaN or infinite")
     return array
+
+
+def known_device(device: str) -> str:
+    """Return the name of a device that torch can use here.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the name, or the machine has no such device.
+
+    Examples
+    --------
+    >>> known_device("cpu")
+    'cpu'
+    >>> known_device("gpu")
+    Traceback (most recent call last):
+    ...
+    ValueError: device must be cpu, or cuda where there is a GPU; it is 'gpu'
+    """
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if not (kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())):
+        raise ValueError(f"device must be cpu, or cuda where there is a GPU; it is {device!r}")
+    return device
 
 
 def positive_array(name: str, value: ArrayLike) -> NDArray[np.float64]:

@@ -142,6 +142,39 @@ def test_values_at_construction_and_unknown_names() -> None:
         Parabola().set(scale=1e6)
 
 
+class Refined(Parabola):
+    """Coarse while a control moves."""
+
+    name = "refined"
+    coarse_while_moving = True
+
+    def compute(self, power, scale, broken, kind, *, fine=True):
+        return {**super().compute(power, scale, broken, kind), "fine": fine}
+
+
+def test_a_coarse_picture_is_refined_when_the_controls_rest() -> None:
+    import asyncio
+
+    async def move() -> list[bool]:
+        explorer = Refined()
+        seen = [explorer.data["fine"]]
+        for power in (3, 4):
+            explorer.controls["power"].value = power
+            seen.append(explorer.data["fine"])
+        await asyncio.sleep(0.4)
+        seen.append(explorer.data["fine"])
+        explorer.controls["power"].value = 1
+        seen.append(explorer.data["fine"])
+        explorer.still()
+        seen.append(explorer.data["fine"])
+        return seen
+
+    assert asyncio.run(move()) == [True, False, False, True, False, True]
+    alone = Refined()
+    alone.controls["power"].value = 3
+    assert alone.data["fine"], "without an event loop nobody would refine it later"
+
+
 def test_slow_sliders_wait_for_the_end_of_the_movement_and_say_so() -> None:
     slow = Slider("size", 0.0, 1.0, 0.1, 0.5, on_release=True).widget()
     assert not slow.continuous_update

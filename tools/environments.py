@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.11"
 CONDA_NAMES = {"torch": "pytorch-cpu"}
+# torch comes as its CPU build in a second step, and what needs torch after it
+AFTER_TORCH = ("torch", "accelerate")
 NOTE = "# written by tools/environments.py from pyproject.toml and constraints.txt: do not edit\n"
 
 
@@ -45,16 +47,17 @@ def binder_requirements() -> str:
     """binder/requirements.txt: exact versions of what notebooks need; torch follows in postBuild."""
     known = pins()
     names = sorted(normal(need.name) for need in requirements())
-    lines = [f"{name}=={known[name]}" for name in [*names, "uv"] if name != "torch"]
+    lines = [f"{name}=={known[name]}" for name in [*names, "uv"] if name not in AFTER_TORCH]
     return NOTE + "\n".join(lines) + "\n"
 
 
 def binder_post_build() -> str:
-    """binder/postBuild: the CPU build of torch, and the package itself."""
+    """binder/postBuild: the CPU build of torch, what needs it, and the package itself."""
     return (
         "#!/usr/bin/env bash\n"
         f"{NOTE}set -euo pipefail\n"
         f"python -m uv pip install --system --torch-backend=cpu torch=={pins()['torch']} -c constraints.txt\n"
+        f"python -m pip install accelerate=={pins()['accelerate']} -c constraints.txt\n"
         "python -m pip install --no-deps --editable .\n"
     )
 

@@ -1,0 +1,235 @@
+"""Real data: a part that ships with the package, and whole sets from where the reader keeps them.
+
+Nothing is downloaded unless it is asked for, and what is downloaded is checked by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from lib.validation import finite_array, positive_integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Images = NDArray[np.uint8]
+    Labels = NDArray[np.uint8]
+
+__all__ = ["FASHION_CLASSES", "cifar10", "digits", "download_fashion_mnist", "fashion_mnist", "standardized"]
+
+FASHION_CLASSES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+#: Environment variable with the folder of the four files of Fashion-MNIST.
+FASHION_VARIABLE = "PAPERPLAY_FASHION_MNIST"
+
+_SOURCE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_SHA256 = {
+    "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+}
+_CIFAR_BYTES = 1 + 3 * 32 * 32
+
+Split = Literal["train", "test"]
+
+
+def _check_split(split: str) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test'; it is {split!r}")
+
+
+def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """scikit-learn's handwritten digits: 1797 images (N, 8, 8) with values from 0 to 16, and their labels (N,).
+
+    Examples
+    --------
+    >>> images, labels = digits()
+    >>> images.shape, labels[:3]
+    ((1797, 8, 8), array([0, 1, 2]))
+    """
+    from sklearn.datasets import load_digits
+
+    stored = load_digits()
+    return np.asarray(stored.images, dtype=np.float64), np.asarray(stored.target, dtype=np.int64)
+
+
+def fashion_mnist(
+    split: Split = "train", *, full: bool = False, path: str | os.PathLike[str] | None = None
+) -> tuple[Images, Labels]:
+    """Fashion-MNIST: grey images of clothes, and their classes (`FASHION_CLASSES`).
+
+    Parameters
+    ----------
+    split
+        `"train"` or `"test"`.
+    full
+        The whole set, 60 000 and 10 000 images, from the first place that has it: `path`, the folder that the
+        environment variable PAPERPLAY_FASHION_MNIST names, the system's data directory (Debian's package
+        dataset-fashion-mnist), or the cache of `download_fashion_mnist`. Without it the first 10 000 and 2 000
+        images, which ship with this package.
+    path
+        Folder of the four idx.gz files; implies `full`.
+
+    Returns
+    -------
+    images, labels
+        (N, 28, 28) and (N,), uint8.
+
+    Raises
+    ------
+    ValueError
+        If the split is unknown, the files are in none of these places, or one of them is damaged.
+
+    Examples
+    --------
+    >>> images, labels = fashion_mnist("test")
+    >>> images.shape, FASHION_CLASSES[labels[0]]
+    ((2000, 28, 28), 'ankle boot')
+    """
+    _check_split(split)
+    if not full and path is None:
+        with as_file(files("lib") / "data" / "fashion_mnist.npz") as place, np.load(place) as stored:
+            return stored[f"{split}_images"], stored[f"{split}_labels"]
+    prefix = "train" if split == "train" else "t10k"
+    names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
+    for folder in [Path(path)] if path is not None else _fashion_places():
+        if all((folder / name).exists() for name in names):
+            images, labels = (_read_idx(folder / name) for name in names)
+            if len(images) != len(labels):
+                raise ValueError(f"{folder} holds {len(images)} images and {len(labels)} labels")
+            return images, labels
+    where = f"path {path}" if path is not None else "the known places"
+    raise ValueError(
+        f"Fashion-MNIST was not found in {where}: install Debian's dataset-fashion-mnist, set {FASHION_VARIABLE} to a "
+        "folder with its four idx.gz files, or call lib.datasets.download_fashion_mnist()"
+    )
+
+
+def _fashion_places() -> Iterator[Path]:
+    if FASHION_VARIABLE in os.environ:
+        yield Path(os.environ[FASHION_VARIABLE])
+    for shared in (Path(sys.prefix) / "share", Path("/usr/share"), Path("/usr/local/share")):
+        yield shared / "datasets" / "fashion-mnist"
+    yield _cache()
+
+
+def _cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("paperplay")) / "fashion-mnist"
+
+
+def download_fashion_mnist() -> Path:
+    """Download the four files of Fashion-MNIST (30 MB) into the user's cache, checked by their SHA-256.
+
+    Returns
+    -------
+    Path
+        The folder; `fashion_mnist(full=True)` finds it from now on.
+    """
+    import pooch
+
+    folder = _cache()
+    for name, digest in _SHA256.items():
+        pooch.retrieve(f"{_SOURCE}{name}", known_hash=f"sha256:{digest}", fname=name, path=folder, progressbar=False)
+    return folder
+
+
+def _read_idx(path: Path) -> NDArray[np.uint8]:
+    """An array of bytes from a compressed idx file."""
+    try:
+        with gzip.open(path, "rb") as stream:
+            content = stream.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    axes = content[3] if len(content) > 4 and content[:3] == b"\0\0\x08" else 0
+    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+    values = np.frombuffer(content, dtype=np.uint8, offset=min(4 + 4 * axes, len(content)))
+    if axes == 0 or values.size != int(np.prod(shape)):
+        raise ValueError(f"{path} is damaged: it is no idx file of bytes of the size that it names")
+    return values.reshape(shape)
+
+
+def cifar10(path: str | os.PathLike[str], split: Split = "train", *, count: int | None = None) -> tuple[Images, Labels]:
+    """CIFAR-10 from the folder of its binary version (`data_batch_1.bin` ... `test_batch.bin`).
+
+    Parameters
+    ----------
+    path
+        The folder.
+    split
+        `"train"` or `"test"`.
+    count
+        Only the first so many images.
+
+    Returns
+    -------
+    images, labels
+        (N, 3, 32, 32) and (N,), uint8.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, or there are fewer images than asked for.
+    """
+    _check_split(split)
+    if count is not None:
+        positive_integer("count", count)
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    images, labels, have = [], [], 0
+    for name in names:
+        file = Path(path) / name
+        if not file.exists():
+            raise ValueError(f"{file} is missing: path must be the folder of CIFAR-10's binary version")
+        content = np.fromfile(file, dtype=np.uint8)
+        if content.size == 0 or content.size % _CIFAR_BYTES:
+            raise ValueError(f"{file} is damaged: its size is no multiple of {_CIFAR_BYTES} bytes")
+        rows = content.reshape(-1, _CIFAR_BYTES)
+        if rows[:, 0].max() > 9:
+            raise ValueError(f"{file} is damaged: it holds a label above 9")
+        labels.append(rows[:, 0])
+        images.append(rows[:, 1:].reshape(-1, 3, 32, 32))
+        have += len(rows)
+        if count is not None and have >= count:
+            break
+    if count is not None and have < count:
+        raise ValueError(f"{path} holds {have} images of the split {split!r}; {count} are asked for")
+    return np.concatenate(images)[:count], np.concatenate(labels)[:count]
+
+
+def standardized(images: NDArray[np.generic], *, per_channel: bool = False) -> NDArray[np.float64]:
+    """Images with mean 0 and variance 1 over the whole set, or over each channel (axis 1) of it.
+
+    Examples
+    --------
+    >>> values = standardized(np.arange(8).reshape(2, 2, 2))
+    >>> print(round(float(values.mean()), 12), round(float(values.std()), 12))
+    0.0 1.0
+    """
+    values = finite_array("images", images)
+    axes = tuple(axis for axis in range(values.ndim) if axis != 1) if per_channel else None
+    spread = values.std(axis=axes, keepdims=True)
+    if np.any(spread <= 1e-12 * np.abs(values).max(initial=0.0)):
+        raise ValueError("images must not all be equal")
+    return np.asarray((values - values.mean(axis=axes, keepdims=True)) / spread)

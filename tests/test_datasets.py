@@ -1,0 +1,128 @@
+"""Data: the part that ships, whole sets where they are, and clear words where they are not."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from lib import datasets
+from lib.datasets import cifar10, digits, fashion_mnist, standardized
+
+
+def idx(values: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return head + values.tobytes()
+
+
+def write_fashion(folder, count: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), rng.integers(0, 10, count, dtype=np.uint8)
+    for prefix in ("train", "t10k"):
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    return images, labels
+
+
+def test_shipped_part_of_fashion_mnist() -> None:
+    for split, count in (("train", 10_000), ("test", 2_000)):
+        images, labels = fashion_mnist(split)
+        assert images.shape == (count, 28, 28)
+        assert images.dtype == labels.dtype == np.uint8
+        assert set(labels.tolist()) == set(range(10))
+
+
+def test_whole_set_from_a_folder_or_the_environment(tmp_path, monkeypatch) -> None:
+    images, labels = write_fashion(tmp_path)
+    for found in (fashion_mnist("train", path=tmp_path), fashion_mnist("test", path=tmp_path)):
+        np.testing.assert_array_equal(found[0], images)
+        np.testing.assert_array_equal(found[1], labels)
+    monkeypatch.setenv(datasets.FASHION_VARIABLE, str(tmp_path))
+    assert len(fashion_mnist("train", full=True)[0]) == 7
+
+
+def test_shipped_part_is_the_beginning_of_the_whole_set() -> None:
+    try:
+        whole = fashion_mnist("test", full=True)
+    except ValueError:
+        pytest.skip("the whole of Fashion-MNIST is not on this machine (on Debian: apt install dataset-fashion-mnist)")
+    part = fashion_mnist("test")
+    assert whole[0].shape == (10_000, 28, 28)
+    np.testing.assert_array_equal(whole[0][:2000], part[0])
+    np.testing.assert_array_equal(whole[1][:2000], part[1])
+
+
+def test_missing_and_damaged_files_are_named(tmp_path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match="Fashion-MNIST was not found in path"):
+        fashion_mnist("train", path=tmp_path)
+    monkeypatch.setattr(datasets, "_fashion_places", lambda: iter([tmp_path]))
+    with pytest.raises(ValueError, match="dataset-fashion-mnist"):
+        fashion_mnist("train", full=True)
+    write_fashion(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is damaged"):
+        fashion_mnist("train", path=tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"))
+    with pytest.raises(ValueError, match="no idx file"):
+        fashion_mnist("train", path=tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(3, dtype=np.uint8))))
+    with pytest.raises(ValueError, match="7 images and 3 labels"):
+        fashion_mnist("test", path=tmp_path)
+    with pytest.raises(ValueError, match="split must be"):
+        fashion_mnist("all")
+
+
+def test_a_download_is_checked(tmp_path, monkeypatch) -> None:
+    """What comes from the source is refused if it is not what was published."""
+    source = tmp_path / "source"
+    source.mkdir()
+    write_fashion(source)
+    monkeypatch.setattr(datasets, "_SOURCE", f"{source.as_uri()}/")
+    monkeypatch.setattr(datasets, "_cache", lambda: tmp_path / "cache")
+    import pooch
+
+    def from_folder(url, output_file, _):
+        import shutil
+
+        shutil.copy(source / url.rsplit("/", 1)[1], output_file)
+
+    monkeypatch.setattr(pooch.core, "choose_downloader", lambda *_, **__: from_folder)
+    with pytest.raises(ValueError, match="does not match the known hash"):
+        datasets.download_fashion_mnist()
+    assert not list((tmp_path / "cache").glob("*.gz"))
+
+
+def test_cifar_reads_its_binary_version(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (6, 3073), dtype=np.uint8)
+    rows[:, 0] %= 10
+    for number in range(1, 6):
+        rows.tofile(tmp_path / f"data_batch_{number}.bin")
+    rows.tofile(tmp_path / "test_batch.bin")
+    images, labels = cifar10(tmp_path, count=8)
+    assert images.shape == (8, 3, 32, 32)
+    np.testing.assert_array_equal(images[6, 1, 2], rows[0, 1 + 1024 + 64 : 1 + 1024 + 96])
+    np.testing.assert_array_equal(labels[:6], rows[:, 0])
+    assert len(cifar10(tmp_path)[0]) == 30
+    assert len(cifar10(tmp_path, "test")[0]) == 6
+    with pytest.raises(ValueError, match="30 images of the split 'train'; 31 are asked for"):
+        cifar10(tmp_path, count=31)
+    (tmp_path / "test_batch.bin").write_bytes(b"123")
+    with pytest.raises(ValueError, match="no multiple of 3073"):
+        cifar10(tmp_path, "test")
+    rows[0, 0] = 10
+    rows.tofile(tmp_path / "test_batch.bin")
+    with pytest.raises(ValueError, match="a label above 9"):
+        cifar10(tmp_path, "test")
+
+
+def test_standardized() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)
+    channels = standardized(images, per_channel=True)
+    np.testing.assert_allclose(channels.mean(axis=(0, 2, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(channels.std(axis=(0, 2, 3)), 1, rtol=1e-12)
+    for equal in (np.ones((2, 2)), np.full((10, 3), 0.1)):
+        with pytest.raises(ValueError, match="all be equal"):
+            standardized(equal)
+    with pytest.raises(ValueError, match="images must be finite"):
+        standardized([[np.nan, 1.0]])
+    assert digits()[0].shape == (1797, 8, 8)
