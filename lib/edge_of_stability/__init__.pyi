@@ -1,3 +1,11 @@
+from . import symbolic as symbolic
+from .experiment import EDGE_PRESETS as EDGE_PRESETS
+from .experiment import EdgePreset as EdgePreset
+from .experiment import EdgeRun as EdgeRun
+from .experiment import edge_task as edge_task
+from .experiment import load_edge_run as load_edge_run
+from .experiment import run_edge_experiment as run_edge_experiment
+from .experiment import watch_descent as watch_descent
 from .flow_solution import gfs_sharpness as gfs_sharpness
 from .flow_solution import gradient_flow_solution as gradient_flow_solution
 from .flow_solution import solve_balances as solve_balances
@@ -7,6 +15,8 @@ from .networks import half_mean_square as half_mean_square
 from .networks import hessian_top_eigenvalue as hessian_top_eigenvalue
 from .networks import integrate_gradient_flow as integrate_gradient_flow
 from .networks import network_gfs_sharpness as network_gfs_sharpness
+from .phase_map import OUTCOMES as OUTCOMES
+from .phase_map import phase_map as phase_map
 from .scalar_network import balances as balances
 from .scalar_network import gd_step as gd_step
 from .scalar_network import gradient as gradient
@@ -17,6 +27,7 @@ from .squared_regression import RegressionTrajectory as RegressionTrajectory
 from .squared_regression import SquaredRegression as SquaredRegression
 from .trajectories import MONOTONE_LIMIT as MONOTONE_LIMIT
 from .trajectories import Trajectory as Trajectory
+from .trajectories import gd_path as gd_path
 from .trajectories import gpgd_step as gpgd_step
 from .trajectories import is_admissible as is_admissible
 from .trajectories import run_gd as run_gd

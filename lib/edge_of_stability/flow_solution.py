@@ -6,30 +6,35 @@ unknown number `c > 0`, the root of
 .. math:: \sum_i \log(c+b_i) = 2\log|y| .
 
 In `z = log c` the left-hand side is convex and increasing with a slope between 1 and D. Newton's method
-from the upper bound `2 log|y| / D` falls monotonically onto the root; once it is near, Halley's cubic steps
-finish. A million networks are one call: the work is done in blocks that stay in the processor's cache, with one
-logarithm a network and iteration.
+from above falls monotonically onto the root; once it is near, Halley's cubic steps finish. A million networks
+are one call of a compiled loop that needs no logarithm at all. Where products leave the range of
+floating-point numbers, the same steps are done on sums of logarithms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.edge_of_stability.compiled import above_smallest, solve
 from lib.edge_of_stability.scalar_network import scalar_weights
+from lib.validation import finite_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["gfs_sharpness", "gradient_flow_solution", "solve_balances"]
 
-_BLOCK = 4096
 _LAST_STEP = 1e-5  # Halley is cubic: the step after this one would be 1e-15
 _MAX_ITERATIONS = 100
+_PART = 8192
+_NO_BALANCES = "b must be finite and non-negative, with a zero in every column"
 
 
-def solve_balances(b: NDArray[np.float64], log_product: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
     r"""The `c` with :math:`\sum_i \log(c + b_i)` equal to `log_product`, for balances of shape (D, M).
 
     Parameters
@@ -45,8 +50,10 @@ def solve_balances(b: NDArray[np.float64], log_product: NDArray[np.float64] | fl
 
     Raises
     ------
+    TypeError
+        If `b` does not hold real numbers.
     ValueError
-        If the iteration did not reach the root, which is only possible for input that is not balances.
+        If `b` does not hold balances, or `log_product` has another shape.
 
     Examples
     --------
@@ -54,69 +61,95 @@ def solve_balances(b: NDArray[np.float64], log_product: NDArray[np.float64] | fl
     >>> print(c.round(12))
     [0.25]
     """
-    depth, count = b.shape
-    goal = np.broadcast_to(np.asarray(log_product, dtype=np.float64), (count,))
-    c = np.empty(count)
-    for start in range(0, count, _BLOCK):
-        stop = min(start + _BLOCK, count)
-        c[start:stop] = _solve_block(b[:, start:stop], goal[start:stop], depth)
+    columns = np.asarray(b)
+    if columns.dtype.kind not in "biuf":
+        raise TypeError(f"b must hold real numbers; it has dtype {columns.dtype}")
+    columns = columns.astype(np.float64, copy=False)
+    if columns.ndim != 2 or not len(columns):
+        raise ValueError(f"b must have 2 axes, the first of them not empty; its shape is {columns.shape}")
+    goal = finite_array("log_product", log_product)
+    if goal.shape not in ((), columns.shape[1:]):
+        raise ValueError(f"log_product must be a number or have shape {columns.shape[1:]}; its shape is {goal.shape}")
+    if goal.ndim == 0:
+        return _solve(columns, float(goal), np.empty(0))
+    if np.any(columns.min(axis=0) != 0) or not np.isfinite(columns).all():
+        raise ValueError(_NO_BALANCES)
+    return _by_logarithms(columns, goal)
+
+
+def _solve(b: NDArray[np.float64], log_product: float, inverse_sum: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The root c; writes the sum of `1 / (c + b)` down the columns into `inverse_sum`, unless that is empty."""
+    b = np.ascontiguousarray(b)
+    count = b.shape[1]
+    c, missed = np.empty(count), np.empty(count, dtype=np.bool_)
+    # outside of this range the compiled loop would say so network by network
+    goal = float(np.exp(np.clip(log_product, -700.0, 700.0)))
+    if solve(b, goal, float(np.exp(np.log(goal) / len(b))), c, inverse_sum, missed):
+        raise ValueError(_NO_BALANCES)
+    if abs(log_product) > 700.0:
+        missed[:] = True
+    if missed.any():
+        if not np.isfinite(b[:, missed]).all():
+            raise ValueError(_NO_BALANCES)
+        c[missed] = _by_logarithms(b[:, missed], np.full(int(missed.sum()), log_product))
+        if inverse_sum.size:
+            inverse_sum[missed] = (1 / (c[missed] + b[:, missed])).sum(axis=0)
     return c
 
 
-def _log_of_product(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of logarithms down the columns: one logarithm of the product, and many only where it over- or underflows."""
-    product = terms[0].copy()
-    for term in terms[1:]:
-        product *= term
-    value: NDArray[np.float64] = np.log(product)
-    bad = ~np.isfinite(value)
-    if bad.any():
-        value[bad] = np.log(terms[:, bad]).sum(axis=0)
-    return value
-
-
-def _solve_block(b: NDArray[np.float64], goal: NDArray[np.float64], depth: int) -> NDArray[np.float64]:
-    top = goal / depth
+def _by_logarithms(b: NDArray[np.float64], goal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same root for any size of numbers and a goal (M,) for each network, with D logarithms an iteration."""
+    top = goal / len(b)
     z = top.copy()
-    with np.errstate(over="ignore", divide="ignore"):
-        for _ in range(_MAX_ITERATIONS):
-            c = np.exp(z)
-            terms = c + b
-            excess = _log_of_product(terms) - goal
-            np.divide(c, terms, out=terms)
-            slope = terms.sum(axis=0)
-            step = excess / slope
-            # Halley's correction, only where Newton has come near
-            near = np.abs(step) < 1.0
-            curvature = slope - np.einsum("dm,dm->m", terms, terms)
-            bend = np.maximum(1.0 - step * curvature / (2.0 * slope), 0.5)
-            step = np.where(near, step / bend, step)
-            z = np.minimum(z - step, top)
-            if np.abs(step).max(initial=0.0) < _LAST_STEP:
-                break
+    for _ in range(_MAX_ITERATIONS):
         c = np.exp(z)
-        residual = np.abs(np.log(c + b).sum(axis=0) - goal)
-    if not residual.max(initial=0.0) < 1e-10 * max(1.0, float(np.abs(goal).max(initial=0.0))):
-        raise ValueError(f"the balances have no solution to rounding; the largest misfit is {residual.max():.1e}")
+        terms = c + b
+        excess = np.log(terms).sum(axis=0) - goal
+        shares = c / terms
+        slope = shares.sum(axis=0)
+        step = excess / slope
+        # Halley's correction, only where Newton has come near
+        bend = np.maximum(1.0 - step * (slope - (shares**2).sum(axis=0)) / (2.0 * slope), 0.5)
+        step = np.where(np.abs(step) < 1.0, step / bend, step)
+        z = np.minimum(z - step, top)
+        if np.abs(step).max(initial=0.0) < _LAST_STEP:
+            break
+    c = np.exp(z)
+    misfit = np.abs(np.log(c + b).sum(axis=0) - goal).max(initial=0.0)
+    if not misfit < 1e-10 * max(1.0, float(np.abs(goal).max(initial=0.0))):
+        raise ValueError(f"the balances have no solution to rounding; the largest misfit is {misfit:.1e}")
     return c
 
 
-def _checked(w: ArrayLike, target: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Weights, and where the smallest one must change its sign on the way; says which weights have no solution."""
-    weights = scalar_weights(w, target)
-    sizes = np.abs(weights)
-    zeros = (weights == 0).sum(axis=-1)
-    if np.any(zeros >= 2):
-        raise ValueError("w must not hold two or more zeros: gradient flow never leaves that saddle")
-    crosses = (np.sign(weights).prod(axis=-1) * np.sign(target) < 0) | (zeros == 1)
-    two_smallest = np.partition(sizes, 1, axis=-1)[..., :2]
-    tied = crosses & (two_smallest[..., 0] == two_smallest[..., 1])
-    if np.any(tied):
-        raise ValueError(
-            "w must not have two smallest weights of equal size when its product has the wrong sign: "
-            "gradient flow then ends on a saddle"
-        )
-    return weights, crosses
+@dataclass(frozen=True)
+class _Ends:
+    """Where gradient flow from some networks ends; networks along the last axis."""
+
+    b: NDArray[np.float64]
+    c: NDArray[np.float64]
+    inverse_sum: NDArray[np.float64]
+    smallest: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+
+
+def _ends(weights: NDArray[np.float64], target: float) -> Iterator[tuple[slice, _Ends]]:
+    """Solve for networks (M, D), a part that fits the cache at a time, or say which have no solution."""
+    sign, log_product = float(np.sign(target)), 2 * float(np.log(abs(target)))
+    for start in range(0, len(weights), _PART):
+        part = slice(start, min(start + _PART, len(weights)))
+        count = part.stop - start
+        b = np.empty((weights.shape[1], count))
+        smallest, flips = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.bool_)
+        stuck, tied = above_smallest(weights[part], sign, b, smallest, flips)
+        if stuck:
+            raise ValueError("w must not hold two or more zeros: gradient flow never leaves that saddle")
+        if tied:
+            raise ValueError(
+                "w must not have two smallest weights of equal size when its product has the wrong sign: "
+                "gradient flow then ends on a saddle"
+            )
+        inverse_sum = np.empty(count)
+        yield part, _Ends(b, _solve(b, log_product, inverse_sum), inverse_sum, smallest, flips)
 
 
 def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
@@ -147,17 +180,14 @@ def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.floa
     >>> print(solution.round(4), solution.prod().round(12))
     [2.0559 0.4864] 1.0
     """
-    weights, crosses = _checked(w, target)
-    flat = weights.reshape(-1, weights.shape[-1])
-    squares = np.ascontiguousarray(flat.T) ** 2
-    b = squares - squares.min(axis=0)
-    c = solve_balances(b, 2 * np.log(abs(target)))
-    signs = np.where(flat < 0, -1.0, 1.0)
-    flip = np.flatnonzero(crosses.ravel())
-    smallest = np.abs(flat[flip]).argmin(axis=1)
-    product_sign = signs[flip].prod(axis=1) * np.sign(target)
-    signs[flip, smallest] *= np.where(product_sign < 0, -1.0, 1.0)
-    return np.asarray((signs.T * np.sqrt(c + b)).T.reshape(weights.shape))
+    weights = scalar_weights(w, target)
+    flat = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
+    solution = np.where(flat < 0, -1.0, 1.0)
+    for part, ends in _ends(flat, target):
+        flipped = np.flatnonzero(ends.flips)
+        solution[part][flipped, ends.smallest[flipped]] *= -1.0
+        solution[part] *= np.sqrt(ends.c + ends.b).T
+    return solution.reshape(weights.shape)
 
 
 def gfs_sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
@@ -179,9 +209,9 @@ def gfs_sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     >>> print(gfs_sharpness([1.0, 1.0]), gfs_sharpness([2.0, 0.1]).round(4))
     2.0 4.4632
     """
-    weights, _ = _checked(w, target)
-    flat = weights.reshape(-1, weights.shape[-1])
-    squares = np.ascontiguousarray(flat.T) ** 2
-    squares -= squares.min(axis=0)
-    c = solve_balances(squares, 2 * np.log(abs(target)))
-    return np.asarray((target**2 / (c + squares)).sum(axis=0).reshape(weights.shape[:-1]))
+    weights = scalar_weights(w, target)
+    flat = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
+    sharpness = np.empty(len(flat))
+    for part, ends in _ends(flat, target):
+        sharpness[part] = target * (target * ends.inverse_sum)
+    return sharpness.reshape(weights.shape[:-1])

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
-from lib.validation import positive_integer
+from lib.validation import finite_array, positive_integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,11 +30,17 @@ if TYPE_CHECKING:
 __all__ = [
     "GFSMonitor",
     "NetworkFlow",
+    "flow_end_sharpness",
     "half_mean_square",
     "hessian_top_eigenvalue",
     "integrate_gradient_flow",
     "network_gfs_sharpness",
 ]
+
+# The step of RK4 is one over the sharpness; where the loss does not curve upwards, it is one over this.
+_FLATTEST = 1e-3
+# The longest step of the exponential integrator: beyond it nothing moves.
+_LONGEST = 1e15
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -46,6 +54,10 @@ def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
     >>> half_mean_square(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item()
     1.25
     """
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"targets must have the shape of the outputs, {tuple(outputs.shape)}; it is {tuple(targets.shape)}"
+        )
     return ((outputs - targets) ** 2).sum() / (2 * len(outputs))
 
 
@@ -73,7 +85,7 @@ def hessian_top_eigenvalue(
     v0
         Start vector (P,), such as the eigenvector of a neighbouring point: a warm start.
     generator
-        Source of the random start vector where `v0` is None.
+        Source of the random start vector where `v0` is None; by default one with a fixed seed.
 
     Returns
     -------
@@ -83,7 +95,8 @@ def hessian_top_eigenvalue(
     Raises
     ------
     ValueError
-        If there are no parameters, `k` is not below P - 1, or the loss is not finite.
+        If there are no parameters, `k` is not below P - 1, the loss is not finite or does not bend, or `v0` has
+        another length.
 
     Examples
     --------
@@ -102,23 +115,30 @@ def hessian_top_eigenvalue(
     value = loss_fn()
     if not torch.isfinite(value):
         raise ValueError(f"the loss must be finite; it is {value.item()}")
-    slopes = torch.autograd.grad(value, tensors, create_graph=True)
+    slopes = torch.autograd.grad(value, tensors, create_graph=True, materialize_grads=True)
+    # a slope that is constant does not bend, and torch would not differentiate it
+    places = [i for i, slope in enumerate(slopes) if slope.requires_grad]
+    bent = [slopes[i] for i in places]
+    if not bent:
+        raise ValueError("the loss must bend: its gradient does not depend on the parameters")
     first = tensors[0]
 
     def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         flat = torch.as_tensor(vector.ravel(), dtype=first.dtype, device=first.device)
         pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
-        terms = [(slope.reshape(-1) * piece).sum() for slope, piece in zip(slopes, pieces, strict=True)]
-        inner = torch.stack(terms).sum()
+        along = [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
         # a parameter that the loss does not bend has no second derivative: its part is zero
-        rows = torch.autograd.grad(inner, tensors, retain_graph=True, materialize_grads=True)
+        rows = torch.autograd.grad(bent, tensors, [along[i] for i in places], retain_graph=True, materialize_grads=True)
         return torch.cat([row.detach().reshape(-1) for row in rows]).to("cpu", torch.float64).numpy()
 
+    # a small basis: a start that is nearly right converges before a large one is full
+    basis = max(2 * k + 1, 8 if v0 is None else 4)
     if v0 is None:
+        generator = generator or torch.Generator().manual_seed(0)
         v0 = torch.randn(size, dtype=torch.float64, generator=generator).numpy()
+    v0 = finite_array("v0", v0, shape=(size,))
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    # a small basis: warm starts converge before a large one is full
-    values, vectors = eigsh(operator, k=k, which="LA", tol=tol, v0=v0, ncv=min(size, max(2 * k + 1, 8)))
+    values, vectors = eigsh(operator, k=k, which="LA", tol=tol, v0=v0, ncv=min(size, basis))
     order = np.argsort(-values)
     return np.asarray(values[order]), np.ascontiguousarray(vectors[:, order].T)
 
@@ -145,23 +165,37 @@ class NetworkFlow:
     converged: bool
 
 
+def _double(tensor: Tensor) -> Tensor:
+    """Real numbers in float64; integers, such as classes, as they are."""
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
 class _Problem:
     """A network, its loss and its data as functions of one flat float64 parameter vector."""
 
     def __init__(self, model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch]) -> None:
-        batches = cast("list[Batch]", [data] if isinstance(data[0], Tensor) else list(data))
-        if not batches or not all(len(inputs) for inputs, _ in batches):
+        if not len(data):
             raise ValueError("data must hold at least one example")
-        self.inputs: Tensor = torch.cat([inputs for inputs, _ in batches]).double()
-        self.targets: Tensor = torch.cat([targets for _, targets in batches]).double()
+        batches = cast("list[Batch]", [data] if isinstance(data[0], Tensor) else list(data))
+        if not all(len(inputs) for inputs, _ in batches):
+            raise ValueError("data must hold at least one example in every batch")
+        for inputs, targets in batches:
+            if len(inputs) != len(targets):
+                raise ValueError(f"data must pair inputs and targets; a batch has {len(inputs)} and {len(targets)}")
+        self.inputs: Tensor = _double(torch.cat([inputs for inputs, _ in batches]))
+        self.targets: Tensor = _double(torch.cat([targets for _, targets in batches]))
+        for name, module in model.named_modules():
+            if module.training and isinstance(module, (_BatchNorm, _DropoutNd)):
+                kind = type(module).__name__
+                raise ValueError(f"model must be one fixed function; {name} is a {kind} that trains: call its eval()")
         self.model = model
         self.loss_fn = loss_fn
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.names = list(named)
         self.shapes = [p.shape for p in named.values()]
         self.start = torch.cat([p.detach().double().reshape(-1) for p in named.values()])
-        self.fixed = {name: b.detach().double() if b.is_floating_point() else b for name, b in model.named_buffers()}
-        self.fixed |= {name: p.detach().double() for name, p in model.named_parameters() if not p.requires_grad}
+        kept = [*model.named_buffers(), *((name, p) for name, p in model.named_parameters() if not p.requires_grad)]
+        self.fixed = {name: _double(tensor.detach().clone()) for name, tensor in kept}
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         pieces = torch.split(flat, [shape.numel() for shape in self.shapes])
@@ -239,9 +273,11 @@ def _integrate_etd(problem: _Problem, loss_tol: float, rtol: float, max_steps: i
             middle = flat + move(h / 2)
             half = move(h / 2) + linearised(middle)[0](h / 2)
             size = float(half.norm())
+            if not size > 0:  # a stationary point: gradient flow stays
+                return flat, value, step
             error = float((full - half).norm()) / (rtol * (0.01 + size))
             factor = min(max(0.9 * max(error, 1e-8) ** -0.5, 0.2), 4.0)
-            h *= factor
+            h = min(h * factor, _LONGEST)
             if error <= 1.0:
                 break
         flat = flat + 2 * half - full
@@ -257,12 +293,13 @@ def _integrate_rk4(problem: _Problem, loss_tol: float, max_steps: int, refresh: 
     for step in range(max_steps):
         if value <= loss_tol:
             return flat, value, step
+        if not float(slope.norm()) > 0:  # a stationary point: gradient flow stays
+            return flat, value, step
         if step % refresh == 0:
             leaf = flat.detach().requires_grad_()
-            random = torch.Generator().manual_seed(0)
             loss_here = partial(problem.loss, leaf)
-            values, vectors = hessian_top_eigenvalue(loss_here, [leaf], tol=1e-2, v0=vector, generator=random)
-            vector, h = vectors[0], 1.0 / float(values[0])
+            values, vectors = hessian_top_eigenvalue(loss_here, [leaf], tol=1e-2, v0=vector)
+            vector, h = vectors[0], 1.0 / max(float(values[0]), _FLATTEST)
         k2 = problem.gradient(flat - h / 2 * slope)[0]
         k3 = problem.gradient(flat - h / 2 * k2)[0]
         k4 = problem.gradient(flat - h * k3)[0]
@@ -304,7 +341,8 @@ def integrate_gradient_flow(
     Raises
     ------
     ValueError
-        If there are no data, a setting is out of range, or `"etd"` is asked for with another loss.
+        If there are no data, a setting is out of range, `"etd"` is asked for with another loss, or a layer of the
+        model (dropout, batch normalisation in training) makes it no fixed function.
 
     Examples
     --------
@@ -357,12 +395,26 @@ def network_gfs_sharpness(
     >>> network_gfs_sharpness(model, half_mean_square, data) > 0
     True
     """
+    return flow_end_sharpness(model, loss_fn, data, tol=tol, **flow)[0]
+
+
+def flow_end_sharpness(
+    model: nn.Module, loss_fn: Loss, data: Batch | Sequence[Batch], *, tol: float = 1e-4, **flow: Any
+) -> tuple[float, bool]:
+    """`network_gfs_sharpness`, and whether gradient flow arrived: if not, the number is that of where it stopped.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> flow_end_sharpness(model, half_mean_square, (torch.randn(5, 3), torch.randn(5, 1)))[1]
+    True
+    """
     end = integrate_gradient_flow(model, loss_fn, data, **flow)
     problem = _Problem(model, loss_fn, data)
     flat = torch.cat([end.params[name].reshape(-1) for name in problem.names]).requires_grad_()
-    start = torch.Generator().manual_seed(0)
-    values, _ = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=tol, generator=start)
-    return float(values[0])
+    values, _ = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=tol)
+    return float(values[0]), end.converged
 
 
 class GFSMonitor:
@@ -382,7 +434,7 @@ class GFSMonitor:
     Attributes
     ----------
     steps, loss, sharpness, gfs_sharpness
-        What was measured, lists of equal length.
+        What was measured, lists of equal length; `gfs_sharpness` is NaN where gradient flow did not arrive.
 
     Examples
     --------
@@ -416,12 +468,10 @@ class GFSMonitor:
             return
         problem = _Problem(self.model, self.loss_fn, self.data)
         flat = problem.start.clone().requires_grad_()
-        start = torch.Generator().manual_seed(0)
-        values, vectors = hessian_top_eigenvalue(
-            lambda: problem.loss(flat), [flat], tol=1e-3, v0=self._vector, generator=start
-        )
+        values, vectors = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=1e-3, v0=self._vector)
         self._vector = vectors[0]
         self.steps.append(step)
         self.loss.append(float(problem.loss(flat).detach()))
         self.sharpness.append(float(values[0]))
-        self.gfs_sharpness.append(network_gfs_sharpness(self.model, self.loss_fn, self.data, **self.flow))
+        phi, arrived = flow_end_sharpness(self.model, self.loss_fn, self.data, **self.flow)
+        self.gfs_sharpness.append(phi if arrived else float("nan"))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["balances", "gd_step", "gradient", "hessian", "loss", "products_of_others", "scalar_weights", "sharpness"]
 
 
+_LARGEST = 1e150
+
+
 def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
     """Return weights (..., D) as a float64 array, or say why they are not those of a scalar network.
 
@@ -37,6 +40,8 @@ def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
     weights = finite_array("w", w)
     if weights.ndim == 0 or weights.shape[-1] < 2:
         raise ValueError(f"w must hold at least two weights in its last axis; its shape is {weights.shape}")
+    if weights.size and np.abs(weights).max() >= _LARGEST:
+        raise ValueError(f"w must be below {_LARGEST:g} in size: its squares would overflow")
     if not np.isfinite(target) or target == 0:
         raise ValueError(f"target must be finite and not zero; it is {target}")
     return weights

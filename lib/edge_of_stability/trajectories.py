@@ -21,11 +21,12 @@ from lib.validation import finite_array, positive_integer
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["MONOTONE_LIMIT", "Trajectory", "gpgd_step", "is_admissible", "run_gd"]
+__all__ = ["MONOTONE_LIMIT", "Trajectory", "gd_path", "gpgd_step", "is_admissible", "run_gd"]
 
 #: Below this value of `eta * phi` one step from positive weights to positive weights cannot raise phi (derived here).
 MONOTONE_LIMIT = 2 * math.sqrt(2)
 
+# Weights that have grown by this factor, or to this size from below one, are lost.
 _TOO_LARGE = 1e6
 
 
@@ -40,7 +41,7 @@ class Trajectory:
     w
         Weights (T, ..., D).
     loss, sharpness, gfs_sharpness
-        (T, ...); NaN where a lane has diverged, and where the gradient flow solution does not exist.
+        (T, ...); after a divergence those of the frozen weights. NaN where the flow solution does not exist.
     diverged
         (...): whether a lane left all bounds; it is frozen at the last weights before.
     """
@@ -108,8 +109,11 @@ def run_gd(
     positive_integer("n_steps", n_steps)
     positive_integer("record_every", record_every)
     steps = np.arange(0, n_steps + 1, record_every)
-    run = _run_single if start.ndim == 1 else _run_batch
-    weights, diverged = run(start, step, n_steps, target, record_every)
+    if start.ndim == 1:
+        weights, lost = gd_path(start, float(step), n_steps, target, record_every)
+        diverged = np.array(lost)
+    else:
+        weights, diverged = _run_batch(start, step, n_steps, target, record_every)
     return Trajectory(
         steps=steps,
         w=weights,
@@ -120,14 +124,41 @@ def run_gd(
     )
 
 
-def _run_single(
-    start: NDArray[np.float64], eta: NDArray[np.float64], n_steps: int, target: float, record_every: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """One run in plain floats: on a handful of weights numpy's calls would cost fifty times the arithmetic."""
+def gd_path(
+    w0: ArrayLike, eta: float, n_steps: int, target: float = 1.0, record_every: int = 1
+) -> tuple[NDArray[np.float64], bool]:
+    """The weights of one run of gradient descent alone, for those who look at them in their own way.
+
+    In plain floats: on a handful of weights numpy's calls would cost fifty times the arithmetic.
+
+    Parameters
+    ----------
+    w0
+        Initial weights (D,).
+    eta, n_steps, target, record_every
+        As for `run_gd`.
+
+    Returns
+    -------
+    w, diverged
+        Weights (T, D), and whether they left all bounds; they are frozen at the last weights before.
+
+    Examples
+    --------
+    >>> w, diverged = gd_path([1.0, 0.5], 0.1, 200)
+    >>> w.shape, diverged, bool(abs(w[-1].prod() - 1) < 1e-8)
+    ((201, 2), False, True)
+    """
+    start = scalar_weights(w0, target)
+    if start.ndim != 1:
+        raise ValueError(f"w0 must have one axis; its shape is {start.shape}")
     w = [float(value) for value in start]
-    depth, rate = len(w), float(eta)
+    depth, rate = len(w), float(_eta(eta))
+    positive_integer("n_steps", n_steps)
+    positive_integer("record_every", record_every)
     records = [tuple(w)]
     diverged = False
+    limit = _TOO_LARGE * max(1.0, *map(abs, w))
     for step in range(1, n_steps + 1):
         if not diverged:
             product = math.prod(w)
@@ -137,25 +168,26 @@ def _run_single(
                 new = [value - scaled / value for value in w]
             else:
                 new = [w[i] - pull * math.prod(w[:i] + w[i + 1 :]) for i in range(depth)]
-            if all(-_TOO_LARGE < value < _TOO_LARGE for value in new):
+            if all(-limit < value < limit for value in new):
                 w = new
             else:
                 diverged = True
         if step % record_every == 0:
             records.append(tuple(w))
-    return np.array(records), np.array(diverged)
+    return np.array(records), diverged
 
 
 def _run_batch(
     start: NDArray[np.float64], eta: NDArray[np.float64], n_steps: int, target: float, record_every: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     w = start.copy()
+    limit = _TOO_LARGE * np.maximum(1.0, np.abs(start).max(axis=-1, keepdims=True))
     diverged = np.zeros(start.shape[:-1], dtype=bool)
     records = np.empty((n_steps // record_every + 1, *start.shape))
     records[0] = w
     for step in range(1, n_steps + 1):
         new = gd_step(w, eta, target)
-        diverged |= (np.abs(new) >= _TOO_LARGE).any(axis=-1)
+        diverged |= ~(np.abs(new) < limit).all(axis=-1)
         w = np.where(diverged[..., None], w, new)
         if step % record_every == 0:
             records[step // record_every] = w

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.files import atomic_path
+
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -26,8 +28,13 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
         return
     groups: dict[str, list[dict]] = {}
     for bench in session.benchmarks:
-        row = {"name": bench.extra_info.get("label", bench.name), "milliseconds": 1e3 * bench.stats.median}
-        row |= {key: value for key, value in bench.extra_info.items() if key != "label"}
+        if not bench.stats.data:  # it failed, and says so itself
+            continue
+        row = {
+            "name": bench.extra_info.get("label", bench.name),
+            "milliseconds": 1e3 * bench.stats.median * bench.extra_info.get("times", 1),
+        }
+        row |= {key: value for key, value in bench.extra_info.items() if key not in ("label", "times")}
         groups.setdefault(bench.group, []).append(row)
     for name, rows in groups.items():
         ours = next((row for row in rows if row["name"].startswith("ours")), rows[0])
@@ -43,4 +50,5 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
         name: [{**row, "milliseconds": round(row["milliseconds"], 3), "ratio": round(row["ratio"], 1)} for row in rows]
         for name, rows in groups.items()
     }
-    RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    with atomic_path(RESULTS) as temporary:
+        temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")

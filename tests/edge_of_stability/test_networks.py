@@ -140,7 +140,7 @@ def test_bad_settings_are_refused(options, loss_fn, message) -> None:
 
 def test_empty_data_and_broken_losses_are_refused() -> None:
     model, data = network()
-    for empty in ((data[0][:0], data[1][:0]), [(data[0], data[1]), (data[0][:0], data[1][:0])]):
+    for empty in ([], (data[0][:0], data[1][:0]), [(data[0], data[1]), (data[0][:0], data[1][:0])]):
         with pytest.raises(ValueError, match="at least one example"):
             integrate_gradient_flow(model, half_mean_square, empty)
     leaf = torch.zeros(5, requires_grad=True)
@@ -150,3 +150,59 @@ def test_empty_data_and_broken_losses_are_refused() -> None:
         hessian_top_eigenvalue((leaf**2).sum, [leaf], k=4)
     with pytest.raises(ValueError, match="every must be at least 1"):
         GFSMonitor(0, model, half_mean_square, data)
+
+
+def test_directions_without_curvature_are_zero_and_a_flat_loss_is_refused() -> None:
+    w, slope = torch.ones(3, dtype=torch.float64, requires_grad=True), torch.ones(4, requires_grad=True)
+    unused = torch.ones(2, requires_grad=True)
+    values, vectors = hessian_top_eigenvalue(
+        lambda: (w**2 * torch.tensor([1.0, 2.0, 3.0])).sum() + slope.sum(), [w, slope, unused], tol=1e-10
+    )
+    assert values[0] == pytest.approx(6.0, rel=1e-6)
+    np.testing.assert_allclose(vectors[0, 3:], 0.0, atol=1e-6)
+    with pytest.raises(ValueError, match="must bend"):
+        hessian_top_eigenvalue(slope.sum, [slope])
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    model, data = network()
+    with pytest.raises(ValueError, match="targets must have the shape of the outputs"):
+        half_mean_square(model(data[0]), data[1][:, 0])
+    with pytest.raises(ValueError, match="must pair inputs and targets"):
+        network_gfs_sharpness(model, half_mean_square, (data[0], data[1][:1]))
+    with pytest.raises(ValueError, match="v0 must have shape"):
+        hessian_top_eigenvalue(
+            lambda: half_mean_square(model(data[0]), data[1]), list(model.parameters()), v0=np.ones(3)
+        )
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(6)])
+def test_models_that_are_no_fixed_function_are_refused(layer) -> None:
+    _, data = network()
+    model = nn.Sequential(nn.Linear(4, 6), layer, nn.Tanh(), nn.Linear(6, 1))
+    with pytest.raises(ValueError, match=r"call its eval\(\)"):
+        network_gfs_sharpness(model, half_mean_square, data)
+
+
+def test_classes_as_targets_go_through_rk4() -> None:
+    model, data = network(outputs=3)
+    classes = torch.tensor([0, 1, 2, 0, 1, 2])
+    end = integrate_gradient_flow(model, nn.functional.cross_entropy, (data[0], classes), loss_tol=0.5, method="rk4")
+    assert end.converged
+
+
+@pytest.mark.parametrize("method", ["etd", "rk4"])
+def test_a_stationary_point_does_not_arrive_and_says_so(method) -> None:
+    model, data = network()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    # zero outputs and zero weights: only the last bias could move, and it is frozen
+    model[2].bias.requires_grad_(False)
+    with pytest.warns(RuntimeWarning, match="stopped after 0 steps"):
+        end = integrate_gradient_flow(model, half_mean_square, data, method=method)
+    assert not end.converged
+    monitor = GFSMonitor(1, *network()[:1], half_mean_square, data, max_steps=1, loss_tol=1e-12)
+    with pytest.warns(RuntimeWarning, match="stopped after 1 steps"):
+        monitor(0)
+    assert np.isnan(monitor.gfs_sharpness[0])

@@ -78,6 +78,13 @@ def test_kernel_survives_products_that_overflow_and_underflow() -> None:
         assert np.log(c + b).sum() == pytest.approx(goal, abs=1e-9)
 
 
+def test_targets_of_any_size() -> None:
+    for target in (1e-200, 1e-20, 1e20, 1e140):
+        # two equal weights: c is the target, and phi twice the target
+        assert gfs_sharpness([1.0, 1.0], target) == pytest.approx(2 * target, rel=1e-12)
+    assert gfs_sharpness(np.ones((0, 3))).shape == (0,)
+
+
 def test_batches_agree_with_single_calls() -> None:
     w = np.random.default_rng(1).standard_normal((3, 5, 4))
     np.testing.assert_allclose(gfs_sharpness(w)[2, 3], gfs_sharpness(w[2, 3]), rtol=1e-12)
@@ -96,6 +103,7 @@ def test_one_zero_weight_moves_off_zero_in_the_right_direction() -> None:
         (1.0, 1.0, "at least two weights"),
         ([1.0, np.nan], 1.0, "w must be finite"),
         ([1.0, 2.0], 0.0, "target must be finite and not zero"),
+        ([1e155, 1.0], 1.0, "w must be below 1e\\+150"),
         ([0.0, 0.0, 1.0], 1.0, "two or more zeros"),
         ([1.0, -1.0, 2.0], 1.0, "two smallest weights of equal size"),
     ],
@@ -105,3 +113,47 @@ def test_bad_weights_are_refused(w, target, message) -> None:
         gradient_flow_solution(w, target)
     with pytest.raises(ValueError, match=message):
         gfs_sharpness(w, target)
+
+
+def test_kernel_and_logarithms_find_the_same_root_in_every_depth() -> None:
+    """The compiled loop and the sums of logarithms are two ways to one number, also for balances of any size."""
+    rng = np.random.default_rng(3)
+    for depth in range(2, 13):
+        b = np.exp(rng.uniform(-12, 12, (depth, 500))) * rng.choice([0.0, 1.0], (depth, 500), p=[0.2, 0.8])
+        b[rng.integers(depth), :] = 0.0
+        for goal in (0.0, 2.0, -5.0):
+            np.testing.assert_allclose(solve_balances(b, goal), solve_balances(b, np.full(500, goal)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("b", "goal", "message"),
+    [
+        ([[1.0], [2.0]], 0.0, "a zero in every column"),
+        ([[0.0], [-1.0]], 0.0, "a zero in every column"),
+        ([[0.0, 0.0], [np.nan, 1.0]], 0.0, "must be finite"),
+        ([[0.0], [np.inf]], 0.0, "must be finite"),
+        ([[0.0], [np.inf]], [0.0], "must be finite"),
+        (np.empty((0, 3)), 0.0, "the first of them not empty"),
+        ([0.0, 1.0], 0.0, "b must have 2 axes"),
+        ([[0.0], [1.0]], [0.0, 1.0], "log_product must be a number"),
+        ([[0.0], [1.0]], np.nan, "log_product must be finite"),
+    ],
+)
+def test_balances_that_are_none_are_refused(b, goal, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        solve_balances(b, goal)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_symbolic_identities(depth: int) -> None:
+    from lib.edge_of_stability import symbolic
+
+    hessian_there, v = symbolic.hessian_at_minimum(depth)
+    assert (hessian_there - v * v.T).applyfunc(sp.simplify) == sp.zeros(depth, depth)
+    slope, expected = symbolic.frozen_multiplier(depth)
+    assert sp.simplify(slope - expected) == 0
+    numbers = {symbol: sp.Rational(3 + i, 4) for i, symbol in enumerate(sorted(v.free_symbols, key=str))}
+    point = np.array([float(numbers[symbol]) for symbol in sorted(v.free_symbols, key=str)])
+    np.testing.assert_allclose(
+        np.array(hessian_there.subs(numbers), dtype=float), hessian(point, float(point.prod())), rtol=1e-12
+    )

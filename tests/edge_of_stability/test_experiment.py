@@ -1,0 +1,210 @@
+"""The experiment on networks: it resumes to the same end, runs on two processes, and reads CIFAR-10's own format."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lib.checkpoints import checkpoint_steps, load_checkpoint
+from lib.edge_of_stability import EDGE_PRESETS, edge_task, load_edge_run, run_edge_experiment, watch_descent
+from lib.edge_of_stability import experiment as module
+
+SHORT = replace(EDGE_PRESETS["quick"], count=20, n_steps=40, every=10, rtol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run_edge_experiment(SHORT, folder)
+
+
+def test_files_and_memory_agree(whole) -> None:
+    _, run = whole
+    watched = watch_descent(SHORT)
+    assert run.eta == watched.eta
+    np.testing.assert_allclose(run.losses, watched.losses, rtol=1e-9)
+    np.testing.assert_array_equal(run.steps, watched.steps)
+    np.testing.assert_allclose(run.gfs_sharpness, watched.gfs_sharpness, rtol=1e-3)
+    np.testing.assert_allclose(run.sharpness, watched.sharpness, rtol=1e-2)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch) -> None:
+    folder, run = whole
+    step_of = module._full_batch_step
+    count = iter(range(1000))
+
+    def interrupted(*arguments):
+        if next(count) == 25:
+            raise KeyboardInterrupt
+        return step_of(*arguments)
+
+    monkeypatch.setattr(module, "_full_batch_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_edge_experiment(SHORT, tmp_path)
+    assert checkpoint_steps(tmp_path) == [0, 10, 20]
+    monkeypatch.setattr(module, "_full_batch_step", step_of)
+    # interrupted again, while it looks for flow solutions
+    look = module._look
+
+    def look_twice(settings, folder, step, *rest):
+        if step == 20:
+            raise KeyboardInterrupt
+        look(settings, folder, step, *rest)
+
+    monkeypatch.setattr(module, "_look", look_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run_edge_experiment(SHORT, tmp_path)
+    seen = sorted(path.name for path in tmp_path.glob("flow_*.json"))
+    assert seen == ["flow_00000000.json", "flow_00000010.json"]
+    monkeypatch.setattr(module, "_look", look)
+    again = run_edge_experiment(SHORT, tmp_path)
+    for name in ("losses", "steps", "loss", "sharpness", "gfs_sharpness"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(run, name))
+    for step in checkpoint_steps(folder):
+        one, other = (load_checkpoint(place, step)["model"] for place in (folder, tmp_path))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_more_steps_go_on_and_another_experiment_is_refused(whole, tmp_path) -> None:
+    run_edge_experiment(replace(SHORT, n_steps=20), tmp_path)
+    longer = run_edge_experiment(SHORT, tmp_path)
+    np.testing.assert_array_equal(longer.losses, whole[1].losses)
+    with pytest.raises(ValueError, match="hold the same experiment"):
+        run_edge_experiment(replace(SHORT, edge=0.5), tmp_path)
+
+
+def test_steps_between_checkpoints_and_fewer_steps_than_are_there(whole, tmp_path) -> None:
+    odd = run_edge_experiment(replace(SHORT, n_steps=15), tmp_path)
+    assert list(odd.steps) == [0, 10, 15]
+    np.testing.assert_array_equal(odd.losses, whole[1].losses[:15])
+    longer = run_edge_experiment(replace(SHORT, n_steps=20), tmp_path)
+    assert list(longer.steps) == [0, 10, 15, 20]
+    shorter = run_edge_experiment(replace(SHORT, n_steps=10), tmp_path)
+    assert list(shorter.steps) == [0, 10]
+    assert len(shorter.losses) == 10
+
+
+def test_a_checkpoint_that_was_deleted_is_made_again(whole, tmp_path) -> None:
+    run_edge_experiment(SHORT, tmp_path)
+    (tmp_path / "step_00000020.pt").unlink()
+    again = run_edge_experiment(SHORT, tmp_path)
+    assert checkpoint_steps(tmp_path) == [0, 10, 20, 30, 40]
+    np.testing.assert_array_equal(again.losses, whole[1].losses)
+
+
+def test_two_workers_look_for_flow_solutions(whole, tmp_path) -> None:
+    run = run_edge_experiment(replace(SHORT, n_steps=20), tmp_path, jobs=2)
+    np.testing.assert_allclose(run.gfs_sharpness, whole[1].gfs_sharpness[:3], rtol=1e-6)
+
+
+def fake_cifar(folder, count: int = 24) -> None:
+    """Files of CIFAR-10's binary version: a label byte, then 3 x 32 x 32 bytes of red, green and blue."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 6):
+        rows = rng.integers(0, 256, (count, 3073), dtype=np.uint8)
+        rows[:, 0] %= 10
+        rows.tofile(folder / f"data_batch_{number}.bin")
+
+
+def test_paper_preset_end_to_end_on_files_of_cifars_format(tmp_path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    fake_cifar(data)
+    command = [sys.executable, "-m", "lib", "train", "edge-of-stability", "--preset", "cifar10-5k"]
+    command += ["--data", str(data), "--out", str(out), "--count", "30", "--steps", "4", "--every", "2"]
+    command += ["--loss-tol", "0.2", "--jobs", "1"]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    rows = re.findall(r"^ +(\d+) +(\S+) +(\S+) +(\S+)$", first.stdout, re.MULTILINE)
+    assert [int(row[0]) for row in rows] == [0, 2, 4]
+    assert all(float(value) > 0 for row in rows for value in row[1:])
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout == first.stdout
+    missing = subprocess.run([*command[:-2], "--count", "999"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 2
+
+
+def test_two_processes_share_the_examples(tmp_path) -> None:
+    """`accelerate launch` on two CPU processes: each holds half of the examples, and the path is the same."""
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lib", "train", "edge-of-stability"]
+    launch += ["--out", str(tmp_path), "--count", "20", "--steps", "20", "--every", "10"]
+    done = subprocess.run(launch, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = load_edge_run(tmp_path)
+    alone = watch_descent(replace(EDGE_PRESETS["quick"], count=20, n_steps=20))
+    np.testing.assert_allclose(run.losses, alone.losses, rtol=1e-8)
+    assert list(run.steps) == [0, 10, 20]
+
+
+def test_convnet_and_clothes() -> None:
+    model, (inputs, targets) = edge_task(EDGE_PRESETS["laptop-convnet"])
+    assert inputs.shape == (60, 1, 28, 28)
+    assert model(inputs).shape == targets.shape == (60, 1)
+    assert set(targets.unique().tolist()) == {-1.0, 1.0}
+    run = watch_descent(replace(EDGE_PRESETS["laptop-convnet"], count=8, n_steps=2, every=2, loss_tol=1e-1))
+    assert np.isfinite(run.gfs_sharpness).all()
+
+
+def test_recorded_runs_are_what_the_script_makes() -> None:
+    """A part of the shipped runs, again: the same step size, losses and sharpnesses."""
+    from lib.edge_of_stability.explorers import _recorded
+
+    for network, preset in (("digits", "quick"), ("clothes", "laptop")):
+        stored = {key.split("/")[2]: value for key, value in _recorded().items() if key.startswith(f"{network}/0.75/")}
+        run = watch_descent(replace(EDGE_PRESETS[preset], n_steps=20, every=20))
+        assert float(stored["eta"]) == pytest.approx(run.eta, rel=1e-3)
+        np.testing.assert_allclose(stored["losses"][:20], run.losses, rtol=1e-2)
+        np.testing.assert_allclose(stored["gfs_sharpness"][[0, 2]], run.gfs_sharpness, rtol=2e-3)
+        np.testing.assert_allclose(stored["sharpness"][[0, 2]], run.sharpness, rtol=1e-2)
+        np.testing.assert_allclose(
+            stored["loss"], ((stored["outputs"] - stored["targets"]) ** 2).mean(axis=1) / 2, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda tmp: run_edge_experiment("large", tmp), "preset must be one of"),
+        (lambda tmp: run_edge_experiment(replace(SHORT, every=0), tmp), "every must be at least 1"),
+        (lambda tmp: run_edge_experiment(replace(SHORT, edge=-1.0), tmp), "edge must be positive"),
+        (lambda tmp: run_edge_experiment(replace(SHORT, loss_tol=-1.0), tmp), "loss_tol must be positive"),
+        (lambda tmp: run_edge_experiment(replace(SHORT, method="euler"), tmp), "method must be one of"),
+        (lambda tmp: run_edge_experiment(SHORT, tmp, device="gpu"), "device must be cpu"),
+        (lambda _: edge_task(replace(SHORT, data="mnist")), "data must be one of"),
+        (lambda _: edge_task(replace(SHORT, widths=(64, 4, 3))), "widths must end with 1"),
+        (lambda tmp: run_edge_experiment("cifar10-5k", tmp), "data_path must name the folder"),
+        (lambda tmp: run_edge_experiment("cifar10-5k", tmp, data_path=tmp), "data_batch_1.bin is missing"),
+        (lambda _: edge_task(replace(SHORT, widths=(5, 1))), "widths must begin with 64"),
+        (lambda _: edge_task(replace(SHORT, count=5000)), "count must be at most 1797"),
+        (load_edge_run, "holds no experiment"),
+        (lambda tmp: run_edge_experiment(replace(SHORT, edge=1e-60), tmp), "descent diverged"),
+    ],
+)
+def test_bad_settings_are_refused(call, message, tmp_path) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path)
+
+
+def test_damaged_checkpoints_are_named(whole, tmp_path) -> None:
+    (tmp_path / "step_00000010.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"step_00000010\.pt is damaged"):
+        load_checkpoint(tmp_path, 10)
+    with pytest.raises(ValueError, match="is missing"):
+        load_checkpoint(tmp_path, 20)
+    marker = json.loads((whole[0] / "experiment.json").read_text())
+    assert set(marker) == {"preset", "eta"}
