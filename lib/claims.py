@@ -25,6 +25,7 @@ __all__ = [
     "Evidence",
     "Ledger",
     "Result",
+    "at_least",
     "at_most",
     "claim",
     "combine",
@@ -103,7 +104,7 @@ def _named(label: str, value: str) -> str:
     """`label = value`, or `label < value` where the value brings its own relation."""
     if not label:
         return value
-    return f"{label} {value}" if value[:1] in "<≤" or value.startswith("in ") else f"{label} = {value}"
+    return f"{label} {value}" if value[:1] in "<≤≥" or value.startswith("in ") else f"{label} = {value}"
 
 
 def within(measured: float, low: float, high: float, *, remark: str = "", label: str = "", digits: int = 2) -> Evidence:
@@ -121,6 +122,18 @@ def within(measured: float, low: float, high: float, *, remark: str = "", label:
         remark,
         _named(label, f"{float(f'{measured:.{digits}g}'):g}"),
     )
+
+
+def at_least(measured: float, bound: float, *, remark: str = "", label: str = "") -> Evidence:
+    """Evidence that a value reaches a bound (NaN reaches none); shown is that it does, not by how much.
+
+    Examples
+    --------
+    >>> at_least(12, 5, label="rises").shown, at_least(3, 5, label="rises").shown
+    ('rises ≥ 5', 'rises = 3')
+    """
+    asked = _named(label, f"≥ {bound:g}")
+    return Evidence(_named(label, f"{measured:.4g}"), asked, measured >= bound, remark, asked)
 
 
 def none(count: int, what: str, *, remark: str = "") -> Evidence:

@@ -2,8 +2,8 @@
 
     python tools/portable.py notebooks/*.ipynb
 
-Runs every notebook again with one and two threads, on another BLAS core type, and with torch's plainest
-kernels, and compares all text with what is stored. Exit code 0 only if nothing differs.
+Runs every notebook again with one and two threads, on other BLAS core types, and with the plainest kernels of
+torch and numpy, and compares all text with what is stored. Exit code 0 only if nothing differs.
 """
 
 import os
@@ -12,11 +12,16 @@ from pathlib import Path
 
 import nbformat
 from execute import execute
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+# those of numpy's faster loops that this processor has: no others may be named
+_FAST_LOOPS = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
 
 SETTINGS = {
     "one thread": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     "two threads": {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
     "another core type": {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "default"},
+    "numpy's plainest loops": {"OMP_NUM_THREADS": "1", "NPY_DISABLE_CPU_FEATURES": _FAST_LOOPS},
     "an old core type": {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Nehalem", "ATEN_CPU_CAPABILITY": "default"},
 }
 
