@@ -1,0 +1,121 @@
+"""INT4 for weights and activations: a clip from two moments (SAWB, Choi et al. 2018), and rounding to nearest.
+
+The forward pass is not linear, so unbiased rounding buys nothing there and costs squared error (Section 3.2 of
+Chmiel et al., arXiv 2112.10769).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lib.four_bit.logarithmic import checked_mantissas, largest_magnitude, real_tensor
+from lib.validation import positive_number
+
+__all__ = ["SAWB", "int4_decode", "int4_encode", "sawb_clip"]
+
+#: Coefficients for 15 levels; for 17 levels (12.68, 12.80) are in use.
+SAWB = (12.1, 12.2)
+
+
+def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB) -> Tensor:
+    r"""The clip :math:`c_1\sqrt{E x^2} - c_2 E|x|`, at most the largest magnitude, and that where it is not positive.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor.
+    coeffs
+        `(c1, c2)`.
+
+    Returns
+    -------
+    0-d float32 tensor
+
+    Examples
+    --------
+    A Gaussian is clipped at about 2.4 standard deviations, a constant not at all:
+
+    >>> x = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    >>> print(f"{sawb_clip(x):.1f} {sawb_clip(torch.ones(5)):.1f}")
+    2.4 1.0
+    """
+    values = real_tensor("x", x)
+    largest = largest_magnitude(values)
+    if not values.numel():
+        return largest
+    clip = coeffs[0] * values.square().mean().sqrt() - coeffs[1] * values.abs().mean()
+    return torch.where(clip > 0, torch.minimum(clip, largest), largest)
+
+
+def int4_encode(
+    x: Tensor,
+    *,
+    clip: str | float = "sawb",
+    signed: bool = True,
+    rounding: Literal["nearest", "stochastic"] = "nearest",
+    rand: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Quantise to 15 levels -7 … 7, or to 16 levels 0 … 15 where there are no negative numbers.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor.
+    clip
+        `"sawb"`, `"max"`, or the clip itself, positive.
+    signed
+        Whether codes have signs; without them `x` must not be negative.
+    rounding
+        `"nearest"` (ties to even) or `"stochastic"`.
+    rand, generator
+        As for `luq_encode`.
+
+    Returns
+    -------
+    codes
+        int8 of the shape of `x`.
+    scale
+        Width of a level, 0-d float32; 0 if all of `x` is zero.
+
+    Examples
+    --------
+    >>> codes, scale = int4_encode(torch.tensor([-7.0, 0.4, 3.6]), clip="max")
+    >>> codes, scale.item()
+    (tensor([-7,  0,  4], dtype=torch.int8), 1.0)
+    """
+    if rounding not in ("nearest", "stochastic"):
+        raise ValueError(f"rounding must be nearest or stochastic; it is {rounding!r}")
+    values = real_tensor("x", x)
+    if not signed and values.numel() and float(values.min()) < 0:
+        raise ValueError(f"x must not be negative without signs; its smallest entry is {float(values.min())}")
+    if clip == "sawb":
+        bound = sawb_clip(values)
+    elif clip == "max":
+        bound = largest_magnitude(values)
+    elif isinstance(clip, str):
+        raise ValueError(f"clip must be sawb, max or a number; it is {clip!r}")
+    else:
+        bound = torch.tensor(positive_number("clip", clip), dtype=torch.float32, device=values.device)
+    last = 7 if signed else 15
+    scale = bound / last
+    units = values / torch.where(scale > 0, scale, 1.0)
+    if rounding == "nearest":
+        units = torch.round(units)
+    else:
+        units = torch.floor(units + checked_mantissas(rand, values, generator).to(torch.float32) / 2**23)
+    return units.clamp(-last if signed else 0, last).to(torch.int8).view(x.shape), scale
+
+
+def int4_decode(codes: Tensor, scale: Tensor | float) -> Tensor:
+    """The values that codes stand for, float32.
+
+    Examples
+    --------
+    >>> int4_decode(torch.tensor([-7, 3], dtype=torch.int8), 0.5)
+    tensor([-3.5000,  1.5000])
+    """
+    return codes.to(torch.float32) * scale

@@ -1,0 +1,392 @@
+r"""Logarithmic unbiased quantisation (LUQ): gradients as a sign and a power of two, right on average.
+
+The levels are 0 and :math:`\pm\alpha 2^{k-1}` for `k = 1 … K`, with :math:`\alpha = \max|x| / 2^{K-1}`, so that
+nothing is clipped (Section 4, Eqs. 10-16 of Chmiel et al., ICLR 2023, arXiv 2112.10769).
+
+All of it is one integer addition (derived here). For :math:`y = |x|/\alpha \ge 1` the mantissa of the float32 `y`
+is the position of `y` between two neighbouring powers of two, so adding a uniform random mantissa to its bits
+carries into the exponent with just the probability that stochastic rounding asks for. Below 1, `y + 1` has the
+mantissa `y`, and the same addition is the stochastic underflow. With the constant half, or nothing, in place of
+the random number it is rounding to nearest, or down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from lib.validation import positive_integer
+
+if TYPE_CHECKING:
+    from torch.autograd.function import FunctionCtx
+
+__all__ = [
+    "LOG_FORMATS",
+    "luq",
+    "luq_decode",
+    "luq_encode",
+    "luq_mean",
+    "luq_variance",
+    "random_mantissas",
+    "round_nearest_power",
+]
+
+#: Number K of magnitudes above zero, by name. `fp4` is a true [1, 3, 0] float: sign, three bits of exponent, the
+#: code 0 for zero. `reference` is what the authors' published code computes (17 values, more than 4 bits), `printed`
+#: what Eq. 11 says literally. `fp3` and `fp2` are [1, 2, 0] and [1, 1, 0].
+LOG_FORMATS = {"fp4": 7, "reference": 8, "printed": 5, "fp3": 3, "fp2": 1}
+
+Rounding = Literal["stochastic", "nearest", "down"]
+Underflow = Literal["stochastic", "nearest", "flush"]
+
+_MANTISSA_BITS = 23
+_MANTISSAS = 1 << _MANTISSA_BITS
+_HALF = _MANTISSAS >> 1
+# Below this, alpha would lose bits to gradual underflow: numbers are scaled by a power of two first.
+_TINY, _LIFT = 2.0**-60, 2.0**64
+
+
+def log_levels(fmt: str) -> int:
+    """Number of magnitudes above zero of a format.
+
+    Examples
+    --------
+    >>> log_levels("fp4")
+    7
+    """
+    if fmt not in LOG_FORMATS:
+        raise ValueError(f"fmt must be one of {', '.join(LOG_FORMATS)}; it is {fmt!r}")
+    return LOG_FORMATS[fmt]
+
+
+def sign_shift(fmt: str) -> int:
+    """The place of the sign bit in a code: 3, so that a code is a nibble, but 4 for the format of 17 values."""
+    return 3 if log_levels(fmt) <= 7 else 4
+
+
+def real_tensor(name: str, x: Tensor, *, check: bool = True) -> Tensor:
+    """Return `x` as a contiguous, detached float32 tensor, or say why it cannot be quantised.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no floating-point tensor.
+    ValueError
+        If it holds NaN or infinities (unless `check` is off).
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
+    values = x.detach().to(torch.float32).contiguous()
+    if check and not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{name} must be finite in float32; it holds NaN or infinities")
+    return values
+
+
+def largest_magnitude(x: Tensor) -> Tensor:
+    """The largest absolute value as a 0-d tensor; 0 for an empty one. One pass over memory."""
+    if not x.numel():
+        return torch.zeros((), dtype=x.dtype, device=x.device)
+    low, high = torch.aminmax(x)
+    return torch.maximum(-low, high)
+
+
+def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform random integers in [0, 2^23), int32, on the generator's device.
+
+    Examples
+    --------
+    >>> random_mantissas((3,), generator=torch.Generator().manual_seed(0)).dtype
+    torch.int32
+    """
+    device = generator.device if generator is not None else None
+    return torch.randint(_MANTISSAS, tuple(shape), dtype=torch.int32, generator=generator, device=device)
+
+
+def checked_mantissas(rand: Tensor | None, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The caller's random integers for `x`, or new ones."""
+    if rand is None:
+        if generator is None and x.device.type != "cpu":
+            return torch.randint(_MANTISSAS, x.shape, dtype=torch.int32, device=x.device)
+        return random_mantissas(x.shape, generator=generator).to(x.device)
+    if rand.dtype != torch.int32 or rand.shape != x.shape:
+        raise ValueError(
+            f"rand must be an int32 tensor of shape {tuple(x.shape)}; it is {rand.dtype}, {tuple(rand.shape)}"
+        )
+    return rand
+
+
+def _scale(max_abs: Tensor, levels: int, *, pow2: bool) -> tuple[Tensor, Tensor]:
+    """Alpha times a lift, and the lift: a power of two that keeps alpha out of gradual underflow."""
+    lift = torch.where(max_abs < _TINY, _LIFT, 1.0)
+    alpha = max_abs * lift / 2.0 ** (levels - 1)
+    if pow2:  # up to the next power of two: adding all ones carries unless the mantissa is zero
+        bits = alpha.view(torch.int32) + (_MANTISSAS - 1)
+        alpha = ((bits >> _MANTISSA_BITS) << _MANTISSA_BITS).view(torch.float32)
+    return alpha, lift
+
+
+def _max_abs(values: Tensor, max_abs: Tensor | float | None) -> Tensor:
+    if max_abs is None:
+        return largest_magnitude(values)
+    given = torch.as_tensor(max_abs, dtype=torch.float32, device=values.device).detach()
+    if given.ndim or not bool(torch.isfinite(given)) or float(given) < 0:
+        raise ValueError(f"max_abs must be one finite number of at least 0; it is {max_abs}")
+    return given
+
+
+def _in_units(values: Tensor, alpha: Tensor, lift: Tensor) -> Tensor:
+    """`|x| / alpha`: a division, since a rounded reciprocal could carry the maximum past the last level."""
+    return values.abs() * lift / torch.where(alpha > 0, alpha, 1.0)
+
+
+def _check_modes(rounding: str, underflow: str) -> None:
+    if rounding not in ("stochastic", "nearest", "down"):
+        raise ValueError(f"rounding must be stochastic, nearest or down; it is {rounding!r}")
+    if underflow not in ("stochastic", "nearest", "flush"):
+        raise ValueError(f"underflow must be stochastic, nearest or flush; it is {underflow!r}")
+
+
+def luq_encode(
+    x: Tensor,
+    *,
+    fmt: str = "fp4",
+    max_abs: Tensor | float | None = None,
+    rounding: Rounding = "stochastic",
+    underflow: Underflow = "stochastic",
+    rand: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    pow2_alpha: bool = False,
+    check: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Quantise to signed powers of two, without bias by default.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor of any shape, on any device.
+    fmt
+        A name in `LOG_FORMATS`.
+    max_abs
+        What the largest level stands for; the largest magnitude of `x` by default. A smaller one clips, with a bias.
+    rounding, underflow
+        Between levels: `"stochastic"`, `"nearest"` (arithmetic midpoint, ties up) or `"down"`. Below the smallest
+        level: `"stochastic"`, `"nearest"` or `"flush"` to zero.
+    rand
+        Random integers in [0, 2^23), int32, of the shape of `x`; the same ones give the same codes on every device.
+    generator
+        Source of the random integers where `rand` is None.
+    pow2_alpha
+        Round alpha up to a power of two, so that all scaling is exponent arithmetic.
+    check
+        Refuse NaN and infinities; off in hot loops.
+
+    Returns
+    -------
+    codes
+        uint8 of the shape of `x`: `k` in the low bits, the sign above; 0 for zero.
+    alpha
+        The smallest level, a 0-d float32 tensor. 0 if all of `x` is zero.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no floating-point tensor.
+    ValueError
+        If something else is not as above.
+
+    Examples
+    --------
+    >>> codes, alpha = luq_encode(torch.tensor([64.0, -16.0, 1.0, 0.0]))
+    >>> codes, alpha.item()
+    (tensor([ 7, 13,  1,  0], dtype=torch.uint8), 1.0)
+    """
+    levels, shift = log_levels(fmt), sign_shift(fmt)
+    _check_modes(rounding, underflow)
+    values = real_tensor("x", x, check=check)
+    alpha, lift = _scale(_max_abs(values, max_abs), levels, pow2=pow2_alpha)
+    y = _in_units(values, alpha, lift)
+    small = y < 1
+    drawn: Tensor | int = 0
+    if rand is not None or "stochastic" in (rounding, underflow):
+        drawn = checked_mantissas(rand, values, generator)
+    added = {"stochastic": drawn, "nearest": _HALF, "down": 0, "flush": 0}
+    inside, below = added[rounding], added[underflow]
+    addend = drawn if rounding == underflow == "stochastic" else torch.where(small, below, inside).to(torch.int32)
+    bits = torch.where(small, y + 1, y).view(torch.int32) + addend
+    exponent = (bits >> _MANTISSA_BITS) - 127
+    k = (exponent + (~small).to(torch.int32)).clamp_(max=levels)
+    if underflow == "flush":
+        k.masked_fill_(small, 0)
+    negative = (values < 0) & (k > 0)
+    codes = (k | (negative.to(torch.int32) << shift)).to(torch.uint8)
+    return codes.view(x.shape), alpha / lift
+
+
+def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str = "fp4") -> Tensor:
+    """The values that codes stand for, float32.
+
+    Examples
+    --------
+    >>> luq_decode(torch.tensor([7, 13, 1, 0], dtype=torch.uint8), 1.0)
+    tensor([ 64., -16.,   1.,   0.])
+    """
+    shift = sign_shift(fmt)
+    wide = codes.to(torch.int32)
+    # 2^(k-1), and 0 for k = 0
+    magnitude = (torch.ones_like(wide) << (wide & ((1 << shift) - 1))) >> 1
+    sign = 1 - ((wide >> shift) << 1)
+    return (magnitude * sign).to(torch.float32) * alpha
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Another value with the gradient of the old one."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
+        return value
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+        return grads[0], None
+
+
+def luq(
+    x: Tensor,
+    *,
+    samples: int = 1,
+    fmt: str = "fp4",
+    max_abs: Tensor | float | None = None,
+    rounding: Rounding = "stochastic",
+    underflow: Underflow = "stochastic",
+    rand: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    pow2_alpha: bool = False,
+    check: bool = True,
+) -> Tensor:
+    """Quantise and decode again, with the dtype of `x` and its gradient passed straight through.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor.
+    samples
+        Average so many independent quantisations (SMP, Section 5.1): the variance is divided by their number.
+    rand
+        As for `luq_encode`, with a leading axis of length `samples` where that is above 1.
+    fmt, max_abs, rounding, underflow, generator, pow2_alpha, check
+        As for `luq_encode`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([64.0, -3.0, 0.25])
+    >>> mean = torch.stack([luq(x, generator=torch.Generator().manual_seed(i)) for i in range(2000)]).mean(0)
+    >>> bool((mean - x).abs().max() < 0.1)
+    True
+    """
+    positive_integer("samples", samples)
+    draws: list[Tensor | None] = [rand]
+    if samples > 1:
+        if rand is not None and (rand.ndim != x.ndim + 1 or len(rand) != samples):
+            raise ValueError(f"rand must have a leading axis of length {samples}; its shape is {tuple(rand.shape)}")
+        draws = [None] * samples if rand is None else list(rand)
+    total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    for draw in draws:
+        codes, alpha = luq_encode(
+            x,
+            fmt=fmt,
+            max_abs=max_abs,
+            rounding=rounding,
+            underflow=underflow,
+            rand=draw,
+            generator=generator,
+            pow2_alpha=pow2_alpha,
+            check=check,
+        )
+        total += luq_decode(codes, alpha, fmt=fmt)
+    value = (total / samples).to(x.dtype)
+    result: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _moments(
+    x: Tensor, fmt: str, max_abs: Tensor | float | None, rounding: str, underflow: str
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the quantised value of every entry, in float64: no sampling."""
+    levels = log_levels(fmt)
+    _check_modes(rounding, underflow)
+    values = real_tensor("x", x)
+    alpha, lift = _scale(_max_abs(values, max_abs), levels, pow2=False)
+    y = _in_units(values, alpha, lift).double()
+    top = 2.0 ** (levels - 1)
+    y = y.clamp(max=top)  # clipping
+    small = y < 1
+    low = torch.where(small, 0.0, torch.exp2(torch.floor(torch.log2(y.clamp(min=1.0)))))
+    high = torch.where(small, 1.0, 2 * low)
+    position = (y - low) / (high - low)
+    up = {
+        "stochastic": position,
+        "nearest": (position >= 0.5).double(),
+        "down": torch.zeros_like(position),
+        "flush": torch.zeros_like(position),
+    }
+    chance = torch.where(small, up[underflow], up[rounding])
+    unit = (alpha / lift).double()
+    mean = torch.sign(values).double() * unit * (low + chance * (high - low))
+    return mean, unit**2 * (high - low) ** 2 * chance * (1 - chance)
+
+
+def luq_mean(
+    x: Tensor,
+    *,
+    fmt: str = "fp4",
+    max_abs: Tensor | float | None = None,
+    rounding: Rounding = "stochastic",
+    underflow: Underflow = "stochastic",
+) -> Tensor:
+    """Expectation of the quantised value, exactly, float64: `x` itself for LUQ without clipping.
+
+    Examples
+    --------
+    >>> x = torch.tensor([64.0, 0.4])
+    >>> luq_mean(x), luq_mean(x, underflow="flush")
+    (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([64.,  0.], dtype=torch.float64))
+    """
+    return _moments(x, fmt, max_abs, rounding, underflow)[0]
+
+
+def luq_variance(
+    x: Tensor,
+    *,
+    fmt: str = "fp4",
+    max_abs: Tensor | float | None = None,
+    rounding: Rounding = "stochastic",
+    underflow: Underflow = "stochastic",
+) -> Tensor:
+    r"""Variance of the quantised value, exactly, float64: :math:`\alpha^2(y-l)(u-y)` for LUQ.
+
+    Examples
+    --------
+    >>> luq_variance(torch.tensor([64.0, 3.0, 0.5]))
+    tensor([0.0000, 1.0000, 0.2500], dtype=torch.float64)
+    """
+    return _moments(x, fmt, max_abs, rounding, underflow)[1]
+
+
+def round_nearest_power(v: Tensor) -> Tensor:
+    """The nearest power of two by value, ties up (RDNP, Eqs. 13-14), for positive float32 numbers.
+
+    Rounding the exponent to the nearest integer would put the boundary at the geometric midpoint instead: a bias.
+
+    Examples
+    --------
+    >>> round_nearest_power(torch.tensor([1.4, 1.5, 2.9, 3.0]))
+    tensor([1., 2., 2., 4.])
+    """
+    values = real_tensor("v", v)
+    if values.numel() and float(values.min()) < torch.finfo(torch.float32).tiny:
+        raise ValueError(f"v must hold positive normal float32 numbers; its smallest entry is {float(values.min())}")
+    bits = values.view(torch.int32) + _HALF
+    return ((bits >> _MANTISSA_BITS) << _MANTISSA_BITS).view(torch.float32).to(v.dtype)

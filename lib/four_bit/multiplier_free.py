@@ -1,0 +1,80 @@
+"""INT4 times FP4 without a multiplier (MF-BPROP, Section 7 of Chmiel et al., arXiv 2112.10769).
+
+One factor is an integer, the other a signed power of two: the product is a shift of the magnitude and an
+exclusive or of the signs, exactly.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["mf_matmul", "mf_product"]
+
+_PART = 1 << 22  # products that are held at a time
+_DEEPEST = (2**31 - 1) // 512  # terms that an int32 can add: each is at most 8 * 64
+
+
+def mf_product(int4: Tensor, fp4_codes: Tensor) -> Tensor:
+    """Products of integers and powers of two by shifts, exclusive ors and additions, in units of alpha times the scale.
+
+    Parameters
+    ----------
+    int4
+        Integers from -8 to 7.
+    fp4_codes
+        Nibbles of `luq_encode`, 0 to 15; shapes broadcast.
+
+    Returns
+    -------
+    int32 tensor
+
+    Raises
+    ------
+    ValueError
+        If a factor is out of range.
+
+    Examples
+    --------
+    >>> mf_product(torch.tensor([-3, 5]), torch.tensor([3, 8 + 7]))  # -3 * 4, 5 * -64
+    tensor([ -12, -320], dtype=torch.int32)
+    """
+    for name, part, low, high in (("int4", int4, -8, 7), ("fp4_codes", fp4_codes, 0, 15)):
+        if part.is_floating_point():
+            raise TypeError(f"{name} must hold integers; its dtype is {part.dtype}")
+        if part.numel() and not low <= int(part.min()) <= int(part.max()) <= high:
+            raise ValueError(f"{name} must lie in {low} … {high}; it runs from {int(part.min())} to {int(part.max())}")
+    return _product(int4.to(torch.int32), fp4_codes.to(torch.int32))
+
+
+def _product(w: Tensor, codes: Tensor) -> Tensor:
+    below_zero = w >> 31  # all ones for a negative integer
+    magnitude = (w ^ below_zero) - below_zero
+    k = codes & 7
+    shifted = (magnitude << k) >> 1  # one too far and back: k = 0 stands for zero, not for a half
+    shifted = shifted & -(k > 0).to(torch.int32)
+    negative = below_zero ^ -(codes >> 3)
+    return (shifted ^ negative) - negative
+
+
+def mf_matmul(int4: Tensor, fp4_codes: Tensor) -> Tensor:
+    """The matrix product of integers (m, k) and powers of two (k, n) by shifts and additions, (m, n) int32.
+
+    Examples
+    --------
+    >>> mf_matmul(torch.tensor([[1, -2]]), torch.tensor([[1], [2]]))  # 1 * 1 - 2 * 2
+    tensor([[-3]], dtype=torch.int32)
+    """
+    if int4.ndim != 2 or fp4_codes.ndim != 2 or int4.shape[1] != fp4_codes.shape[0]:
+        raise ValueError(
+            f"int4 and fp4_codes must be matrices that fit; they are {tuple(int4.shape)}, {tuple(fp4_codes.shape)}"
+        )
+    if int4.shape[1] > _DEEPEST:
+        raise ValueError(f"int4 must have at most {_DEEPEST} columns, or an int32 could overflow")
+    (m, depth), n = int4.shape, fp4_codes.shape[1]
+    total = torch.zeros((m, n), dtype=torch.int32, device=int4.device)
+    width = max(1, _PART // max(1, m * n))
+    for start in range(0, depth, width):
+        left, right = int4[:, start : start + width], fp4_codes[start : start + width]
+        total += mf_product(left[:, :, None], right[None]).sum(dim=1, dtype=torch.int32)
+    return total

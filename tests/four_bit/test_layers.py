@@ -1,0 +1,181 @@
+"""4-bit layers: the same as float layers where nothing is quantised, unbiased where something is, small in memory."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.four_bit import LUQConfig, LUQConv2d, LUQLinear, PackedReLU, quantize_model, saved_for_backward
+
+EXACT = LUQConfig(forward="none", backward="none")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gradients(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    model.zero_grad()
+    leaf = x.clone().requires_grad_()
+    (model(leaf) ** 2).sum().backward()
+    return [leaf.grad, *(parameter.grad.clone() for parameter in model.parameters())]
+
+
+CONVOLUTIONS = [
+    {"padding": 1},
+    {"padding": "same", "dilation": 2},
+    {"stride": 2, "padding": (2, 1), "bias": False},
+    {"groups": 2, "padding": 1, "padding_mode": "circular"},
+]
+
+
+@pytest.mark.parametrize("settings", CONVOLUTIONS)
+def test_without_quantisation_a_convolution_is_torchs(settings) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 6, 3, **settings)
+    ours = LUQConv2d.from_float(plain, EXACT)
+    x = torch.randn(2, 4, 9, 8, generator=seeded())
+    torch.testing.assert_close(ours(x), plain(x))
+    for mine, theirs in zip(gradients(ours, x), gradients(plain, x), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_without_quantisation_a_linear_layer_is_torchs() -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(5, 3)
+    x = torch.randn(2, 4, 5, generator=seeded())
+    for mine, theirs in zip(gradients(LUQLinear.from_float(plain, EXACT), x), gradients(plain, x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_gradients_are_right_on_average(kind: str) -> None:
+    """The mean of many backward passes is the gradient of the INT4 network with exact gradients of its outputs."""
+    torch.manual_seed(0)
+    linear = kind == "linear"
+    plain = nn.Linear(12, 8) if linear else nn.Conv2d(3, 4, 3)
+    x = torch.randn(16, 12, generator=seeded()) if linear else torch.randn(4, 3, 6, 6, generator=seeded())
+    factory = LUQLinear if linear else LUQConv2d
+    exact = gradients(factory.from_float(plain, LUQConfig(backward="none")), x)
+    layer = factory.from_float(plain, LUQConfig(), seeded(1))
+    draws = [gradients(layer, x) for _ in range(600)]
+    for place, expected in enumerate(exact):
+        values = torch.stack([draw[place] for draw in draws])
+        error = (values.mean(0) - expected).abs()
+        allowed = 5 * values.std(0) / 600**0.5 + 1e-4 * expected.abs().max()
+        assert bool((error <= allowed).all())
+    naive = factory.from_float(plain, LUQConfig(rounding="nearest", underflow="flush"))
+    assert float((gradients(naive, x)[1] - exact[1]).norm() / exact[1].norm()) > 0.02
+
+
+def test_samples_divide_the_variance_of_the_update_only() -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(32, 16)
+    x = torch.randn(64, 32, generator=seeded())
+    spread = {}
+    for samples, backward in ((1, False), (4, False), (4, True)):
+        layer = LUQLinear.from_float(plain, LUQConfig(samples=samples, smp_backward=backward), seeded(2))
+        draws = [gradients(layer, x) for _ in range(100)]
+        spread[samples, backward] = [float(torch.stack([d[i] for d in draws]).std(0).mean()) for i in (0, 1)]
+    assert spread[4, False][1] / spread[1, False][1] == pytest.approx(0.5, rel=0.15)
+    assert spread[4, False][0] / spread[1, False][0] == pytest.approx(1.0, rel=0.15)
+    assert spread[4, True][0] / spread[1, False][0] == pytest.approx(0.5, rel=0.15)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Linear(784, 512), nn.ReLU()]
+    for _ in range(2):
+        layers += [nn.Linear(512, 512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(512, 10))
+
+
+def test_quantize_model_keeps_state_names_and_the_original() -> None:
+    net = network()
+    quantized = quantize_model(net)
+    kinds = [type(layer).__name__ for layer in quantized]
+    assert kinds == ["Linear", "PackedReLU", "LUQLinear", "PackedReLU", "LUQLinear", "PackedReLU", "Linear"]
+    assert type(net[2]) is nn.Linear
+    quantized.load_state_dict(net.state_dict())
+    assert all(type(layer) is not nn.Linear for layer in quantize_model(net, skip=()))
+    chosen = quantize_model(net, skip=lambda name, _: name != "2")
+    assert [name for name, layer in chosen.named_modules() if isinstance(layer, LUQLinear)] == ["2"]
+    assert isinstance(quantize_model(nn.Linear(2, 2), skip=(), inplace=True), LUQLinear)
+    with pytest.raises(ValueError, match="skip must hold"):
+        quantize_model(net, skip=("middle",))
+
+
+def test_what_backward_needs_is_a_fifth_or_less() -> None:
+    x = torch.rand(1024, 784, generator=seeded())
+    net = network()
+    plain = saved_for_backward(lambda: net(x), net.parameters())
+    ours = quantize_model(net, skip=())
+    packed = saved_for_backward(lambda: ours(x), ours.parameters())
+    assert packed.total < plain.total / 5
+    layer = nn.Linear(512, 512)
+    hidden = torch.rand(1024, 512, generator=seeded())
+    assert saved_for_backward(lambda: layer(hidden), layer.parameters()).total == 2_097_152
+    four_bit = LUQLinear.from_float(layer, LUQConfig())
+    # packed activations and weights, and two scales
+    assert saved_for_backward(lambda: four_bit(hidden), four_bit.parameters()).total == 262_144 + 131_072 + 8
+
+
+def test_a_convnet_is_small_too_and_nothing_is_kept_without_gradients() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+    x = torch.rand(32, 1, 28, 28, generator=seeded())
+    plain = saved_for_backward(lambda: net(x), net.parameters())
+    ours = quantize_model(net, skip=())
+    assert saved_for_backward(lambda: ours(x), ours.parameters()).total < plain.total / 5
+    with torch.no_grad():
+        assert saved_for_backward(lambda: ours(x)).total == 0
+
+
+def test_packed_relu_is_relu() -> None:
+    x = torch.randn(3, 5, 7, generator=seeded(), requires_grad=True)
+    PackedReLU()(x).square().sum().backward()
+    ours, x.grad = x.grad, None
+    torch.relu(x).square().sum().backward()
+    assert torch.equal(ours, x.grad)
+    assert torch.equal(PackedReLU()(x), torch.relu(x))
+
+
+def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(256, 20, generator=seeded())
+    y = (x[:, :2].prod(dim=1) > 0).long()
+    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    model = quantize_model(net, LUQConfig(hindsight=0.9, samples=2), generator=seeded(3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert float((model(x).argmax(1) == y).float().mean()) > 0.95
+    assert 0 <= model[2].quantizer.hindsight.clipped_fraction < 0.05
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(x)
+        nn.functional.cross_entropy(out.float(), y).backward()
+    assert model[2].weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fmt": "fp5"}, "fmt must be one of"),
+        ({"samples": 0}, "samples must be at least 1"),
+        ({"forward": "int8"}, "forward must be one of"),
+        ({"backward": "fp8"}, "backward must be one of"),
+        ({"clip": "mean"}, "clip must be one of"),
+        ({"hindsight": 1.0}, "momentum must be"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        LUQConfig(**settings)
+
+
+def test_broken_gradients_are_refused() -> None:
+    layer = LUQLinear(4, 2)
+    out = layer(torch.ones(3, 4))
+    with pytest.raises(ValueError, match="must be finite"):
+        (out / 0).sum().backward()
