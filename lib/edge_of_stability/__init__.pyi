@@ -1,4 +1,5 @@
 from . import symbolic as symbolic
+from .curvature import hessian_top_eigenvalue as hessian_top_eigenvalue
 from .experiment import EDGE_PRESETS as EDGE_PRESETS
 from .experiment import EdgePreset as EdgePreset
 from .experiment import EdgeRun as EdgeRun
@@ -12,7 +13,6 @@ from .flow_solution import solve_balances as solve_balances
 from .networks import GFSMonitor as GFSMonitor
 from .networks import NetworkFlow as NetworkFlow
 from .networks import half_mean_square as half_mean_square
-from .networks import hessian_top_eigenvalue as hessian_top_eigenvalue
 from .networks import integrate_gradient_flow as integrate_gradient_flow
 from .networks import network_gfs_sharpness as network_gfs_sharpness
 from .phase_map import OUTCOMES as OUTCOMES

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from lib.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
 from lib.datasets import cifar10, digits, fashion_mnist, standardized
+from lib.edge_of_stability.curvature import hessian_top_eigenvalue
 from lib.edge_of_stability.networks import (
     GFSMonitor,
     flow_end_sharpness,
     half_mean_square,
-    hessian_top_eigenvalue,
 )
 from lib.files import atomic_path
 from lib.models import fully_connected, small_convnet

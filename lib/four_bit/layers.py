@@ -171,7 +171,21 @@ class _FourBit(torch.autograd.Function):
         return dx, dw, None, None
 
 
-class LUQLinear(nn.Linear):
+class _FourBitLayer(nn.Module):
+    """What 4-bit layers share: a quantizer beside the parameters of a float layer."""
+
+    quantizer: _Quantizer
+
+    @classmethod
+    def from_float(cls, module: nn.Module, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
+        """The same layer in 4 bits, on the same parameters."""
+        layer = cls.__new__(cls)
+        layer.__dict__.update(module.__dict__)
+        layer.quantizer = _Quantizer(config, generator)
+        return layer
+
+
+class LUQLinear(_FourBitLayer, nn.Linear):
     """`nn.Linear` in 4 bits: the same parameters and state, other arithmetic.
 
     Parameters
@@ -203,14 +217,6 @@ class LUQLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.quantizer = _Quantizer(config or LUQConfig(), generator)
 
-    @classmethod
-    def from_float(cls, module: nn.Linear, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
-        """The same layer in 4 bits, on the same parameters."""
-        layer = cls.__new__(cls)
-        layer.__dict__.update(module.__dict__)
-        layer.quantizer = _Quantizer(config, generator)
-        return layer
-
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output in the dtype of `x`; computed in float32, also under autocast."""
         with torch.autocast(x.device.type, enabled=False):
@@ -221,7 +227,7 @@ class LUQLinear(nn.Linear):
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
-class LUQConv2d(nn.Conv2d):
+class LUQConv2d(_FourBitLayer, nn.Conv2d):
     """`nn.Conv2d` in 4 bits: the same parameters and state, other arithmetic.
 
     Examples
@@ -236,14 +242,6 @@ class LUQConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.quantizer = _Quantizer(config or LUQConfig(), generator)
-
-    @classmethod
-    def from_float(cls, module: nn.Conv2d, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
-        """The same layer in 4 bits, on the same parameters."""
-        layer = cls.__new__(cls)
-        layer.__dict__.update(module.__dict__)
-        layer.quantizer = _Quantizer(config, generator)
-        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output in the dtype of `x`; computed in float32, also under autocast."""

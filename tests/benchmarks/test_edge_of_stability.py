@@ -23,7 +23,7 @@ from lib.edge_of_stability import (
 from lib.edge_of_stability.phase_map import _PART
 from lib.models import fully_connected
 
-MILLION = "φ of 1,000,000 scalar networks of depth 4"
+MILLION = "the sharpness φ of 1,000,000 scalar networks of depth 4"
 ROOTS = "the root c alone, 1,000,000 × 4 balances"
 THOUSAND = "flow solutions of 1,000 scalar networks of depth 4"
 
@@ -131,7 +131,7 @@ def test_solutions_torchdiffeq(benchmark) -> None:
     benchmark.extra_info["note"] = f"distance {np.abs(ends - gradient_flow_solution(w)).max():.0e}"
 
 
-FLOW = "φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)"
+FLOW = "the sharpness φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)"
 
 
 @pytest.mark.parametrize(("method", "rtol", "rounds"), [("etd", 1e-2, 5), ("rk4", 1e-2, 1)])

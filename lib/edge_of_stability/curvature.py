@@ -1,0 +1,99 @@
+"""The largest eigenvalues of a loss's Hessian, from products of the Hessian with vectors, in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.validation import finite_array, positive_integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["hessian_top_eigenvalue"]
+
+
+def hessian_top_eigenvalue(
+    loss_fn: Callable[[], Tensor],
+    params: Sequence[Tensor],
+    *,
+    k: int = 1,
+    tol: float = 1e-3,
+    v0: NDArray[np.float64] | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The k largest eigenvalues of the Hessian of a loss, by Lanczos iteration on Hessian-vector products.
+
+    Parameters
+    ----------
+    loss_fn
+        Function of no arguments that returns the scalar loss at the present parameters.
+    params
+        The parameters, tensors that require gradients; P numbers in all.
+    k
+        How many eigenvalues.
+    tol
+        Relative accuracy.
+    v0
+        Start vector (P,), such as the eigenvector of a neighbouring point: a warm start.
+    generator
+        Source of the random start vector where `v0` is None; by default one with a fixed seed.
+
+    Returns
+    -------
+    values, vectors
+        Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
+
+    Raises
+    ------
+    ValueError
+        If there are no parameters, `k` is not below P - 1, the loss is not finite or does not bend, or `v0` has
+        another length.
+
+    Examples
+    --------
+    >>> w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    >>> values, vectors = hessian_top_eigenvalue(lambda: (w**4).sum(), [w])
+    >>> print(values.round(6))
+    [108.]
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    tensors = [parameter for parameter in params if parameter.requires_grad]
+    size = sum(tensor.numel() for tensor in tensors)
+    positive_integer("k", k)
+    if size < k + 2:
+        raise ValueError(f"params must hold at least k + 2 = {k + 2} numbers that require gradients; they hold {size}")
+    value = loss_fn()
+    if not torch.isfinite(value):
+        raise ValueError(f"the loss must be finite; it is {value.item()}")
+    slopes = torch.autograd.grad(value, tensors, create_graph=True, materialize_grads=True)
+    # a slope that is constant does not bend, and torch would not differentiate it
+    places = [i for i, slope in enumerate(slopes) if slope.requires_grad]
+    bent = [slopes[i] for i in places]
+    if not bent:
+        raise ValueError("the loss must bend: its gradient does not depend on the parameters")
+    first = tensors[0]
+
+    def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = torch.as_tensor(vector.ravel(), dtype=first.dtype, device=first.device)
+        pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+        along = [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
+        # a parameter that the loss does not bend has no second derivative: its part is zero
+        rows = torch.autograd.grad(bent, tensors, [along[i] for i in places], retain_graph=True, materialize_grads=True)
+        return torch.cat([row.detach().reshape(-1) for row in rows]).to("cpu", torch.float64).numpy()
+
+    # a small basis: a start that is nearly right converges before a large one is full
+    basis = max(2 * k + 1, 8 if v0 is None else 4)
+    if v0 is None:
+        generator = generator or torch.Generator().manual_seed(0)
+        v0 = torch.randn(size, dtype=torch.float64, generator=generator).numpy()
+    v0 = finite_array("v0", v0, shape=(size,))
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    values, vectors = eigsh(operator, k=k, which="LA", tol=tol, v0=v0, ncv=min(size, basis))
+    order = np.argsort(-values)
+    return np.asarray(values[order]), np.ascontiguousarray(vectors[:, order].T)
