@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,14 @@ import torch
 
 from lib.files import atomic_path
 
-__all__ = ["checkpoint_steps", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "checkpoint_steps",
+    "delete_checkpoint",
+    "held_experiment",
+    "load_checkpoint",
+    "save_checkpoint",
+    "set_experiment",
+]
 
 
 def _path(folder: Path, step: int) -> Path:
@@ -38,6 +47,11 @@ def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any]) -> Non
         torch.save(state, temporary)
 
 
+def delete_checkpoint(folder: str | Path, step: int) -> None:
+    """Remove a checkpoint, if it is there."""
+    _path(Path(folder), step).unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote.
 
@@ -54,3 +68,46 @@ def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"{path} is damaged; delete it and go on from the one before") from error
     return state
+
+
+def _marker(folder: str | Path) -> Path:
+    return Path(folder) / "experiment.json"
+
+
+def held_experiment(folder: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The facts that `set_experiment` wrote into a folder; None if it holds no experiment yet.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run.
+    settings
+        What the run must have been started with, if given.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds an experiment with other settings.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     before = held_experiment(place)
+    ...     set_experiment(place, {"seed": 0}, eta=0.1)
+    ...     before, held_experiment(place, {"seed": 0})
+    (None, {'eta': 0.1})
+    """
+    marker = _marker(folder)
+    if not marker.exists():
+        return None
+    held = json.loads(marker.read_text(encoding="utf-8"))
+    if settings is not None and held["preset"] != json.loads(json.dumps(settings)):
+        raise ValueError(f"folder must be new or hold the same experiment; {folder} holds {held['preset']}")
+    return {name: value for name, value in held.items() if name != "preset"}
+
+
+def set_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: Any) -> None:
+    """Write down which experiment a folder holds, and facts about it that are found once."""
+    with atomic_path(_marker(folder)) as temporary:
+        temporary.write_text(json.dumps({"preset": settings, **facts}, indent=1), encoding="utf-8")

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     Images = NDArray[np.uint8]
     Labels = NDArray[np.uint8]
 
-__all__ = ["FASHION_CLASSES", "cifar10", "digits", "download_fashion_mnist", "fashion_mnist", "standardized"]
+__all__ = [
+    "FASHION_CLASSES",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "download_fashion_mnist",
+    "fashion_mnist",
+    "standardized",
+]
 
 FASHION_CLASSES = (
     "T-shirt",
@@ -49,7 +57,7 @@ _SHA256 = {
     "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
     "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
-_CIFAR_BYTES = 1 + 3 * 32 * 32
+_CIFAR_BYTES = 3 * 32 * 32
 
 Split = Literal["train", "test"]
 
@@ -193,29 +201,48 @@ def cifar10(path: str | os.PathLike[str], split: Split = "train", *, count: int 
     ValueError
         If a file is missing or damaged, or there are fewer images than asked for.
     """
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    return _read_cifar(path, names, split, count, labels=(10,))
+
+
+def cifar100(
+    path: str | os.PathLike[str], split: Split = "train", *, count: int | None = None
+) -> tuple[Images, Labels]:
+    """CIFAR-100, with its 100 fine classes, from the folder of its binary version (`train.bin`, `test.bin`).
+
+    Parameters, results and errors are those of `cifar10`.
+    """
+    return _read_cifar(path, [f"{split}.bin"], split, count, labels=(20, 100))
+
+
+def _read_cifar(
+    path: str | os.PathLike[str], names: list[str], split: str, count: int | None, labels: tuple[int, ...]
+) -> tuple[Images, Labels]:
+    """Images and their last label from files of rows: one byte a label, each below its bound, then the image."""
     _check_split(split)
     if count is not None:
         positive_integer("count", count)
-    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    images, labels, have = [], [], 0
+    images, classes, have = [], [], 0
+    width = len(labels) + _CIFAR_BYTES
     for name in names:
         file = Path(path) / name
         if not file.exists():
-            raise ValueError(f"{file} is missing: path must be the folder of CIFAR-10's binary version")
+            raise ValueError(f"{file} is missing: path must be the folder of CIFAR-{labels[-1]}'s binary version")
         content = np.fromfile(file, dtype=np.uint8)
-        if content.size == 0 or content.size % _CIFAR_BYTES:
-            raise ValueError(f"{file} is damaged: its size is no multiple of {_CIFAR_BYTES} bytes")
-        rows = content.reshape(-1, _CIFAR_BYTES)
-        if rows[:, 0].max() > 9:
-            raise ValueError(f"{file} is damaged: it holds a label above 9")
-        labels.append(rows[:, 0])
-        images.append(rows[:, 1:].reshape(-1, 3, 32, 32))
+        if content.size == 0 or content.size % width:
+            raise ValueError(f"{file} is damaged: its size is no multiple of {width} bytes")
+        rows = content.reshape(-1, width)
+        for column, bound in enumerate(labels):
+            if rows[:, column].max() >= bound:
+                raise ValueError(f"{file} is damaged: it holds a label above {bound - 1}")
+        classes.append(rows[:, len(labels) - 1])
+        images.append(rows[:, len(labels) :].reshape(-1, 3, 32, 32))
         have += len(rows)
         if count is not None and have >= count:
             break
     if count is not None and have < count:
         raise ValueError(f"{path} holds {have} images of the split {split!r}; {count} are asked for")
-    return np.concatenate(images)[:count], np.concatenate(labels)[:count]
+    return np.concatenate(images)[:count], np.concatenate(classes)[:count]
 
 
 def standardized(images: NDArray[np.generic], *, per_channel: bool = False) -> NDArray[np.float64]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "fully_connected", "initialize", "small_convnet"]
+__all__ = ["ACTIVATIONS", "ResidualBlock", "fully_connected", "initialize", "residual_network", "small_convnet"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU}
 
@@ -37,7 +37,9 @@ def _activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def fully_connected(widths: Sequence[int], *, activation: str = "tanh", generator: torch.Generator) -> nn.Sequential:
+def fully_connected(
+    widths: Sequence[int], *, activation: str = "tanh", normalize: bool = False, generator: torch.Generator
+) -> nn.Sequential:
     """A network of linear layers with an activation between them; inputs of any shape are flattened.
 
     Parameters
@@ -46,6 +48,8 @@ def fully_connected(widths: Sequence[int], *, activation: str = "tanh", generato
         Sizes of input, hidden layers and output.
     activation
         A name in `ACTIVATIONS`.
+    normalize
+        Whether batch normalisation comes before each activation.
     generator
         Source of the initial weights.
 
@@ -59,14 +63,21 @@ def fully_connected(widths: Sequence[int], *, activation: str = "tanh", generato
         raise ValueError(f"widths must hold an input and an output size; it is {tuple(widths)}")
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), _activation(activation)]
-    model = nn.Sequential(*layers[:-1])
+        norm = [nn.BatchNorm1d(outputs)] if normalize else []
+        layers += [nn.Linear(inputs, outputs), *norm, _activation(activation)]
+    model = nn.Sequential(*layers[: -2 if normalize else -1])  # the last layer is linear
     initialize(model, generator=generator)
     return model
 
 
 def small_convnet(
-    channels: Sequence[int], outputs: int, *, size: int = 28, activation: str = "tanh", generator: torch.Generator
+    channels: Sequence[int],
+    outputs: int,
+    *,
+    size: int = 28,
+    activation: str = "tanh",
+    normalize: bool = False,
+    generator: torch.Generator,
 ) -> nn.Sequential:
     """Blocks of a 3 x 3 convolution, an activation and 2 x 2 average pooling; then a linear layer.
 
@@ -78,7 +89,7 @@ def small_convnet(
         Number of outputs.
     size
         Height and width of the images.
-    activation, generator
+    activation, normalize, generator
         As for `fully_connected`.
 
     Examples
@@ -89,10 +100,75 @@ def small_convnet(
     """
     layers: list[nn.Module] = []
     for inputs, maps in pairwise(channels):
-        layers += [nn.Conv2d(inputs, maps, 3, padding=1), _activation(activation), nn.AvgPool2d(2)]
+        norm = [nn.BatchNorm2d(maps)] if normalize else []
+        layers += [nn.Conv2d(inputs, maps, 3, padding=1), *norm, _activation(activation), nn.AvgPool2d(2)]
         size //= 2
     if size == 0:
         raise ValueError(f"channels must hold fewer blocks: {len(channels) - 1} halvings leave nothing of the image")
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * size**2, outputs))
+    initialize(model, generator=generator)
+    return model
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch normalisation, and a way around them (He et al. 2015).
+
+    Examples
+    --------
+    >>> ResidualBlock(4, 8, stride=2)(torch.zeros(1, 4, 8, 8)).shape
+    torch.Size([1, 8, 4, 4])
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        same = stride == 1 and inputs == outputs
+        project = (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Identity() if same else nn.Sequential(*project)
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        result: Tensor = self.activation(self.body(x) + self.shortcut(x))
+        return result
+
+
+def residual_network(
+    blocks: Sequence[int], outputs: int, *, channels: int = 3, width: int = 64, generator: torch.Generator
+) -> nn.Sequential:
+    """A residual network for small images: a 3 x 3 stem, stages of blocks, the mean over the image, a linear layer.
+
+    Parameters
+    ----------
+    blocks
+        Blocks of each stage; (2, 2, 2, 2) is ResNet-18. Each stage but the first halves the image and doubles the
+        channels.
+    outputs, channels
+        Number of outputs, and of the image's channels.
+    width
+        Channels of the first stage.
+    generator
+        Source of the initial weights.
+
+    Examples
+    --------
+    >>> model = residual_network((2, 2, 2, 2), 100, generator=torch.Generator().manual_seed(0))
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    11220132
+    """
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    inputs = width
+    for stage, count in enumerate(blocks):
+        maps = width * 2**stage
+        for block in range(count):
+            layers.append(ResidualBlock(inputs, maps, stride=2 if stage and not block else 1))
+            inputs = maps
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs))
     initialize(model, generator=generator)
     return model

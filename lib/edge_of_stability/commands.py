@@ -28,6 +28,7 @@ def train(
     from dataclasses import replace
 
     from lib.edge_of_stability.experiment import EDGE_PRESETS, run_edge_experiment
+    from lib.training import is_first_process
 
     if preset not in EDGE_PRESETS:
         raise typer.BadParameter(f"--preset must be one of {', '.join(EDGE_PRESETS)}; it is {preset!r}")
@@ -37,6 +38,8 @@ def train(
         run = run_edge_experiment(settings, out, data_path=data, device=device, jobs=jobs)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if not is_first_process():
+        return
     typer.echo(f"eta = {run.eta:.4g}, 2/eta = {2 / run.eta:.4g}; {int((run.losses[1:] > run.losses[:-1]).sum())} rises")
     typer.echo("    step       loss   eta * sharpness   eta * GFS sharpness")
     for row in zip(run.steps, run.loss, run.eta * run.sharpness, run.eta * run.gfs_sharpness, strict=True):

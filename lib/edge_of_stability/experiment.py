@@ -20,7 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
+from lib.checkpoints import (
+    checkpoint_steps,
+    held_experiment,
+    load_checkpoint,
+    save_checkpoint,
+    set_experiment,
+)
 from lib.datasets import cifar10, digits, fashion_mnist, standardized
 from lib.edge_of_stability.curvature import hessian_top_eigenvalue
 from lib.edge_of_stability.networks import (
@@ -288,19 +294,9 @@ def _result_path(folder: Path, step: int) -> Path:
     return folder / f"flow_{step:08d}.json"
 
 
-def _claim_folder(settings: EdgePreset, folder: Path, eta: float | None) -> float | None:
-    """The step size of the experiment that a folder holds; with `eta`, write down which one that is."""
-    marker = folder / "experiment.json"
-    same = json.loads(json.dumps(asdict(replace(settings, n_steps=1))))
-    if marker.exists():
-        held = json.loads(marker.read_text(encoding="utf-8"))
-        if held["preset"] != same:
-            raise ValueError(f"folder must be new or hold the same experiment; {folder} holds {held['preset']}")
-        return float(held["eta"])
-    if eta is not None:
-        with atomic_path(marker) as temporary:
-            temporary.write_text(json.dumps({"preset": same, "eta": eta}, indent=1), encoding="utf-8")
-    return eta
+def _identity(settings: EdgePreset) -> dict[str, Any]:
+    """What makes an experiment another one: everything but its length."""
+    return asdict(replace(settings, n_steps=1))
 
 
 def _flow_settings(settings: EdgePreset) -> dict[str, Any]:
@@ -316,11 +312,10 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     model, data = edge_task(settings, data_path)
-    eta = _claim_folder(settings, folder, None)
-    if eta is None:
-        eta = _step_size(settings, model, data)
-        if accelerator.is_main_process:
-            _claim_folder(settings, folder, eta)
+    held = held_experiment(folder, _identity(settings))
+    eta = _step_size(settings, model, data) if held is None else float(held["eta"])
+    if held is None and accelerator.is_main_process:
+        set_experiment(folder, _identity(settings), eta=eta)
     losses: list[float] = []
     first = 0
     last = _last_of_unbroken(checkpoint_steps(folder), settings)
@@ -337,7 +332,8 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     for step in bar:
         due = step % settings.every == 0 or step == settings.n_steps
         if due and step != last and accelerator.is_main_process:
-            save_checkpoint(folder, step, {"model": model.state_dict(), "losses": losses})
+            state = {"model": model.state_dict(), "losses": losses, "processes": accelerator.num_processes}
+            save_checkpoint(folder, step, state)
         if step == settings.n_steps:
             break
         value = _full_batch_step(model, share, weight, eta, accelerator)
@@ -404,9 +400,9 @@ def load_edge_run(folder: str | Path, n_steps: int | None = None) -> EdgeRun:
         If it holds no experiment.
     """
     folder = Path(folder)
-    if not (folder / "experiment.json").exists():
+    held = held_experiment(folder)
+    if held is None:
         raise ValueError(f"{folder} holds no experiment")
-    held = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     done = checkpoint_steps(folder)
     if n_steps is not None:
         done = [step for step in done if step <= n_steps]

@@ -13,6 +13,7 @@ import torch
 from lib.checkpoints import checkpoint_steps, load_checkpoint
 from lib.edge_of_stability import EDGE_PRESETS, edge_task, load_edge_run, run_edge_experiment, watch_descent
 from lib.edge_of_stability import experiment as module
+from tests.launching import TWO_PROCESSES
 
 SHORT = replace(EDGE_PRESETS["quick"], count=20, n_steps=40, every=10, rtol=1e-2)
 
@@ -131,20 +132,12 @@ def test_paper_preset_end_to_end_on_files_of_cifars_format(tmp_path) -> None:
 
 def test_two_processes_share_the_examples(tmp_path) -> None:
     """`accelerate launch` on two CPU processes: each holds half of the examples, and the path is the same."""
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lib", "train", "edge-of-stability"]
+    launch = [*TWO_PROCESSES, "-m", "lib", "train", "edge-of-stability"]
     launch += ["--out", str(tmp_path), "--count", "20", "--steps", "20", "--every", "10"]
     done = subprocess.run(launch, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("2/eta") == 1  # one process speaks
+    assert load_checkpoint(tmp_path, 20)["processes"] == 2
     run = load_edge_run(tmp_path)
     alone = watch_descent(replace(EDGE_PRESETS["quick"], count=20, n_steps=20))
     np.testing.assert_allclose(run.losses, alone.losses, rtol=1e-8)

@@ -1,0 +1,180 @@
+"""The training loop: what it visits, what it stores, and that an interruption leaves no trace."""
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import Dataset, TensorDataset
+
+from lib.checkpoints import checkpoint_steps, load_checkpoint
+from lib.training import _batches, accuracy, fit, step_seed
+
+
+class Noisy(nn.Module):
+    """Adds noise from a generator; counts its calls as a checkpoint's extra."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator, self.calls = generator, 0
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+            return x + torch.randn(x.shape, generator=self.generator)
+        return x
+
+    def extra(self):
+        module = self
+
+        class State:
+            def state_dict(self):
+                return {"calls": module.calls}
+
+            def load_state_dict(self, state):
+                module.calls = state["calls"]
+
+        return State()
+
+
+def train(folder: Path | None, *, epochs: int = 3, every: int | None = None, stop: int | None = None):
+    rng = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.randn(50, 4, generator=rng), torch.randint(3, (50,), generator=rng))
+    noise = torch.Generator()
+    noisy = Noisy(noise)
+    first, last = nn.Linear(4, 8), nn.Linear(8, 3)
+    with torch.no_grad():
+        for parameter in [*first.parameters(), *last.parameters()]:
+            parameter.normal_(generator=rng)
+    model = nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(), noisy, last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    calls = iter(range(10**6))
+
+    def loss(output, target):
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(output, target)
+
+    run = fit(
+        model,
+        data,
+        loss,
+        optimizer,
+        epochs=epochs,
+        batch=8,
+        schedule=OneCycleLR(optimizer, 0.1, total_steps=18),
+        noise=(noise,),
+        extra=(noisy.extra(),),
+        evaluate=lambda net: accuracy(net, data, batch=20),
+        folder=folder,
+        every=every,
+    )
+    return run, model, noisy
+
+
+@pytest.mark.parametrize(("every", "stop", "reached"), [(4, 9, [4, 8]), (None, 11, [0, 6]), (100, 3, [0])])
+def test_an_interrupted_run_goes_on_to_the_same_end(every, stop, reached, tmp_path) -> None:
+    whole, model, noisy = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, every=every, stop=stop)
+    assert checkpoint_steps(tmp_path) == reached
+    again, other, counted = train(tmp_path, every=every)
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    assert counted.calls == noisy.calls == 18
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    # and once more: there is nothing left to do
+    done, third, _ = train(tmp_path, every=every)
+    np.testing.assert_array_equal(done.losses, whole.losses)
+    assert torch.equal(third[0].weight, model[0].weight)
+    assert load_checkpoint(tmp_path, 18)["losses"] == whole.losses.tolist()
+
+
+def test_losses_scores_and_divergence() -> None:
+    run, _, _ = train(None)
+    assert run.losses.shape == (18,)
+    assert run.scores.shape == (3,)
+    assert not run.diverged
+    model = nn.Linear(2, 2)
+    data = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    run = fit(model, data, lambda output, _: output.sum() / 0, optimizer, epochs=2, batch=2)
+    assert run.diverged
+    assert len(run.losses) == 1
+
+
+def test_every_example_once_an_epoch_in_another_order_and_shared_between_processes() -> None:
+    data = TensorDataset(torch.arange(12), torch.arange(12))
+    one = {"seed": 7, "rank": 0, "ranks": 1}
+    whole = [batch[0].tolist() for batch in _batches(data, 4, 2, 0, **one)]
+    first, second = (list(chain(*part)) for part in (whole[:3], whole[3:]))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    halves = [[batch[0].tolist() for batch in _batches(data, 2, 2, 0, seed=7, rank=rank, ranks=2)] for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+    # from the middle of the second epoch
+    assert [batch[0].tolist() for batch in _batches(data, 4, 2, 4, **one)] == whole[4:]
+
+
+class Squares(Dataset):
+    """Items one by one, which know their epoch."""
+
+    epoch = -1
+
+    def __len__(self) -> int:
+        return 6
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int):
+        return torch.tensor([float(index)]), torch.tensor(self.epoch)
+
+
+def test_other_data_come_item_by_item_and_know_their_epoch() -> None:
+    epochs = [batch[1].tolist() for batch in _batches(Squares(), 3, 2, 0, seed=0, rank=0, ranks=1)]
+    assert epochs == [[0] * 3] * 2 + [[1] * 3] * 2
+    assert accuracy(nn.Identity(), TensorDataset(torch.eye(5), torch.zeros(5, dtype=torch.long)), batch=2) == 0.2
+
+
+def test_seeds_of_steps_differ() -> None:
+    seeds = {step_seed(seed, rank, step) for seed in range(3) for rank in range(4) for step in range(50)}
+    assert len(seeds) == 600
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch": 9}, "batch must be at most 4"),
+        ({"every": 0}, "every must be at least 1"),
+        ({"device": "gpu"}, "device must be cpu"),
+        ({"precision": "float8"}, "precision must be"),
+    ],
+)
+def test_bad_settings_are_refused(change, message) -> None:
+    model = nn.Linear(2, 2)
+    data = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+    settings = {"epochs": 1, "batch": 2, **change}
+    with pytest.raises(ValueError, match=message):
+        fit(model, data, nn.functional.cross_entropy, torch.optim.SGD(model.parameters()), **settings)
+
+
+def test_bfloat16_runs() -> None:
+    model = nn.Linear(2, 2)
+    seen = []
+    data = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+
+    def loss(output, target):
+        seen.append(output.dtype)
+        return nn.functional.cross_entropy(output, target)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = fit(model, data, loss, optimizer, epochs=1, batch=2, precision="bfloat16")
+    assert seen == [torch.bfloat16] * 2
+    assert run.losses[1] < run.losses[0]
