@@ -17,10 +17,10 @@ install:
 	@$(PYTHON) tools/bootstrap.py
 
 install-dev:
-	@$(PYTHON) tools/bootstrap.py dev
+	@$(PYTHON) tools/bootstrap.py dev gpu
 
 install-bench:
-	@$(PYTHON) tools/bootstrap.py dev bench
+	@$(PYTHON) tools/bootstrap.py dev gpu bench
 
 lint: install-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
 from lib.chapters import Chapter, chapter, open_chapters
 from lib.parallel import in_parallel
@@ -298,6 +299,15 @@ def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable
     return declare
 
 
+def _declared(module: ModuleType) -> Iterator[Claim]:
+    """The claims of a module, in order; those of a chapter with many stand in several, which its `claims` imports."""
+    for value in vars(module).values():
+        if isinstance(value, Claim):
+            yield value
+        elif isinstance(value, ModuleType) and value.__name__.endswith("_claims"):
+            yield from _declared(value)
+
+
 class Ledger:
     """The claims of one chapter, in the order of their declaration; remembers what it has measured.
 
@@ -311,7 +321,7 @@ class Ledger:
     def __init__(self, of: Chapter) -> None:
         self.chapter = of
         module = import_module(f"lib.{of.name}.claims")
-        self.claims = {value.id: value for value in vars(module).values() if isinstance(value, Claim)}
+        self.claims = {value.id: value for value in _declared(module)}
         self._results: dict[str, Result] = {}
 
     def __iter__(self) -> Iterator[Claim]:

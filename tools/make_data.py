@@ -1,9 +1,11 @@
 """Write the data that ship with the package, from the full sets and by real training.
 
-    python tools/make_data.py [fashion-mnist] [edge-runs]
+    python tools/make_data.py [fashion-mnist] [edge-runs] [four-bit-runs] [four-bit-gradient]
 
 fashion-mnist: the first 10 000 training and 2 000 test images. edge-runs: descent on two small networks at four
 step sizes each, with the flow solution from every tenth step (chapter 02; about ten minutes on two cores).
+four-bit-runs: two networks trained with gradients quantised in all ways that chapter 04 compares, three seeds each
+(about 25 minutes on one core). four-bit-gradient: one gradient and the activations that it meets (chapter 04).
 """
 
 import sys
@@ -18,6 +20,9 @@ from lib.checkpoints import load_checkpoint
 from lib.datasets import fashion_mnist
 from lib.edge_of_stability import EDGE_PRESETS, EdgePreset, edge_task, run_edge_experiment
 from lib.files import atomic_path
+from lib.four_bit import FOUR_BIT_PRESETS, FourBitPreset, train_four_bit
+from lib.four_bit.comparison import COMPARED, SEEDS, WAYS
+from lib.four_bit.weight_updates import train_and_capture
 
 DATA = Path(__file__).resolve().parent.parent / "lib" / "data"
 #: 2 / eta in units of the initial GFS sharpness: stable, barely unstable, unstable, very unstable
@@ -61,7 +66,38 @@ def write_edge_runs() -> None:
         np.savez_compressed(temporary, **parts)
 
 
-PARTS = {"fashion-mnist": write_fashion_mnist, "edge-runs": write_edge_runs}
+def four_bit_setting(network: str, way: str, seed: int) -> FourBitPreset:
+    """How chapter 04 compares ways to quantise; the one with 3 bits ends with an epoch of fine-tuning."""
+    preset = FOUR_BIT_PRESETS["laptop" if network == "mlp" else "laptop-convnet"]
+    return replace(preset, config=WAYS[way], seed=seed, full=True, fine_tuning=int(way == "3 bits"))
+
+
+def write_four_bit_runs() -> None:
+    """The trainings of chapter 04."""
+    parts = {}
+    for network, ways in COMPARED.items():
+        for way in ways:
+            runs = [train_four_bit(four_bit_setting(network, way, seed)) for seed in SEEDS]
+            parts[f"{network}/{way}/scores"] = np.array([run.scores for run in runs], dtype=np.float32)
+            parts[f"{network}/{way}/losses"] = np.array([run.losses for run in runs], dtype=np.float32)
+            print(network, way, [float(run.scores[-1]) for run in runs], [run.clipped for run in runs], flush=True)
+    with atomic_path(DATA / "four_bit_runs.npz") as temporary:
+        np.savez_compressed(temporary, **parts)
+
+
+def write_four_bit_gradient() -> None:
+    """A real gradient for chapter 04: of the second of five linear layers."""
+    second = list(train_and_capture().values())[1]
+    with atomic_path(DATA / "four_bit_gradient.npz") as temporary:
+        np.savez_compressed(temporary, delta=second.delta.numpy(), inputs=second.inputs.numpy())
+
+
+PARTS = {
+    "fashion-mnist": write_fashion_mnist,
+    "edge-runs": write_edge_runs,
+    "four-bit-runs": write_four_bit_runs,
+    "four-bit-gradient": write_four_bit_gradient,
+}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

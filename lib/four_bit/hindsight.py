@@ -5,6 +5,9 @@ With a guess, a quantiser can work while the tensor is being made: one pass over
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from lib.four_bit.logarithmic import largest_magnitude, real_tensor
@@ -40,23 +43,44 @@ class HindsightMax:
             raise ValueError(f"momentum must be at least 0 and below 1; it is {momentum}")
         self.momentum = momentum
         self._estimate: Tensor | None = None
-        self._clipped = 0
+        self._clipped: Tensor | int = 0
         self._seen = 0
 
-    def update(self, x: Tensor) -> Tensor:
-        """The estimate for this tensor, made from the past (the first time: its exact maximum); 0-d float32."""
-        values = real_tensor("x", x)
-        largest = largest_magnitude(values)
-        estimate = largest if self._estimate is None else self._estimate.to(values.device)
-        self._clipped += int((values.abs() > estimate).sum())
+    def update(self, x: Tensor, *, largest: Tensor | None = None, check: bool = True) -> Tensor:
+        """The estimate for this tensor, made from the past (the first time: its exact maximum); 0-d float32.
+
+        Parameters
+        ----------
+        x
+            Floating-point tensor.
+        largest
+            Its largest magnitude, where that is known, or is one over several processes.
+        check
+            Refuse NaN and infinities. Off, they leave the estimate as it was, and what is returned is NaN.
+        """
+        values = real_tensor("x", x, check=check)
+        if largest is None:
+            largest = largest_magnitude(values)
+        known = largest if self._estimate is None else self._estimate.to(values.device)
+        estimate = torch.where(torch.isfinite(known), known, largest)
+        self._clipped = self._clipped + (values.abs() > estimate).sum()
         self._seen += values.numel()
-        self._estimate = (1 - self.momentum) * largest + self.momentum * estimate
-        return estimate
+        following = (1 - self.momentum) * largest + self.momentum * estimate
+        self._estimate = torch.where(torch.isfinite(following), following, estimate)
+        return estimate + 0 * largest
 
     @property
     def clipped_fraction(self) -> float:
         """Part of all entries so far that lay above the estimate for them."""
-        return self._clipped / self._seen if self._seen else 0.0
+        return int(self._clipped) / self._seen if self._seen else 0.0
+
+    def state_dict(self) -> dict[str, Tensor | int | None]:
+        """The estimate and the counts."""
+        return {"estimate": self._estimate, "clipped": int(self._clipped), "seen": self._seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._estimate, self._clipped, self._seen = state["estimate"], state["clipped"], state["seen"]
 
     def __repr__(self) -> str:
         value = "unset" if self._estimate is None else f"{float(self._estimate):.4g}"

@@ -14,13 +14,13 @@ from torch import Tensor
 from lib.four_bit.logarithmic import checked_mantissas, largest_magnitude, real_tensor
 from lib.validation import positive_number
 
-__all__ = ["SAWB", "int4_decode", "int4_encode", "sawb_clip"]
+__all__ = ["SAWB", "int4_decode", "int4_encode", "int4_mean_and_variance", "sawb_clip"]
 
 #: Coefficients for 15 levels; for 17 levels (12.68, 12.80) are in use.
 SAWB = (12.1, 12.2)
 
 
-def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB) -> Tensor:
+def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB, *, check: bool = True) -> Tensor:
     r"""The clip :math:`c_1\sqrt{E x^2} - c_2 E|x|`, at most the largest magnitude, and that where it is not positive.
 
     Parameters
@@ -29,6 +29,8 @@ def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB) -> Tensor:
         Floating-point tensor.
     coeffs
         `(c1, c2)`.
+    check
+        Refuse NaN and infinities; off in hot loops, where they make the clip NaN.
 
     Returns
     -------
@@ -42,22 +44,23 @@ def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB) -> Tensor:
     >>> print(f"{sawb_clip(x):.1f} {sawb_clip(torch.ones(5)):.1f}")
     2.4 1.0
     """
-    values = real_tensor("x", x)
+    values = real_tensor("x", x, check=check)
     largest = largest_magnitude(values)
     if not values.numel():
         return largest
     clip = coeffs[0] * values.square().mean().sqrt() - coeffs[1] * values.abs().mean()
-    return torch.where(clip > 0, torch.minimum(clip, largest), largest)
+    return torch.where(clip <= 0, largest, torch.minimum(clip, largest))
 
 
 def int4_encode(
     x: Tensor,
     *,
-    clip: str | float = "sawb",
-    signed: bool = True,
+    clip: str | float | Tensor = "sawb",
+    signed: bool | Tensor = True,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     rand: Tensor | None = None,
     generator: torch.Generator | None = None,
+    check: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Quantise to 15 levels -7 … 7, or to 16 levels 0 … 15 where there are no negative numbers.
 
@@ -66,13 +69,15 @@ def int4_encode(
     x
         Floating-point tensor.
     clip
-        `"sawb"`, `"max"`, or the clip itself, positive.
+        `"sawb"`, `"max"`, or the clip itself: a positive number, or a 0-d tensor, which is not looked at.
     signed
-        Whether codes have signs; without them `x` must not be negative.
+        Whether codes have signs; without them `x` must not be negative. A 0-d boolean tensor decides on its device.
     rounding
         `"nearest"` (ties to even) or `"stochastic"`.
     rand, generator
         As for `luq_encode`.
+    check
+        Refuse NaN, infinities and negative numbers without signs; off in hot loops, where NaN makes the scale NaN.
 
     Returns
     -------
@@ -89,25 +94,57 @@ def int4_encode(
     """
     if rounding not in ("nearest", "stochastic"):
         raise ValueError(f"rounding must be nearest or stochastic; it is {rounding!r}")
-    values = real_tensor("x", x)
-    if not signed and values.numel() and float(values.min()) < 0:
+    values = real_tensor("x", x, check=check)
+    if check and not signed and values.numel() and float(values.min()) < 0:
         raise ValueError(f"x must not be negative without signs; its smallest entry is {float(values.min())}")
-    if clip == "sawb":
-        bound = sawb_clip(values)
+    if isinstance(clip, Tensor):
+        bound = clip
+    elif clip == "sawb":
+        bound = sawb_clip(values, check=False)
     elif clip == "max":
         bound = largest_magnitude(values)
     elif isinstance(clip, str):
         raise ValueError(f"clip must be sawb, max or a number; it is {clip!r}")
     else:
         bound = torch.tensor(positive_number("clip", clip), dtype=torch.float32, device=values.device)
-    last = 7 if signed else 15
+    with_sign = torch.as_tensor(signed, device=values.device)
+    last, first = torch.where(with_sign, 7.0, 15.0), torch.where(with_sign, -7.0, 0.0)
     scale = bound / last
     units = values / torch.where(scale > 0, scale, 1.0)
     if rounding == "nearest":
         units = torch.round(units)
     else:
         units = torch.floor(units + checked_mantissas(rand, values, generator).to(torch.float32) / 2**23)
-    return units.clamp(-last if signed else 0, last).to(torch.int8).view(x.shape), scale
+    return torch.clamp(units, first, last).to(torch.int8).view(x.shape), scale
+
+
+def int4_mean_and_variance(
+    x: Tensor, *, max_abs: Tensor | float | None = None, stochastic: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Expectation and variance of every entry after rounding to the 15 levels -7 … 7, exactly, float64.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor.
+    max_abs
+        What the last level stands for; the largest magnitude by default.
+    stochastic
+        Or to nearest, which has no variance.
+
+    Examples
+    --------
+    >>> int4_mean_and_variance(torch.tensor([7.0, 0.25]))
+    (tensor([7.0000, 0.2500], dtype=torch.float64), tensor([0.0000, 0.1875], dtype=torch.float64))
+    """
+    values = real_tensor("x", x).double()
+    largest = largest_magnitude(values) if max_abs is None else torch.as_tensor(max_abs, dtype=torch.float64)
+    scale = largest / 7
+    units = (values / torch.where(scale > 0, scale, 1.0)).clamp(-7, 7)
+    if not stochastic:
+        return torch.round(units) * scale, torch.zeros_like(units)
+    position = units - torch.floor(units)
+    return units * scale, scale**2 * position * (1 - position)
 
 
 def int4_decode(codes: Tensor, scale: Tensor | float) -> Tensor:

@@ -17,16 +17,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from lib.four_bit.fused import Backend, active_backend, luq_fused
 from lib.four_bit.hindsight import HindsightMax
-from lib.four_bit.integers import int4_encode
-from lib.four_bit.logarithmic import Rounding, Underflow, log_levels, luq
+from lib.four_bit.integers import int4_decode, int4_encode
+from lib.four_bit.logarithmic import Rounding, Underflow, largest_magnitude, log_levels, luq
 from lib.four_bit.packing import pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
 from lib.validation import positive_integer
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["LUQConfig", "LUQConv2d", "LUQLinear", "PackedReLU", "quantize_model"]
+__all__ = [
+    "LUQConfig",
+    "LUQConv2d",
+    "LUQLinear",
+    "PackedReLU",
+    "gradient_quantizer",
+    "quantize_model",
+    "quantizer_states",
+    "reconfigure",
+]
 
 
 @dataclass(frozen=True)
@@ -42,25 +52,35 @@ class LUQConfig:
     smp_backward
         Whether the average also goes to the layer before; otherwise that gets the first of them.
     forward
-        `"int4"`, or `"none"` for full precision.
+        `"int4"`; `"weights"` for INT4 weights on activations of full precision, as in fine-tuning (FNT); or `"none"`.
+    forward_rounding
+        `"nearest"`, or `"stochastic"` to see that it is worse.
     backward
-        `"luq"`, `"int4"` (uniform, rounded stochastically), or `"none"`.
+        `"luq"`, `"int4"` (uniform; rounded to nearest or stochastically, as `rounding` says), or `"none"`.
     clip
         Of weights and activations: `"sawb"` or `"max"`.
     hindsight
         Momentum of a largest magnitude that is guessed from earlier steps; None for the exact one.
+    process_group
+        `"world"`, or a group of torch.distributed, whose processes share one alpha: the largest magnitude over all
+        of them, as if they were one. None for an alpha of each process's own.
+    backend
+        As in `luq_fused`: `"auto"` is the Triton kernel on a GPU where triton is installed, otherwise eager torch.
     """
 
-    fmt: str = "fp4"
+    fmt: str | int = "fp4"
     rounding: Rounding = "stochastic"
     underflow: Underflow = "stochastic"
     samples: int = 1
     smp_backward: bool = False
-    forward: Literal["int4", "none"] = "int4"
+    forward: Literal["int4", "weights", "none"] = "int4"
+    forward_rounding: Literal["nearest", "stochastic"] = "nearest"
     backward: Literal["luq", "int4", "none"] = "luq"
     clip: Literal["sawb", "max"] = "sawb"
     hindsight: float | None = None
     pow2_alpha: bool = False
+    process_group: Any = None
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         log_levels(self.fmt)
@@ -68,9 +88,11 @@ class LUQConfig:
         allowed: dict[str, tuple[str, ...]] = {
             "rounding": ("stochastic", "nearest", "down"),
             "underflow": ("stochastic", "nearest", "flush"),
-            "forward": ("int4", "none"),
+            "forward": ("int4", "weights", "none"),
+            "forward_rounding": ("nearest", "stochastic"),
             "backward": ("luq", "int4", "none"),
             "clip": ("sawb", "max"),
+            "backend": ("auto", "eager", "compiled", "triton"),
         }
         for name, words in allowed.items():
             if getattr(self, name) not in words:
@@ -105,7 +127,10 @@ def _convolution(stride: Any, padding: Any, dilation: Any, groups: int) -> _Prod
 
 
 class _Quantizer:
-    """The one source of randomness of a layer: it quantises gradients of outputs."""
+    """The randomness of a layer, and what it remembers: it quantises gradients of outputs.
+
+    Gradients that are not finite stay so, for a loss scaler to see; looking for them would stop a GPU at each layer.
+    """
 
     def __init__(self, config: LUQConfig, generator: torch.Generator | None) -> None:
         self.config, self.generator = config, generator
@@ -116,25 +141,57 @@ class _Quantizer:
         config = self.config
         if config.backward == "none":
             return grad, grad
+        max_abs = self._max_abs(grad)
         if config.backward == "int4":
-            codes, scale = int4_encode(grad, clip="max", rounding="stochastic", generator=self.generator)
-            value = codes.to(torch.float32) * scale
+            rounding: Literal["nearest", "stochastic"] = "stochastic" if config.rounding == "stochastic" else "nearest"
+            codes, scale = int4_encode(grad, clip=max_abs, rounding=rounding, generator=self.generator, check=False)
+            value = int4_decode(codes, scale)
             return value, value
-        max_abs = None if self.hindsight is None else self.hindsight.update(grad)
-        draws = [
-            luq(
-                grad,
-                fmt=config.fmt,
-                max_abs=max_abs,
-                rounding=config.rounding,
-                underflow=config.underflow,
-                generator=self.generator,
-                pow2_alpha=config.pow2_alpha,
-            )
-            for _ in range(config.samples)
-        ]
+        draws = [self._draw(grad, max_abs) for _ in range(config.samples)]
         average = torch.stack(draws).mean(dim=0) if len(draws) > 1 else draws[0]
         return (average if config.smp_backward else draws[0]), average
+
+    def _max_abs(self, grad: Tensor) -> Tensor:
+        """What the largest level stands for."""
+        largest = largest_magnitude(grad)
+        if self.config.process_group is not None:
+            group = None if self.config.process_group == "world" else self.config.process_group
+            torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX, group=group)
+        if self.hindsight is None:
+            return largest
+        return self.hindsight.update(grad, largest=largest, check=False)
+
+    def _draw(self, grad: Tensor, max_abs: Tensor) -> Tensor:
+        """One quantisation: with integers from the generator, or a seed from it for the kernels that hash."""
+        config = self.config
+        options: dict[str, Any] = {
+            "fmt": config.fmt,
+            "max_abs": max_abs,
+            "rounding": config.rounding,
+            "underflow": config.underflow,
+            "pow2_alpha": config.pow2_alpha,
+            "check": False,
+        }
+        backend = active_backend(grad.device, config.backend)
+        if backend == "eager":
+            return luq(grad, generator=self.generator, **options)
+        where = "cpu" if self.generator is None else self.generator.device
+        seed = int(torch.randint(2**62, (), generator=self.generator, device=where))
+        return luq_fused(grad, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
+
+
+def gradient_quantizer(
+    config: LUQConfig, generator: torch.Generator | None = None
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """What a 4-bit layer does to the gradient of its outputs: one for the layer before, one for its own update.
+
+    Examples
+    --------
+    >>> for_input, for_weight = gradient_quantizer(LUQConfig(backward="none"))(torch.ones(2))
+    >>> for_input is for_weight
+    True
+    """
+    return _Quantizer(config, generator)
 
 
 class _FourBit(torch.autograd.Function):
@@ -142,29 +199,43 @@ class _FourBit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, product: _Product, quantizer: _Quantizer) -> Tensor:
+        config = quantizer.config
         ctx.product, ctx.quantizer = product, quantizer
         ctx.shapes = x.shape, weight.shape
-        if quantizer.config.forward == "none":
-            ctx.signed = None
+        if config.forward == "none":
             ctx.save_for_backward(x, weight)
             return product.forward(x, weight)
-        signed = bool((x < 0).any())
-        codes_x, scale_x = int4_encode(x, clip=quantizer.config.clip, signed=signed)
-        codes_w, scale_w = int4_encode(weight, clip=quantizer.config.clip)
-        ctx.signed = signed
+        options: dict[str, Any] = {
+            "clip": config.clip,
+            "rounding": config.forward_rounding,
+            "generator": quantizer.generator,
+            "check": False,
+        }
+        codes_w, scale_w = int4_encode(weight, **options)
+        if config.forward == "weights":
+            if any(ctx.needs_input_grad):
+                ctx.save_for_backward(x, pack_nibbles(codes_w, check=False), scale_w)
+            return product.forward(x, codes_w.float()) * scale_w
+        ctx.signed = (x < 0).any()
+        codes_x, scale_x = int4_encode(x, signed=ctx.signed, **options)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(pack_nibbles(codes_x), scale_x, pack_nibbles(codes_w), scale_w)
+            packed = pack_nibbles(codes_x, check=False), scale_x, pack_nibbles(codes_w, check=False), scale_w
+            ctx.save_for_backward(*packed)
         return product.forward(codes_x.float(), codes_w.float()) * (scale_x * scale_w)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         shape_x, shape_w = ctx.shapes
-        if ctx.signed is None:
+        forward = ctx.quantizer.config.forward
+        if forward == "none":
             x, weight = ctx.saved_tensors
+        elif forward == "weights":
+            x, packed_w, scale_w = ctx.saved_tensors
+            weight = int4_decode(unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
         else:
             packed_x, scale_x, packed_w, scale_w = ctx.saved_tensors
-            x = unpack_nibbles(packed_x, shape_x, signed=ctx.signed).float() * scale_x
-            weight = unpack_nibbles(packed_w, shape_w, signed=True).float() * scale_w
+            x = int4_decode(unpack_nibbles(packed_x, shape_x, signed=ctx.signed), scale_x)
+            weight = int4_decode(unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
         for_input, for_weight = ctx.quantizer(grads[0].contiguous())
         dx = ctx.product.to_input(for_input, weight, shape_x) if ctx.needs_input_grad[0] else None
         dw = ctx.product.to_weight(for_weight, x, shape_w) if ctx.needs_input_grad[1] else None
@@ -183,6 +254,13 @@ class _FourBitLayer(nn.Module):
         layer.__dict__.update(module.__dict__)
         layer.quantizer = _Quantizer(config, generator)
         return layer
+
+    def extra_repr(self) -> str:
+        """The layer's sizes, and how it is quantised on which path."""
+        config = self.quantizer.config
+        weight = self.weight
+        path = active_backend(weight.device, config.backend) if isinstance(weight, Tensor) else config.backend
+        return f"{super().extra_repr()}, forward={config.forward}, backward={config.backward}, path={path}"
 
 
 class LUQLinear(_FourBitLayer, nn.Linear):
@@ -348,3 +426,30 @@ def quantize_model(
         parent, _, child = name.rpartition(".")
         setattr(result.get_submodule(parent), child, new)
     return result
+
+
+def reconfigure(model: nn.Module, config: LUQConfig) -> None:
+    """Quantise the 4-bit layers of a network in another way from now on, such as for fine-tuning (FNT).
+
+    Examples
+    --------
+    >>> layer = LUQLinear(2, 2)
+    >>> reconfigure(layer, LUQConfig(forward="weights", backward="none"))
+    >>> layer
+    LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=eager)
+    """
+    for layer in model.modules():
+        if isinstance(layer, _FourBitLayer):
+            layer.quantizer = _Quantizer(config, layer.quantizer.generator)
+
+
+def quantizer_states(model: nn.Module) -> list[HindsightMax]:
+    """The running estimates of a network's 4-bit layers: what a checkpoint must hold beside its weights.
+
+    Examples
+    --------
+    >>> quantizer_states(LUQLinear(2, 2)), quantizer_states(LUQLinear(2, 2, config=LUQConfig(hindsight=0.9)))
+    ([], [HindsightMax(momentum=0.9, estimate=unset, clipped=0.00%)])
+    """
+    layers = (layer for layer in model.modules() if isinstance(layer, _FourBitLayer))
+    return [layer.quantizer.hindsight for layer in layers if layer.quantizer.hindsight is not None]

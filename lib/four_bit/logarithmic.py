@@ -48,20 +48,22 @@ _HALF = _MANTISSAS >> 1
 _TINY, _LIFT = 2.0**-60, 2.0**64
 
 
-def log_levels(fmt: str) -> int:
-    """Number of magnitudes above zero of a format.
+def log_levels(fmt: str | int) -> int:
+    """Number K of magnitudes above zero of a format, which may also be given by that number, 1 to 8.
 
     Examples
     --------
-    >>> log_levels("fp4")
-    7
+    >>> log_levels("fp4"), log_levels(2)
+    (7, 2)
     """
+    if isinstance(fmt, int) and not isinstance(fmt, bool) and 1 <= fmt <= 8:
+        return fmt
     if fmt not in LOG_FORMATS:
-        raise ValueError(f"fmt must be one of {', '.join(LOG_FORMATS)}; it is {fmt!r}")
-    return LOG_FORMATS[fmt]
+        raise ValueError(f"fmt must be one of {', '.join(LOG_FORMATS)}, or K from 1 to 8; it is {fmt!r}")
+    return LOG_FORMATS[str(fmt)]
 
 
-def sign_shift(fmt: str) -> int:
+def sign_shift(fmt: str | int) -> int:
     """The place of the sign bit in a code: 3, so that a code is a nibble, but 4 for the format of 17 values."""
     return 3 if log_levels(fmt) <= 7 else 4
 
@@ -90,7 +92,7 @@ def largest_magnitude(x: Tensor) -> Tensor:
     if not x.numel():
         return torch.zeros((), dtype=x.dtype, device=x.device)
     low, high = torch.aminmax(x)
-    return torch.maximum(-low, high)
+    return torch.maximum(low.abs(), high.abs())
 
 
 def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Generator | None = None) -> Tensor:
@@ -118,7 +120,7 @@ def checked_mantissas(rand: Tensor | None, x: Tensor, generator: torch.Generator
     return rand
 
 
-def _scale(max_abs: Tensor, levels: int, *, pow2: bool) -> tuple[Tensor, Tensor]:
+def scale_of(max_abs: Tensor, levels: int, *, pow2: bool) -> tuple[Tensor, Tensor]:
     """Alpha times a lift, and the lift: a power of two that keeps alpha out of gradual underflow."""
     lift = torch.where(max_abs < _TINY, _LIFT, 1.0)
     alpha = max_abs * lift / 2.0 ** (levels - 1)
@@ -128,31 +130,53 @@ def _scale(max_abs: Tensor, levels: int, *, pow2: bool) -> tuple[Tensor, Tensor]
     return alpha, lift
 
 
-def _max_abs(values: Tensor, max_abs: Tensor | float | None) -> Tensor:
+def checked_max_abs(values: Tensor, max_abs: Tensor | float | None, *, check: bool = True) -> Tensor:
     if max_abs is None:
         return largest_magnitude(values)
     given = torch.as_tensor(max_abs, dtype=torch.float32, device=values.device).detach()
-    if given.ndim or not bool(torch.isfinite(given)) or float(given) < 0:
-        raise ValueError(f"max_abs must be one finite number of at least 0; it is {max_abs}")
+    if not check:  # a look at the value would stop a GPU
+        return given
+    if not bool(torch.isfinite(given).all()) or bool((given < 0).any()):
+        raise ValueError(f"max_abs must be finite and at least 0; it is {max_abs}")
+    if given.ndim > values.ndim or any(
+        size not in (1, whole) for size, whole in zip(given.shape[::-1], values.shape[::-1], strict=False)
+    ):
+        shapes = f"{tuple(values.shape)}; its shape is {tuple(given.shape)}"
+        raise ValueError(f"max_abs must be one number, or broadcast to {shapes}")
     return given
 
 
-def _in_units(values: Tensor, alpha: Tensor, lift: Tensor) -> Tensor:
+def in_units(values: Tensor, alpha: Tensor, lift: Tensor) -> Tensor:
     """`|x| / alpha`: a division, since a rounded reciprocal could carry the maximum past the last level."""
     return values.abs() * lift / torch.where(alpha > 0, alpha, 1.0)
 
 
-def _check_modes(rounding: str, underflow: str) -> None:
+def check_modes(rounding: str, underflow: str) -> None:
     if rounding not in ("stochastic", "nearest", "down"):
         raise ValueError(f"rounding must be stochastic, nearest or down; it is {rounding!r}")
     if underflow not in ("stochastic", "nearest", "flush"):
         raise ValueError(f"underflow must be stochastic, nearest or flush; it is {underflow!r}")
 
 
+def level_numbers(y: Tensor, drawn: Tensor | int, levels: int | Tensor, rounding: str, underflow: str) -> Tensor:
+    """The level k of every `y`, int32: y + 1 below 1, else 2 y, then one addition to the bits, and the exponent."""
+    added = {"stochastic": drawn, "nearest": _HALF, "down": 0, "flush": 0}
+    inside, below = added[rounding], added[underflow]
+    addend = drawn if rounding == underflow == "stochastic" else torch.where(y < 1, below, inside).to(torch.int32)
+    bits = (y + y.clamp(min=1)).view(torch.int32) + addend
+    k = ((bits >> _MANTISSA_BITS) - 127).clamp(max=levels)
+    return torch.where(y < 1, 0, k) if underflow == "flush" else k
+
+
+def signed_codes(values: Tensor, k: Tensor, shift: int) -> Tensor:
+    """Level numbers with the sign above them; zero has none."""
+    return torch.where((values < 0) & (k > 0), k + (1 << shift), k)
+
+
 def luq_encode(
     x: Tensor,
     *,
-    fmt: str = "fp4",
+    fmt: str | int = "fp4",
     max_abs: Tensor | float | None = None,
     rounding: Rounding = "stochastic",
     underflow: Underflow = "stochastic",
@@ -168,9 +192,10 @@ def luq_encode(
     x
         Floating-point tensor of any shape, on any device.
     fmt
-        A name in `LOG_FORMATS`.
+        A name in `LOG_FORMATS`, or the number of magnitudes.
     max_abs
         What the largest level stands for; the largest magnitude of `x` by default. A smaller one clips, with a bias.
+        A tensor that broadcasts to `x` scales parts of it on their own, such as its rows.
     rounding, underflow
         Between levels: `"stochastic"`, `"nearest"` (arithmetic midpoint, ties up) or `"down"`. Below the smallest
         level: `"stochastic"`, `"nearest"` or `"flush"` to zero.
@@ -181,14 +206,14 @@ def luq_encode(
     pow2_alpha
         Round alpha up to a power of two, so that all scaling is exponent arithmetic.
     check
-        Refuse NaN and infinities; off in hot loops.
+        Refuse NaN, infinities and a bad `max_abs`; off in hot loops.
 
     Returns
     -------
     codes
         uint8 of the shape of `x`: `k` in the low bits, the sign above; 0 for zero.
     alpha
-        The smallest level, a 0-d float32 tensor. 0 if all of `x` is zero.
+        The smallest level, float32, 0-d or of the shape of `max_abs`. 0 if all of `x` is zero.
 
     Raises
     ------
@@ -204,28 +229,18 @@ def luq_encode(
     (tensor([ 7, 13,  1,  0], dtype=torch.uint8), 1.0)
     """
     levels, shift = log_levels(fmt), sign_shift(fmt)
-    _check_modes(rounding, underflow)
+    check_modes(rounding, underflow)
     values = real_tensor("x", x, check=check)
-    alpha, lift = _scale(_max_abs(values, max_abs), levels, pow2=pow2_alpha)
-    y = _in_units(values, alpha, lift)
-    small = y < 1
+    alpha, lift = scale_of(checked_max_abs(values, max_abs, check=check), levels, pow2=pow2_alpha)
     drawn: Tensor | int = 0
     if rand is not None or "stochastic" in (rounding, underflow):
         drawn = checked_mantissas(rand, values, generator)
-    added = {"stochastic": drawn, "nearest": _HALF, "down": 0, "flush": 0}
-    inside, below = added[rounding], added[underflow]
-    addend = drawn if rounding == underflow == "stochastic" else torch.where(small, below, inside).to(torch.int32)
-    bits = torch.where(small, y + 1, y).view(torch.int32) + addend
-    exponent = (bits >> _MANTISSA_BITS) - 127
-    k = (exponent + (~small).to(torch.int32)).clamp_(max=levels)
-    if underflow == "flush":
-        k.masked_fill_(small, 0)
-    negative = (values < 0) & (k > 0)
-    codes = (k | (negative.to(torch.int32) << shift)).to(torch.uint8)
+    k = level_numbers(in_units(values, alpha, lift), drawn, levels, rounding, underflow)
+    codes = signed_codes(values, k, shift).to(torch.uint8)
     return codes.view(x.shape), alpha / lift
 
 
-def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str = "fp4") -> Tensor:
+def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4") -> Tensor:
     """The values that codes stand for, float32.
 
     Examples
@@ -257,7 +272,7 @@ def luq(
     x: Tensor,
     *,
     samples: int = 1,
-    fmt: str = "fp4",
+    fmt: str | int = "fp4",
     max_abs: Tensor | float | None = None,
     rounding: Rounding = "stochastic",
     underflow: Underflow = "stochastic",
@@ -312,14 +327,14 @@ def luq(
 
 
 def _moments(
-    x: Tensor, fmt: str, max_abs: Tensor | float | None, rounding: str, underflow: str
+    x: Tensor, fmt: str | int, max_abs: Tensor | float | None, rounding: str, underflow: str, *, pow2_alpha: bool
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of the quantised value of every entry, in float64: no sampling."""
     levels = log_levels(fmt)
-    _check_modes(rounding, underflow)
+    check_modes(rounding, underflow)
     values = real_tensor("x", x)
-    alpha, lift = _scale(_max_abs(values, max_abs), levels, pow2=False)
-    y = _in_units(values, alpha, lift).double()
+    alpha, lift = scale_of(checked_max_abs(values, max_abs), levels, pow2=pow2_alpha)
+    y = in_units(values, alpha, lift).double()
     top = 2.0 ** (levels - 1)
     y = y.clamp(max=top)  # clipping
     small = y < 1
@@ -341,10 +356,11 @@ def _moments(
 def luq_mean(
     x: Tensor,
     *,
-    fmt: str = "fp4",
+    fmt: str | int = "fp4",
     max_abs: Tensor | float | None = None,
     rounding: Rounding = "stochastic",
     underflow: Underflow = "stochastic",
+    pow2_alpha: bool = False,
 ) -> Tensor:
     """Expectation of the quantised value, exactly, float64: `x` itself for LUQ without clipping.
 
@@ -354,16 +370,17 @@ def luq_mean(
     >>> luq_mean(x), luq_mean(x, underflow="flush")
     (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([64.,  0.], dtype=torch.float64))
     """
-    return _moments(x, fmt, max_abs, rounding, underflow)[0]
+    return _moments(x, fmt, max_abs, rounding, underflow, pow2_alpha=pow2_alpha)[0]
 
 
 def luq_variance(
     x: Tensor,
     *,
-    fmt: str = "fp4",
+    fmt: str | int = "fp4",
     max_abs: Tensor | float | None = None,
     rounding: Rounding = "stochastic",
     underflow: Underflow = "stochastic",
+    pow2_alpha: bool = False,
 ) -> Tensor:
     r"""Variance of the quantised value, exactly, float64: :math:`\alpha^2(y-l)(u-y)` for LUQ.
 
@@ -372,7 +389,7 @@ def luq_variance(
     >>> luq_variance(torch.tensor([64.0, 3.0, 0.5]))
     tensor([0.0000, 1.0000, 0.2500], dtype=torch.float64)
     """
-    return _moments(x, fmt, max_abs, rounding, underflow)[1]
+    return _moments(x, fmt, max_abs, rounding, underflow, pow2_alpha=pow2_alpha)[1]
 
 
 def round_nearest_power(v: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ from torch import Tensor
 __all__ = ["pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
 
 
-def pack_nibbles(codes: Tensor) -> Tensor:
+def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
     """Pack integer codes of 4 bits, the low half of a byte first.
 
     Parameters
     ----------
     codes
         Integers from 0 to 15, or from -8 to 7, of any shape.
+    check
+        Whether to look that they are; off in hot loops.
 
     Returns
     -------
@@ -29,7 +31,7 @@ def pack_nibbles(codes: Tensor) -> Tensor:
     """
     if codes.is_floating_point() or codes.dtype == torch.bool:
         raise TypeError(f"codes must hold integers; their dtype is {codes.dtype}")
-    if codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 15:
+    if check and codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 15:
         raise ValueError(f"codes must fit in 4 bits; they run from {int(codes.min())} to {int(codes.max())}")
     flat = codes.reshape(-1).to(torch.uint8) & 15
     if flat.numel() % 2:
@@ -37,8 +39,10 @@ def pack_nibbles(codes: Tensor) -> Tensor:
     return flat[0::2] | (flat[1::2] << 4)
 
 
-def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: bool = False) -> Tensor:
+def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: bool | Tensor = False) -> Tensor:
     """Undo `pack_nibbles`: uint8 codes from 0 to 15, or int8 from -8 to 7 where `signed`.
+
+    A 0-d boolean tensor decides on its device; then the codes are int8 in both cases.
 
     Examples
     --------
@@ -50,7 +54,9 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
         raise ValueError(f"packed must hold {(count + 1) // 2} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
     pairs = torch.stack([packed & 15, packed >> 4], dim=-1)
     flat = pairs.reshape(-1)[:count]
-    if signed:
+    if isinstance(signed, Tensor):
+        flat = flat.to(torch.int8) - ((flat & 8) * signed).to(torch.int8) * 2
+    elif signed:
         # the fourth bit counts -8
         flat = (flat.to(torch.int8) ^ 8) - 8
     return flat.reshape(shape)

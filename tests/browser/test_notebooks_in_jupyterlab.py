@@ -35,7 +35,8 @@ STOPWATCH = """
 MAPS_ARE_WHOLE = """element => element.data.filter(t => t.type === 'heatmap').every(
     t => t.z?.length > 1 && t.z.length === t.y?.length && t.z[0].length === t.x?.length)"""
 READ_DATA = """element => JSON.stringify(element.data.map(t => [
-    Array.from(t.x ?? []), Array.from(t.y ?? [], v => v === undefined ? null : v)]))"""
+    Array.from(t.x ?? []), Array.from(t.y ?? [], v => v === undefined ? null : v),
+    Array.from(t.z ?? [], row => Array.from(row).reduce((sum, v, i) => sum + v * (i + 1), 0))]))"""
 
 
 class Watch:

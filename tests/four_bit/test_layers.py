@@ -174,8 +174,17 @@ def test_bad_settings_are_refused(settings, message) -> None:
         LUQConfig(**settings)
 
 
-def test_broken_gradients_are_refused() -> None:
-    layer = LUQLinear(4, 2)
-    out = layer(torch.ones(3, 4))
-    with pytest.raises(ValueError, match="must be finite"):
-        (out / 0).sum().backward()
+@pytest.mark.parametrize("settings", [{}, {"hindsight": 0.9}, {"backward": "int4"}, {"samples": 2}])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_broken_gradients_stay_broken_and_are_forgotten(settings, bad) -> None:
+    """A loss scaler must see them, and a running maximum must not keep them."""
+    layer = LUQLinear(4, 2, config=LUQConfig(**settings))
+    for factor, finite in ((1.0, True), (bad, False), (1.0, True)):
+        layer.zero_grad()
+        (layer(torch.ones(3, 4)) * torch.tensor([1.0, factor])).sum().backward()
+        assert bool(torch.isfinite(layer.weight.grad).all()) == finite
+    first = LUQLinear(4, 2, config=LUQConfig(**settings))
+    for factor in (bad, 1.0):
+        first.zero_grad()
+        (first(torch.ones(3, 4)) * torch.tensor([1.0, factor])).sum().backward()
+    assert torch.isfinite(first.weight.grad).all()

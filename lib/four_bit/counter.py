@@ -1,0 +1,105 @@
+"""Random numbers that are a function of a place and a seed: drawn inside a kernel, the same ones on every device.
+
+A hash of the flat index takes the place of a tensor of random numbers, which would cost more to make and to read
+than the quantiser itself. Its two rounds are Wellons' `lowbias32` (xor with a shift, multiply, twice) without the
+last xor, which would only reach the low half of the word. Each round has its own key: with one key only, the
+numbers of one seed would be those of another in another order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["FIRST_MULTIPLIER", "SECOND_MULTIPLIER", "counter_keys", "counter_mantissas", "mantissas_at"]
+
+#: The two odd factors of a round, as uint32; eager torch takes them, and everything else, as int32.
+FIRST_MULTIPLIER, SECOND_MULTIPLIER = 0x7FEB352D, 0x846CA68B
+_WORD, _LONG = (1 << 32) - 1, (1 << 64) - 1
+# so many numbers at a time stay in the cache of a core
+_BLOCK = 1 << 15
+
+
+def _signed(word: int) -> int:
+    """The int32 with the bits of a uint32."""
+    return word - (1 << 32) if word >> 31 else word
+
+
+def counter_keys(seed: int) -> tuple[int, int]:
+    """Two int32 keys from a seed: the halves of one output of splitmix64, so that no two seeds share both.
+
+    Parameters
+    ----------
+    seed
+        Any integer; it counts modulo 2^64.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is no integer.
+
+    Examples
+    --------
+    >>> counter_keys(0), counter_keys(1)
+    ((2065550767, -501176263), (-1996333887, -1861603860))
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an integer; it is {seed!r}")
+    z = (seed + 0x9E3779B97F4A7C15) & _LONG
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _LONG
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _LONG
+    z ^= z >> 31
+    return _signed(z & _WORD), _signed(z >> 32)
+
+
+def _round(word: Tensor) -> Tensor:
+    """One round, in place where torch runs eagerly; the mask makes an arithmetic shift a logical one."""
+    word ^= (word >> 16) & 0xFFFF
+    word *= FIRST_MULTIPLIER
+    word ^= (word >> 15) & 0x1FFFF
+    word *= _signed(SECOND_MULTIPLIER)
+    return word
+
+
+def mantissas_at(index: Tensor, first: int | Tensor, second: int | Tensor) -> Tensor:
+    """The random numbers at some places: int32 indices and keys in, int32 in [0, 2^23) out."""
+    return (_round(_round(index ^ first) + second) >> 9) & 0x7FFFFF
+
+
+def counter_mantissas(
+    shape: tuple[int, ...] | torch.Size, seed: int, *, start: int = 0, device: torch.device | str | None = None
+) -> Tensor:
+    """Uniform random integers in [0, 2^23) by place and seed: for `rand` of `luq_encode`.
+
+    Parameters
+    ----------
+    shape
+        Any shape; after 2^32 places the numbers repeat.
+    seed
+        Any integer.
+    start
+        The place of the first number in the stream of the seed.
+    device
+        Where to make them: the numbers do not depend on it.
+
+    Returns
+    -------
+    int32 tensor of that shape
+
+    Examples
+    --------
+    >>> counter_mantissas((4,), seed=0)
+    tensor([3144821,  439144, 6000026, 5701928], dtype=torch.int32)
+    >>> torch.equal(counter_mantissas((2, 2), seed=0).flatten(), counter_mantissas((4,), seed=0))
+    True
+    """
+    keys, count = counter_keys(seed), math.prod(shape)
+    drawn = torch.empty(count, dtype=torch.int32, device=device)
+    block = _BLOCK if drawn.device.type == "cpu" else 1 << 30
+    for first in range(0, count, block):
+        part = drawn[first : first + block]
+        places = torch.arange(len(part), dtype=torch.int32, device=device)
+        part.copy_(mantissas_at(places + _signed((start + first) & _WORD), *keys))
+    return drawn.view(shape)

@@ -1,0 +1,219 @@
+"""The quantiser on a GPU: Triton kernels, bit for bit the codes of `luq_encode` with the numbers of `counter`.
+
+Nothing is read twice and no random number travels through memory: encoding reads a tensor once and writes half a
+byte an entry. Importing this module imports triton; nothing else in the package does.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lib.four_bit.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER
+
+__all__ = ["INTERPRETED", "encode_packed", "largest_magnitude", "quantised"]
+
+_BLOCK = 4096
+_FIRST = tl.constexpr(FIRST_MULTIPLIER)
+_SECOND = tl.constexpr(SECOND_MULTIPLIER)
+
+
+@triton.jit
+def _round(word):
+    """One round of the hash, on uint32."""
+    word = (word ^ (word >> 16)) * _FIRST
+    return (word ^ (word >> 15)) * _SECOND
+
+
+@triton.jit
+def _mantissas(index, first, second):
+    """The random numbers at some places; keys are int32, places uint32."""
+    word = _round(index ^ first.to(tl.uint32, bitcast=True))
+    word = _round(word + second.to(tl.uint32, bitcast=True))
+    return (word >> 9).to(tl.int32)
+
+
+@triton.jit
+def _scale(largest, LEVELS: tl.constexpr, POW2: tl.constexpr):
+    """Alpha times a lift, and one over the lift: all powers of two but `largest`, so products are exact."""
+    tiny = largest < 2.0**-60
+    lift = tl.where(tiny, 2.0**64, 1.0)
+    alpha = largest * lift * (2.0 ** (1 - LEVELS))
+    if POW2:
+        bits = (alpha.to(tl.int32, bitcast=True) + 0x7FFFFF) & 0x7F800000
+        alpha = bits.to(tl.float32, bitcast=True)
+    return alpha, lift, tl.where(tiny, 2.0**-64, 1.0)
+
+
+@triton.jit
+def _levels(x, drawn, alpha, lift, LEVELS: tl.constexpr, ROUNDING: tl.constexpr, UNDERFLOW: tl.constexpr):
+    """The number k of the level of every entry: one integer addition."""
+    # exactly rounded: the division of a GPU is not, and the largest entry could be carried past the last level
+    y = tl.div_rn(tl.abs(x) * lift, tl.where(alpha > 0, alpha, 1.0))
+    small = y < 1.0
+    half = tl.full(y.shape, 0x400000, tl.int32)
+    zero = tl.zeros(y.shape, tl.int32)
+    inside = drawn if ROUNDING == "stochastic" else (half if ROUNDING == "nearest" else zero)
+    below = drawn if UNDERFLOW == "stochastic" else (half if UNDERFLOW == "nearest" else zero)
+    bits = (y + tl.maximum(y, 1.0)).to(tl.int32, bitcast=True) + tl.where(small, below, inside)
+    k = tl.minimum((bits >> 23) - 127, LEVELS)
+    if UNDERFLOW == "flush":
+        k = tl.where(small, 0, k)
+    return k
+
+
+@triton.jit
+def _draw(rand_ptr, index, places, inside, first, second, RANDOM: tl.constexpr):
+    """Random numbers: none, hashed here, or the caller's."""
+    if RANDOM == "counter":
+        drawn = _mantissas(index, first, second)
+    elif RANDOM == "given":
+        drawn = tl.load(rand_ptr + places, mask=inside, other=0)
+    else:
+        drawn = tl.zeros(index.shape, tl.int32)
+    return drawn
+
+
+@triton.jit
+def _largest_kernel(x_ptr, bits_ptr, count, BLOCK: tl.constexpr):
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + places, mask=places < count, other=0.0).to(tl.float32)
+    # without its sign a float is ordered as the integer of its bits, and NaN comes last
+    bits = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    tl.atomic_max(bits_ptr, tl.max(bits, axis=0))
+
+
+@triton.jit(do_not_specialize=["first", "second"])
+def _pack_kernel(
+    x_ptr,
+    largest_ptr,
+    rand_ptr,
+    packed_ptr,
+    alpha_ptr,
+    count,
+    pairs,
+    first,
+    second,
+    LEVELS: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    UNDERFLOW: tl.constexpr,
+    POW2: tl.constexpr,
+    RANDOM: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    program = tl.program_id(0)
+    alpha, lift, unlift = _scale(tl.load(largest_ptr), LEVELS, POW2)
+    if program == 0:
+        tl.store(alpha_ptr, alpha * unlift)
+    lanes = tl.arange(0, BLOCK)
+    places = program.to(tl.int64) * BLOCK + lanes
+    inside = places < count
+    x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    index = program.to(tl.uint32) * BLOCK + lanes.to(tl.uint32)
+    drawn = _draw(rand_ptr, index, places, inside, first, second, RANDOM)
+    k = _levels(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
+    codes = tl.where((x < 0) & (k > 0), k | 8, k)
+    low, high = tl.split(tl.reshape(codes, (BLOCK // 2, 2)))
+    halves = program.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+    tl.store(packed_ptr + halves, (low | (high << 4)).to(tl.uint8), mask=halves < pairs)
+
+
+@triton.jit(do_not_specialize=["first", "second"])
+def _quantise_kernel(
+    x_ptr,
+    largest_ptr,
+    rand_ptr,
+    value_ptr,
+    count,
+    first,
+    second,
+    LEVELS: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    UNDERFLOW: tl.constexpr,
+    POW2: tl.constexpr,
+    RANDOM: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    program = tl.program_id(0)
+    alpha, lift, unlift = _scale(tl.load(largest_ptr), LEVELS, POW2)
+    lanes = tl.arange(0, BLOCK)
+    places = program.to(tl.int64) * BLOCK + lanes
+    inside = places < count
+    x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    index = program.to(tl.uint32) * BLOCK + lanes.to(tl.uint32)
+    drawn = _draw(rand_ptr, index, places, inside, first, second, RANDOM)
+    k = _levels(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
+    # 2^(k-1), and 0 for k = 0; the sign before the product, so that zero has none
+    magnitude = (tl.full(k.shape, 1, tl.int32) << k) >> 1
+    value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32) * (alpha * unlift)
+    tl.store(value_ptr + places, value.to(value_ptr.dtype.element_ty), mask=inside)
+
+
+#: Whether the kernels run in Triton's interpreter, on the processor: TRITON_INTERPRET=1 at triton's first import.
+INTERPRETED = not isinstance(_pack_kernel, triton.runtime.JITFunction)
+
+
+def largest_magnitude(x: Tensor) -> Tensor:
+    """The largest absolute value of a contiguous tensor, 0-d float32; NaN if there is one."""
+    bits = torch.zeros((), dtype=torch.int32, device=x.device)
+    if x.numel():
+        _largest_kernel[(triton.cdiv(x.numel(), _BLOCK),)](x, bits, x.numel(), BLOCK=_BLOCK)
+    return bits.view(torch.float32)
+
+
+def _constants(levels: int, rounding: str, underflow: str, pow2: bool, rand: Tensor | None) -> dict[str, object]:
+    random = "given" if rand is not None else "counter" if "stochastic" in (rounding, underflow) else "none"
+    return {
+        "LEVELS": levels,
+        "ROUNDING": rounding,
+        "UNDERFLOW": underflow,
+        "POW2": pow2,
+        "RANDOM": random,
+        "BLOCK": _BLOCK,
+    }
+
+
+def encode_packed(
+    x: Tensor,
+    largest: Tensor,
+    keys: tuple[int, int],
+    rand: Tensor | None,
+    *,
+    levels: int,
+    rounding: str,
+    underflow: str,
+    pow2: bool,
+) -> tuple[Tensor, Tensor]:
+    """Codes of a contiguous float32, bfloat16 or float16 tensor, two in a byte, and alpha."""
+    count = x.numel()
+    packed = torch.empty((count + 1) // 2, dtype=torch.uint8, device=x.device)
+    alpha = torch.empty((), dtype=torch.float32, device=x.device)
+    constants = _constants(levels, rounding, underflow, pow2, rand)
+    # an empty tensor still has an alpha; sizes that are multiples of 16 give wide loads and stores
+    grid = (max(triton.cdiv(count, _BLOCK), 1),)
+    _pack_kernel[grid](
+        x, largest, x if rand is None else rand, packed, alpha, count, packed.numel(), *keys, **constants
+    )
+    return packed, alpha
+
+
+def quantised(
+    x: Tensor,
+    largest: Tensor,
+    keys: tuple[int, int],
+    rand: Tensor | None,
+    *,
+    levels: int,
+    rounding: str,
+    underflow: str,
+    pow2: bool,
+) -> Tensor:
+    """Quantised and decoded again in one pass, in the dtype of `x`."""
+    value = torch.empty_like(x)
+    if x.numel():
+        constants = _constants(levels, rounding, underflow, pow2, rand)
+        grid = (triton.cdiv(x.numel(), _BLOCK),)
+        _quantise_kernel[grid](x, largest, x if rand is None else rand, value, x.numel(), *keys, **constants)
+    return value

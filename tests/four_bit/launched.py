@@ -1,0 +1,86 @@
+"""What `accelerate launch` runs on two processes: what each draws, and the scales that they agree on."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from lib.four_bit import LUQConfig, LUQLinear, luq_encode
+from lib.training import fit
+
+STEPS = 6
+
+
+class Witness(torch.autograd.Function):
+    """Passes values through, and keeps the gradient that comes back."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.seen = seen
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.seen.append(grad.clone())
+        return grad, None
+
+
+class Watched(nn.Module):
+    """A layer between a first and a last one, with a look at the gradients before and after it is quantised."""
+
+    def __init__(self, noise: torch.Generator, config: LUQConfig) -> None:
+        super().__init__()
+        self.before, self.after = [], []
+        self.first = nn.Linear(16, 16)
+        self.middle = LUQLinear(16, 16, bias=False, config=config, generator=noise)
+        with torch.no_grad():
+            self.middle.weight.copy_(torch.eye(16))  # so that what it passes back is what it has drawn
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = Witness.apply(self.first(x), self.after)
+        return Witness.apply(self.middle(inner), self.before)
+
+
+def draws(folder: Path) -> None:
+    """Train on the same examples on both processes, so that only the noise can differ."""
+    noise = torch.Generator()
+    torch.manual_seed(0)
+    model = Watched(noise, LUQConfig(forward="none"))
+    inputs = torch.randn(1, 16).expand(64, 16).contiguous()
+    targets = torch.randn(1, 16).expand(64, 16).contiguous()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    fit(
+        model,
+        TensorDataset(inputs, targets),
+        lambda output, target: ((output - target) ** 2).mean(),
+        optimizer,
+        epochs=STEPS,
+        batch=64,
+        noise=(noise,),
+    )
+    rank = Accelerator(cpu=True).process_index
+    errors = np.stack([(a - b).numpy() for a, b in zip(model.after, model.before, strict=True)])
+    np.save(folder / f"errors_{rank}.npy", errors)
+
+
+def scales(folder: Path) -> None:
+    """One alpha for both processes, and each one's own."""
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
+    grad = torch.tensor([[1.0, -3.0], [0.5, 0.25]])[rank : rank + 1]
+    found = {}
+    for name, group in (("shared", "world"), ("own", None)):
+        layer = LUQLinear(2, 2, config=LUQConfig(process_group=group, hindsight=0.5))
+        found[name] = float(layer.quantizer._max_abs(grad))
+    whole = luq_encode(torch.tensor([[1.0, -3.0], [0.5, 0.25]]))[1]
+    np.save(folder / f"scales_{rank}.npy", np.array([found["shared"], found["own"], 64 * float(whole)]))
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    draws(out)
+    scales(out)

@@ -1,0 +1,236 @@
+"""Training in 4 bits: it resumes to the same end, runs on two processes, and reads CIFAR-100 and ImageNet's formats."""
+
+import re
+import subprocess
+import sys
+import time
+import types
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from lib.checkpoints import checkpoint_steps, load_checkpoint
+from lib.four_bit import FOUR_BIT_PRESETS, LUQConfig, experiment, four_bit_task, train_four_bit, trained_runs
+from lib.four_bit.comparison import COMPARED, WAYS
+from lib.four_bit.weight_updates import captured_gradient, train_and_capture
+from lib.models import residual_network
+from tests.launching import TWO_PROCESSES
+
+SHORT = replace(FOUR_BIT_PRESETS["quick"], count=320, batch=32, epochs=2, config=LUQConfig(hindsight=0.9))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch) -> None:
+    settings = replace(SHORT, fine_tuning=1)
+    whole = train_four_bit(settings)
+    calls = iter(range(1000))
+    entropy = experiment.functional.cross_entropy
+
+    def interrupted(*arguments):
+        if next(calls) in {7, 22}:  # in the 4-bit phase, and while it is fine-tuned
+            raise KeyboardInterrupt
+        return entropy(*arguments)
+
+    monkeypatch.setattr(experiment.functional, "cross_entropy", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_four_bit(settings, tmp_path, every=4)
+    again = train_four_bit(settings, tmp_path, every=4)
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    assert again.clipped == whole.clipped > 0
+    assert again.before_fine_tuning == whole.before_fine_tuning == whole.scores[1]
+    assert checkpoint_steps(tmp_path / "four-bit") == [16, 20]
+    with pytest.raises(ValueError, match="hold the same experiment"):
+        train_four_bit(replace(settings, seed=1), tmp_path)
+
+
+def test_noise_of_two_processes_is_independent_and_scales_can_be_shared(tmp_path) -> None:
+    done = subprocess.run(
+        [*TWO_PROCESSES, "-m", "tests.four_bit.launched", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (np.load(tmp_path / f"errors_{rank}.npy").reshape(6, -1) for rank in (0, 1))
+    assert one.shape == (6, 32 * 16)
+    assert (one != 0).mean() > 0.5
+    rows = np.concatenate([one, other])  # twelve draws that must not know of each other
+    correlations = np.corrcoef(rows)[np.triu_indices(12, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(32 * 16)
+    for rank, own in ((0, 3.0), (1, 0.5)):
+        shared, alone, single_process = np.load(tmp_path / f"scales_{rank}.npy")
+        assert shared == single_process == 3.0
+        assert alone == own
+
+
+def launched(out, *options: str) -> list[str]:
+    command = [*TWO_PROCESSES, "-m", "lib", "train", "four-bit", "--out", str(out), "--count", "640", "--batch", "32"]
+    return [*command, "--epochs", "1", "--hindsight", "0.9", "--every", "5", *options]
+
+
+def test_a_killed_run_of_two_processes_goes_on_to_the_same_end(tmp_path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = subprocess.run(launched(whole), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.Popen(launched(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while max(checkpoint_steps(broken / "four-bit"), default=0) < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    launcher = psutil.Process(process.pid)
+    for each in [launcher, *launcher.children(recursive=True)]:
+        each.kill()
+    process.wait()
+    reached = max(checkpoint_steps(broken / "four-bit"))
+    assert 5 <= reached < 20
+    again = subprocess.run(launched(broken), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    one, other = (load_checkpoint(place / "four-bit", 20) for place in (whole, broken))
+    assert len(one["extra"]) == 2  # two processes it was
+    assert one["losses"] == other["losses"]
+    assert one["scores"] == other["scores"]
+    assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
+    assert again.stdout == done.stdout
+    assert again.stdout.count("gradients on the path: eager") == 1
+
+
+def fake_cifar100(folder) -> None:
+    """Files of CIFAR-100's binary version: coarse and fine label, then 3 x 32 x 32 bytes."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in (("train.bin", 32), ("test.bin", 8)):
+        rows = rng.integers(0, 256, (count, 3074), dtype=np.uint8)
+        rows[:, 0] %= 20
+        rows[:, 1] %= 100
+        rows.tofile(folder / name)
+
+
+def test_cifar100_preset_on_files_of_its_format(tmp_path, monkeypatch) -> None:
+    fake_cifar100(tmp_path / "data")
+
+    def small(blocks, outputs, *, generator):
+        return residual_network(blocks, outputs, width=4, generator=generator)
+
+    monkeypatch.setattr(experiment, "residual_network", small)
+    settings = replace(FOUR_BIT_PRESETS["cifar100-resnet18"], epochs=1, batch=16, fine_tuning=1)
+    run = train_four_bit(settings, tmp_path / "out", data_path=tmp_path / "data")
+    assert len(run.losses) == 4
+    assert np.isfinite(run.losses).all()
+    again = train_four_bit(settings, tmp_path / "out", data_path=tmp_path / "data")
+    np.testing.assert_array_equal(again.losses, run.losses)
+
+
+def test_imagenet_preset_on_a_folder_of_pictures(tmp_path, monkeypatch) -> None:
+    """Wiring: torchvision's networks by name, ImageNet's folders, two samples and fine-tuning."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("ant", "bear"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.jpeg")
+    asked = []
+
+    def get_model(name, num_classes):
+        asked.append((name, num_classes))
+        return residual_network((1, 1), num_classes, width=4, generator=torch.Generator().manual_seed(0))
+
+    stand_in = types.SimpleNamespace(list_models=lambda: ["resnet50", "vit_b_16"], get_model=get_model)
+    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=stand_in))
+    settings = replace(FOUR_BIT_PRESETS["imagenet-resnet50"], epochs=1, batch=4, fine_tuning=1)
+    run = train_four_bit(settings, data_path=tmp_path)
+    assert asked == [("resnet50", 2)]
+    assert len(run.losses) == 4
+    assert len(run.scores) == 2
+    with pytest.raises(ValueError, match=r"or of torchvision\.models"):
+        four_bit_task(replace(settings, network="resnet5"), tmp_path)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ValueError, match="torchvision be at hand"):
+        four_bit_task(settings, tmp_path)
+
+
+def test_command_prints_path_and_accuracy(tmp_path) -> None:
+    command = [sys.executable, "-m", "lib", "train", "four-bit", "--out", str(tmp_path / "out")]
+    command += [
+        "--count",
+        "256",
+        "--batch",
+        "64",
+        "--epochs",
+        "1",
+        "--fine-tuning",
+        "1",
+        "--fmt",
+        "fp3",
+        "--samples",
+        "2",
+    ]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    assert "gradients on the path: eager" in first.stdout
+    rows = re.findall(r"^ +(\d) +(0\.\d{4})(.*)$", first.stdout, re.MULTILINE)
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert "fine-tuning" in rows[1][2]
+    wrong = subprocess.run([*command, "--fmt", "fp5"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "fmt must be one of" in wrong.stderr
+
+
+def test_shipped_runs_are_what_the_script_makes() -> None:
+    """A part of them, again: the first steps of one way a kind."""
+    runs = trained_runs()
+    assert {(network, way) for network, ways in COMPARED.items() for way in ways} == set(runs)
+    for way in ("FP32", "FP3 naive", "FP3 LUQ", "FP2 LUQ, N = 2", "4 bits"):
+        preset = replace(FOUR_BIT_PRESETS["laptop"], config=WAYS[way], seed=1)
+        losses = first_losses(preset, 8)
+        np.testing.assert_allclose(losses, runs["mlp", way].losses[1, :8], rtol=2e-2, err_msg=way)
+    losses = first_losses(replace(FOUR_BIT_PRESETS["laptop-convnet"], config=WAYS["4 bits"]), 3)
+    np.testing.assert_allclose(losses, runs["convnet", "4 bits"].losses[0, :3], rtol=2e-2)
+
+
+def first_losses(preset, steps: int):
+    """Losses of the first steps of a training, which is then left."""
+    losses = []
+    entropy = torch.nn.functional.cross_entropy
+
+    def watched(output, target):
+        if len(losses) == steps:
+            raise KeyboardInterrupt
+        value = entropy(output, target)
+        losses.append(float(value.detach()))
+        return value
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.functional, "cross_entropy", watched)
+        with pytest.raises(KeyboardInterrupt):
+            train_four_bit(preset)
+    return losses
+
+
+def test_shipped_gradient_is_what_the_script_makes() -> None:
+    second = list(train_and_capture().values())[1]
+    stored = captured_gradient()
+    for name in ("delta", "inputs"):
+        new, old = getattr(second, name), getattr(stored, name)
+        assert float((new - old).norm() / old.norm()) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "mnist"}, "data must be"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"count": 20_000}, "count must be at most 10000"),
+        ({"count": 100, "batch": 128}, "batch must be at most 100"),
+        ({"lr": -1.0}, "lr must be positive"),
+        ({"fine_tuning": -1}, "fine_tuning must be at least 0"),
+        ({"data": "cifar100"}, "data_path must name the folder"),
+        ({"data": "imagenet"}, "data_path must name the folder"),
+    ],
+)
+def test_bad_settings_are_refused(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_four_bit(replace(FOUR_BIT_PRESETS["quick"], **change))
+    with pytest.raises(ValueError, match="preset must be one of"):
+        train_four_bit("large")
