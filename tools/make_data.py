@@ -20,8 +20,8 @@ from lib.checkpoints import load_checkpoint
 from lib.datasets import fashion_mnist
 from lib.edge_of_stability import EDGE_PRESETS, EdgePreset, edge_task, run_edge_experiment
 from lib.files import atomic_path
-from lib.four_bit import FOUR_BIT_PRESETS, FourBitPreset, train_four_bit
-from lib.four_bit.comparison import COMPARED, SEEDS, WAYS
+from lib.four_bit import FOUR_BIT_PRESETS, sweep_four_bit
+from lib.four_bit.comparison import COMPARED
 from lib.four_bit.weight_updates import train_and_capture
 
 DATA = Path(__file__).resolve().parent.parent / "lib" / "data"
@@ -66,18 +66,13 @@ def write_edge_runs() -> None:
         np.savez_compressed(temporary, **parts)
 
 
-def four_bit_setting(network: str, way: str, seed: int) -> FourBitPreset:
-    """How chapter 04 compares ways to quantise; the one with 3 bits ends with an epoch of fine-tuning."""
-    preset = FOUR_BIT_PRESETS["laptop" if network == "mlp" else "laptop-convnet"]
-    return replace(preset, config=WAYS[way], seed=seed, full=True, fine_tuning=int(way == "3 bits"))
-
-
 def write_four_bit_runs() -> None:
-    """The trainings of chapter 04."""
+    """The trainings of chapter 04; the way with 3 bits ends with an epoch of fine-tuning."""
     parts = {}
     for network, ways in COMPARED.items():
+        preset = replace(FOUR_BIT_PRESETS["laptop" if network == "mlp" else "laptop-convnet"], full=True)
         for way in ways:
-            runs = [train_four_bit(four_bit_setting(network, way, seed)) for seed in SEEDS]
+            runs = sweep_four_bit(replace(preset, fine_tuning=int(way == "3 bits")), [way], jobs=2)[way]
             parts[f"{network}/{way}/scores"] = np.array([run.scores for run in runs], dtype=np.float32)
             parts[f"{network}/{way}/losses"] = np.array([run.losses for run in runs], dtype=np.float32)
             print(network, way, [float(run.scores[-1]) for run in runs], [run.clipped for run in runs], flush=True)

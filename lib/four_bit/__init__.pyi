@@ -6,6 +6,7 @@ from .counter import counter_mantissas as counter_mantissas
 from .experiment import FOUR_BIT_PRESETS as FOUR_BIT_PRESETS
 from .experiment import FourBitPreset as FourBitPreset
 from .experiment import FourBitRun as FourBitRun
+from .experiment import four_bit_preset as four_bit_preset
 from .experiment import four_bit_task as four_bit_task
 from .experiment import train_four_bit as train_four_bit
 from .fused import PackedLUQ as PackedLUQ
@@ -41,6 +42,7 @@ from .packing import unpack_bits as unpack_bits
 from .packing import unpack_nibbles as unpack_nibbles
 from .saved_memory import saved_for_backward as saved_for_backward
 from .schedule import fnt_lr as fnt_lr
+from .sweep import sweep_four_bit as sweep_four_bit
 from .weight_updates import LayerGradient as LayerGradient
 from .weight_updates import UpdateError as UpdateError
 from .weight_updates import capture_gradients as capture_gradients

@@ -1,4 +1,4 @@
-"""What chapter 04 adds to the command line: `python -m lib train four-bit`."""
+"""What chapter 04 adds to the command line: `python -m lib train four-bit` and `python -m lib sweep four-bit`."""
 
 from __future__ import annotations
 
@@ -93,9 +93,37 @@ def train(
         raise typer.Exit(1)
 
 
+def sweep(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; a second run goes on from them.")],
+    way: Annotated[list[str], typer.Option(help="A way to quantise, such as 'FP3 LUQ'; may be given several times.")],
+    preset: Annotated[str, typer.Option(help="As for the command train.")] = "quick",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
+    count: Annotated[int | None, typer.Option(help="Another number of training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Another number of epochs.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    jobs: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+) -> None:
+    """Train in several ways with several seeds, and print their accuracies."""
+    from dataclasses import replace
+
+    from lib.four_bit.experiment import four_bit_preset
+    from lib.four_bit.sweep import sweep_four_bit
+
+    try:
+        settings = replace(four_bit_preset(preset), **_given({"count": count, "epochs": epochs}))
+        found = sweep_four_bit(settings, way, seeds=range(seeds), folder=out, data_path=data, device=device, jobs=jobs)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo("test accuracy, mean and range over seeds")
+    for name, runs in found.items():
+        final = [float(run.scores[-1]) if len(run.scores) and not run.diverged else float("nan") for run in runs]
+        typer.echo(f"{name:36} {sum(final) / len(final):.4f}   {min(final):.4f} … {max(final):.4f}")
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
 #: verb -> the function behind it
-COMMANDS = {"train": train}
+COMMANDS = {"sweep": sweep, "train": train}

@@ -29,7 +29,7 @@ from lib.validation import positive_integer, positive_number
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FOUR_BIT_PRESETS", "FourBitPreset", "FourBitRun", "four_bit_task", "train_four_bit"]
+__all__ = ["FOUR_BIT_PRESETS", "FourBitPreset", "FourBitRun", "four_bit_preset", "four_bit_task", "train_four_bit"]
 
 # Fashion-MNIST's mean and standard deviation, with values from 0 to 1.
 _GREY_MEAN, _GREY_SPREAD = 0.2860, 0.3530
@@ -199,7 +199,14 @@ def _clothes(
     return TensorDataset(values[:, None], torch.from_numpy(labels[:count].astype(np.int64)))
 
 
-def _settings(preset: str | FourBitPreset) -> FourBitPreset:
+def four_bit_preset(preset: str | FourBitPreset) -> FourBitPreset:
+    """A preset by its name, or a setting of one's own, after its values were looked at.
+
+    Examples
+    --------
+    >>> four_bit_preset("laptop").count
+    10000
+    """
     if isinstance(preset, str):
         if preset not in FOUR_BIT_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(FOUR_BIT_PRESETS)}; it is {preset!r}")
@@ -251,7 +258,7 @@ def train_four_bit(
     >>> len(run.losses), bool(run.scores[-1] > 0.5)
     (32, True)
     """
-    settings = _settings(preset)
+    settings = four_bit_preset(preset)
     places: list[Path | None] = [None, None]
     if folder is not None:
         same = asdict(settings)

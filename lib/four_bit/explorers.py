@@ -357,6 +357,8 @@ class MultiplierFree(Explorer):
         figure.update_yaxes(
             title="number", tickvals=list(range(len(_ROWS))), ticktext=list(reversed(_ROWS)), row=1, col=1
         )
+        figure.update_xaxes(showgrid=False, row=1, col=1)
+        figure.update_yaxes(showgrid=False, row=1, col=1)
         figure.update_xaxes(
             title="way to multiply",
             tickvals=[0, 1],

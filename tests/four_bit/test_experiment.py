@@ -14,7 +14,15 @@ import torch
 from PIL import Image
 
 from lib.checkpoints import checkpoint_steps, load_checkpoint
-from lib.four_bit import FOUR_BIT_PRESETS, LUQConfig, experiment, four_bit_task, train_four_bit, trained_runs
+from lib.four_bit import (
+    FOUR_BIT_PRESETS,
+    LUQConfig,
+    experiment,
+    four_bit_task,
+    sweep_four_bit,
+    train_four_bit,
+    trained_runs,
+)
 from lib.four_bit.comparison import COMPARED, WAYS
 from lib.four_bit.weight_updates import captured_gradient, train_and_capture
 from lib.models import residual_network
@@ -175,6 +183,31 @@ def test_command_prints_path_and_accuracy(tmp_path) -> None:
     wrong = subprocess.run([*command, "--fmt", "fp5"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "fmt must be one of" in wrong.stderr
+
+
+def test_sweep_with_two_workers_is_the_same_and_goes_on(tmp_path) -> None:
+    small = replace(SHORT, count=96, epochs=1)
+    ways = ["FP32", "FP3 LUQ"]
+    one = sweep_four_bit(small, ways, seeds=(0, 1))
+    two = sweep_four_bit(small, ways, seeds=(0, 1), folder=tmp_path, jobs=2)
+    again = sweep_four_bit(small, ways, seeds=(0, 1), folder=tmp_path)
+    for way in ways:
+        for first, other, third in zip(one[way], two[way], again[way], strict=True):
+            np.testing.assert_array_equal(first.losses, other.losses)
+            np.testing.assert_array_equal(first.losses, third.losses)
+        assert (one[way][0].losses != one[way][1].losses).any()
+    assert checkpoint_steps(tmp_path / "fp3-luq" / "seed-1" / "four-bit") == [0, 3]
+    with pytest.raises(ValueError, match="ways must be of"):
+        sweep_four_bit(small, ["FP5"])
+
+
+def test_sweep_from_the_command_line(tmp_path) -> None:
+    command = [sys.executable, "-m", "lib", "sweep", "four-bit", "--out", str(tmp_path), "--count", "256"]
+    command += ["--epochs", "1", "--seeds", "2", "--way", "FP32", "--way", "FP2 LUQ, N = 2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^FP32 +0\.\d{4} +0\.\d{4} … 0\.\d{4}$", done.stdout, re.MULTILINE)
+    assert "FP2 LUQ, N = 2" in done.stdout
 
 
 def test_shipped_runs_are_what_the_script_makes() -> None:
