@@ -1,5 +1,6 @@
 from . import symbolic as symbolic
 from .clipping_fit import fit_sawb as fit_sawb
+from .comparison import ROUNDINGS as ROUNDINGS
 from .comparison import WAYS as WAYS
 from .comparison import trained_runs as trained_runs
 from .counter import counter_mantissas as counter_mantissas
@@ -12,6 +13,7 @@ from .experiment import train_four_bit as train_four_bit
 from .fused import PackedLUQ as PackedLUQ
 from .fused import active_backend as active_backend
 from .fused import luq_fused as luq_fused
+from .fused import luq_levels as luq_levels
 from .fused import luq_pack as luq_pack
 from .hindsight import HindsightMax as HindsightMax
 from .integers import int4_decode as int4_decode
@@ -43,6 +45,7 @@ from .packing import unpack_nibbles as unpack_nibbles
 from .saved_memory import saved_for_backward as saved_for_backward
 from .schedule import fnt_lr as fnt_lr
 from .sweep import sweep_four_bit as sweep_four_bit
+from .two_layers import two_layer_errors as two_layer_errors
 from .weight_updates import LayerGradient as LayerGradient
 from .weight_updates import UpdateError as UpdateError
 from .weight_updates import capture_gradients as capture_gradients

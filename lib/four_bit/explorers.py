@@ -209,7 +209,7 @@ class OneNumber(Explorer):
         ].text = f"bias {data['bias'][-1]:.4f}, standard deviation {data['deviation'][-1]:.4f}"
 
 
-_WAYS = ("nearest", "stochastic")
+_FORWARD, _BACKWARD = ("nearest", "stochastic"), ("naive", "LUQ")
 _PASSES = 2.0 ** np.arange(0, 13)
 
 
@@ -226,8 +226,8 @@ class WhereToBeUnbiased(Explorer):
     )
     declared = {
         "log_passes": Slider("log₂ of averaged passes", 0, 12, 1, 6),
-        "forward": Choice("forward", _WAYS, "nearest"),
-        "backward": Choice("backward", _WAYS, "nearest"),
+        "forward": Choice("forward", _FORWARD, "nearest"),
+        "backward": Choice("backward", _BACKWARD, "naive"),
         "fmt": Choice("gradients", ("fp4", "fp3", "fp2"), "fp4"),
         "against": Choice(
             "gradient compared with", ("the same forward pass", "no quantisation"), "the same forward pass"
@@ -240,7 +240,7 @@ class WhereToBeUnbiased(Explorer):
         for colour, name in (("sky", "rms error"), ("vermilion", "its bias")):
             figure.add_bar(marker={"color": COLOURS[colour]}, width=0.5, name=name, row=1, col=1)
         figure.add_scatter(mode="markers", marker={"color": COLOURS["black"], "size": 11}, name="chosen", row=1, col=1)
-        for colour, name in (("vermilion", "backward to nearest"), ("blue", "backward by chance: LUQ")):
+        for colour, name in (("vermilion", "backward naive"), ("blue", "backward by chance: LUQ")):
             figure.add_scatter(mode="lines", line={"color": COLOURS[colour], "width": 2.5}, name=name, row=1, col=2)
         figure.add_scatter(
             mode="markers", marker={"color": COLOURS["black"], "size": 11}, showlegend=False, name="here", row=1, col=2
@@ -249,7 +249,7 @@ class WhereToBeUnbiased(Explorer):
         figure.update_xaxes(
             title="rounding of weights and activations",
             tickvals=[0, 1],
-            ticktext=list(_WAYS),
+            ticktext=list(_FORWARD),
             range=[-0.6, 1.6],
             row=1,
             col=1,
@@ -262,14 +262,14 @@ class WhereToBeUnbiased(Explorer):
     def compute(self, log_passes: int, forward: str, backward: str, fmt: str, against: str) -> Data:
         """Remembered averages over 256 passes a setting; the rest follows from bias and noise."""
         name = "gradient" if against == "the same forward pass" else "whole_gradient"
-        outputs = [two_layer_errors(way, "nearest", fmt).outputs for way in _WAYS]
-        both = [getattr(two_layer_errors(forward, way, fmt), name) for way in _WAYS]
+        outputs = [two_layer_errors(way, "naive", fmt).outputs for way in _FORWARD]
+        both = [getattr(two_layer_errors(forward, way, fmt), name) for way in _BACKWARD]
         curves = np.array([[each.after(passes) for passes in _PASSES] for each in both])
-        chosen = _WAYS.index(backward)
+        chosen = _BACKWARD.index(backward)
         return {
             "rms": np.array([each.after(1) for each in outputs]),
             "bias": np.array([each.bias for each in outputs]),
-            "forward": _WAYS.index(forward),
+            "forward": _FORWARD.index(forward),
             "curves": np.maximum(curves, 1e-3),
             "passes": 2.0**log_passes,
             "here": max(both[chosen].after(2.0**log_passes), 1e-3),
@@ -327,8 +327,8 @@ class MultiplierFree(Explorer):
         "unconfirmed, the factor of about five is the paper's."
     )
     declared = {
-        "w": Slider("integer w (INT4)", -8, 7, 1, -3),
-        "code": Slider("gradient's code (FP4)", 0, 15, 1, 4),
+        "w": Slider("integer w (INT4)", -8, 7, 1, 5),
+        "code": Slider("gradient's code (FP4)", 0, 15, 1, 10),
     }
 
     def build(self) -> go.Figure:

@@ -38,7 +38,7 @@ from lib.four_bit.packing import pack_nibbles, unpack_nibbles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Backend", "PackedLUQ", "active_backend", "luq_fused", "luq_pack"]
+__all__ = ["Backend", "PackedLUQ", "active_backend", "luq_fused", "luq_levels", "luq_pack"]
 
 Backend = Literal["auto", "eager", "compiled", "triton"]
 
@@ -184,10 +184,15 @@ class _Task(NamedTuple):
         codes, alphas = zip(*self.encoded(start), strict=True)
         return pack_nibbles(torch.cat(codes), check=False), alphas[0]
 
-    def value(self, start: int = 0) -> Tensor:
-        """Quantised and decoded again by the definition."""
+    def value(self, dtype: torch.dtype, *, units: bool, start: int = 0) -> Tensor:
+        """Quantised and decoded again by the definition; in units of alpha, or times it."""
         parts = self.encoded(start)
-        return torch.cat([luq_decode(codes, alpha, fmt=self.fmt).to(self.flat.dtype) for codes, alpha in parts])
+        return torch.cat([luq_decode(codes, 1.0 if units else alpha, fmt=self.fmt).to(dtype) for codes, alpha in parts])
+
+    def alpha(self) -> Tensor:
+        """The smallest level."""
+        alpha, lift = scale_of(self.largest, log_levels(self.fmt), pow2=self.pow2)
+        return alpha / lift
 
 
 def _current(x: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -278,7 +283,7 @@ def _lanes(step: int) -> Tensor:
     return torch.arange(0, _ROW, step, dtype=torch.int32)
 
 
-def _run_compiled(task: _Task, packs: bool) -> tuple[Tensor, Tensor, int]:
+def _run_compiled(task: _Task, packs: bool, *, units: bool = False) -> tuple[Tensor, Tensor, int]:
     """Whole rows through the compiled loop: their bytes or values, alpha, and how many entries they held."""
     levels = log_levels(task.fmt)
     alpha, lift = scale_of(task.largest, levels, pow2=task.pow2)
@@ -291,7 +296,7 @@ def _run_compiled(task: _Task, packs: bool) -> tuple[Tensor, Tensor, int]:
     keys = torch.tensor(task.keys, dtype=torch.int32)
     # .data, since the compiler also looks at what a tensor is a view of, and another shape of that is compiled again
     numbers = keys if task.rand is None else task.rand[:count].data
-    scales = (alpha, lift, unit, torch.tensor(levels, dtype=torch.int32))
+    scales = (alpha, lift, torch.ones(()) if units else unit, torch.tensor(levels, dtype=torch.int32))
     with torch.no_grad():
         return loop(task.flat[:count].data, numbers, _lanes(2 if packs else 1), scales).view(-1), unit, count
 
@@ -431,12 +436,72 @@ def luq_fused(
         backend=backend,
         check=check,
     )
+    return _values(task, task.flat.dtype, units=False).view(x.shape).to(x.dtype)
+
+
+def luq_levels(
+    x: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = None,
+    rand: Tensor | None = None,
+    fmt: str | int = "fp4",
+    max_abs: Tensor | float | None = None,
+    rounding: Rounding = "stochastic",
+    underflow: Underflow = "stochastic",
+    pow2_alpha: bool = False,
+    backend: Backend = "auto",
+    check: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Quantise to signed powers of two and zero in units of alpha: exact numbers in float32 and in bfloat16.
+
+    What a product of matrices takes: alpha is multiplied in afterwards.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor of any shape.
+    dtype
+        Of the levels.
+    seed, rand, fmt, max_abs, rounding, underflow, pow2_alpha, backend, check
+        As for `luq_fused`.
+
+    Returns
+    -------
+    levels
+        0 and +-2^(k-1), of the shape of `x`.
+    alpha
+        Their unit, 0-d float32.
+
+    Examples
+    --------
+    >>> luq_levels(torch.tensor([6.4, -1.6, 0.0]), seed=0)
+    (tensor([ 64., -16.,   0.]), tensor(0.1000))
+    """
+    task = _task(
+        x,
+        seed=seed,
+        rand=rand,
+        fmt=fmt,
+        max_abs=max_abs,
+        rounding=rounding,
+        underflow=underflow,
+        pow2_alpha=pow2_alpha,
+        backend=backend,
+        check=check,
+    )
+    return _values(task, dtype, units=True).view(x.shape), task.alpha()
+
+
+def _values(task: _Task, dtype: torch.dtype, *, units: bool) -> Tensor:
+    """Quantised and decoded again, flat."""
     if task.backend == "triton":
         with _current(task.flat):
-            value: Tensor = _kernels().quantised(task.flat, task.largest, task.keys, task.rand, **task.kernel_options)
-    elif task.backend == "compiled":
-        head, _, done = _run_compiled(task, packs=False)
-        value = _joined(head, task.value(done))
-    else:
-        value = task.value()
-    return value.to(x.dtype).view(x.shape)
+            found: Tensor = _kernels().quantised(
+                task.flat, task.largest, task.keys, task.rand, dtype=dtype, units=units, **task.kernel_options
+            )
+        return found
+    if task.backend == "compiled":
+        head, _, done = _run_compiled(task, packs=False, units=units)
+        return _joined(head.to(dtype), task.value(dtype, units=units, start=done))
+    return task.value(dtype, units=units)

@@ -2,7 +2,7 @@
 
 The scheme of Sections 3-5 of Chmiel et al. (ICLR 2023, arXiv 2112.10769): weights and activations rounded to nearest,
 gradients of the outputs quantised without bias; biases, normalisation and the optimizer stay in float32. The
-products are simulated in float32, in which all operands are exact.
+products are simulated in float32, or in bfloat16 under autocast: their operands are exact in both.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from lib.four_bit.fused import Backend, active_backend, luq_fused
+from lib.four_bit.fused import Backend, active_backend, luq_levels
 from lib.four_bit.hindsight import HindsightMax
-from lib.four_bit.integers import int4_decode, int4_encode
-from lib.four_bit.logarithmic import Rounding, Underflow, largest_magnitude, log_levels, luq
+from lib.four_bit.integers import int4_encode
+from lib.four_bit.logarithmic import Rounding, Underflow, largest_magnitude, log_levels, luq_decode, luq_encode
 from lib.four_bit.packing import pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
 from lib.validation import positive_integer
 
 if TYPE_CHECKING:
     from typing import Self
+
+#: Whole numbers as a tensor, and the 0-d unit that they are counted in.
+_Levels = tuple[Tensor, Tensor]
 
 __all__ = [
     "LUQConfig",
@@ -138,22 +141,35 @@ class _Quantizer:
 
     def __call__(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient that goes to the layer before, and the one that updates the weights."""
+        for_input, for_weight = self.levels(grad, torch.float32)
+        return for_input[0] * for_input[1], for_weight[0] * for_weight[1]
+
+    def levels(self, grad: Tensor, dtype: torch.dtype) -> tuple[_Levels, _Levels]:
+        """The same two as small whole numbers, exact in bfloat16 too, and the unit that they are counted in."""
         config = self.config
         if config.backward == "none":
-            return grad, grad
+            whole = grad.to(dtype), torch.ones((), device=grad.device)
+            return whole, whole
         max_abs = self._max_abs(grad)
         if config.backward == "int4":
             rounding: Literal["nearest", "stochastic"] = "stochastic" if config.rounding == "stochastic" else "nearest"
             codes, scale = int4_encode(grad, clip=max_abs, rounding=rounding, generator=self.generator, check=False)
-            value = int4_decode(codes, scale)
-            return value, value
-        draws = [self._draw(grad, max_abs) for _ in range(config.samples)]
-        average = torch.stack(draws).mean(dim=0) if len(draws) > 1 else draws[0]
-        return (average if config.smp_backward else draws[0]), average
+            return (codes.to(dtype), scale), (codes.to(dtype), scale)
+        # all samples of an entry lie on two neighbouring levels: their sum is a power of two times at most 2 N, and
+        # bfloat16 holds eight bits
+        exact = dtype if config.samples <= 128 else torch.float32
+        first, alpha = self._draw(grad, max_abs, exact)
+        if config.samples == 1:
+            return (first, alpha), (first, alpha)
+        total = first.clone()
+        for _ in range(config.samples - 1):
+            total += self._draw(grad, max_abs, exact)[0]
+        average = total, alpha / config.samples
+        return (average if config.smp_backward else (first.to(dtype), alpha)), average
 
     def _max_abs(self, grad: Tensor) -> Tensor:
         """What the largest level stands for."""
-        largest = largest_magnitude(grad)
+        largest = largest_magnitude(grad).float()
         if self.config.process_group is not None:
             group = None if self.config.process_group == "world" else self.config.process_group
             torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX, group=group)
@@ -161,7 +177,7 @@ class _Quantizer:
             return largest
         return self.hindsight.update(grad, largest=largest, check=False)
 
-    def _draw(self, grad: Tensor, max_abs: Tensor) -> Tensor:
+    def _draw(self, grad: Tensor, max_abs: Tensor, dtype: torch.dtype) -> _Levels:
         """One quantisation: with integers from the generator, or a seed from it for the kernels that hash."""
         config = self.config
         options: dict[str, Any] = {
@@ -174,10 +190,11 @@ class _Quantizer:
         }
         backend = active_backend(grad.device, config.backend)
         if backend == "eager":
-            return luq(grad, generator=self.generator, **options)
+            codes, alpha = luq_encode(grad, generator=self.generator, **options)
+            return luq_decode(codes, 1.0, fmt=config.fmt).to(dtype), alpha
         where = "cpu" if self.generator is None else self.generator.device
         seed = int(torch.randint(2**62, (), generator=self.generator, device=where))
-        return luq_fused(grad, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
+        return luq_levels(grad, dtype=dtype, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
 
 
 def gradient_quantizer(
@@ -188,23 +205,28 @@ def gradient_quantizer(
     Examples
     --------
     >>> for_input, for_weight = gradient_quantizer(LUQConfig(backward="none"))(torch.ones(2))
-    >>> for_input is for_weight
+    >>> torch.equal(for_input, for_weight)
     True
     """
     return _Quantizer(config, generator)
 
 
 class _FourBit(torch.autograd.Function):
-    """A linear map with INT4 operands, which keeps them packed, and with quantised gradients."""
+    """A linear map with INT4 operands, which keeps them packed, and with quantised gradients.
+
+    Products are of whole numbers in `dtype`, float32 or bfloat16, in which these are exact; scales come after.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, product: _Product, quantizer: _Quantizer) -> Tensor:
+    def forward(  # noqa: PLR0917  (autograd passes nothing by name)
+        ctx: Any, x: Tensor, weight: Tensor, product: _Product, quantizer: _Quantizer, dtype: torch.dtype
+    ) -> Tensor:
         config = quantizer.config
-        ctx.product, ctx.quantizer = product, quantizer
-        ctx.shapes = x.shape, weight.shape
+        ctx.product, ctx.quantizer, ctx.dtype = product, quantizer, dtype
+        ctx.shapes, ctx.dtypes = (x.shape, weight.shape), (x.dtype, weight.dtype)
         if config.forward == "none":
             ctx.save_for_backward(x, weight)
-            return product.forward(x, weight)
+            return product.forward(x.to(dtype), weight.to(dtype))
         options: dict[str, Any] = {
             "clip": config.clip,
             "rounding": config.forward_rounding,
@@ -215,31 +237,51 @@ class _FourBit(torch.autograd.Function):
         if config.forward == "weights":
             if any(ctx.needs_input_grad):
                 ctx.save_for_backward(x, pack_nibbles(codes_w, check=False), scale_w)
-            return product.forward(x, codes_w.float()) * scale_w
+            return product.forward(x.to(dtype), codes_w.to(dtype)) * scale_w
         ctx.signed = (x < 0).any()
         codes_x, scale_x = int4_encode(x, signed=ctx.signed, **options)
         if any(ctx.needs_input_grad):
             packed = pack_nibbles(codes_x, check=False), scale_x, pack_nibbles(codes_w, check=False), scale_w
             ctx.save_for_backward(*packed)
-        return product.forward(codes_x.float(), codes_w.float()) * (scale_x * scale_w)
+        return product.forward(codes_x.to(dtype), codes_w.to(dtype)) * (scale_x * scale_w)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         shape_x, shape_w = ctx.shapes
-        forward = ctx.quantizer.config.forward
-        if forward == "none":
-            x, weight = ctx.saved_tensors
-        elif forward == "weights":
-            x, packed_w, scale_w = ctx.saved_tensors
-            weight = int4_decode(unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
-        else:
-            packed_x, scale_x, packed_w, scale_w = ctx.saved_tensors
-            x = int4_decode(unpack_nibbles(packed_x, shape_x, signed=ctx.signed), scale_x)
-            weight = int4_decode(unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
-        for_input, for_weight = ctx.quantizer(grads[0].contiguous())
-        dx = ctx.product.to_input(for_input, weight, shape_x) if ctx.needs_input_grad[0] else None
-        dw = ctx.product.to_weight(for_weight, x, shape_w) if ctx.needs_input_grad[1] else None
-        return dx, dw, None, None
+        (x, scale_x), (weight, scale_w) = _operands(ctx)
+        for_input, for_weight = ctx.quantizer.levels(grads[0].contiguous(), ctx.dtype)
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            levels, unit = for_input
+            dx = ctx.product.to_input(levels, weight.to(levels.dtype), shape_x) * (unit * scale_w)
+            dx = dx.to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            levels, unit = for_weight
+            dw = ctx.product.to_weight(levels, x.to(levels.dtype), shape_w).to(ctx.dtypes[1]) * (unit * scale_x)
+        return dx, dw, None, None, None
+
+
+def _operands(ctx: Any) -> tuple[_Levels, _Levels]:
+    """What forward kept of its operands, each as numbers and their unit."""
+    shape_x, shape_w = ctx.shapes
+    forward = ctx.quantizer.config.forward
+    if forward == "none":
+        x, weight = ctx.saved_tensors
+        one = torch.ones((), device=x.device)
+        return (x, one), (weight, one)
+    if forward == "weights":
+        x, packed_w, scale_w = ctx.saved_tensors
+        return (x, torch.ones((), device=x.device)), (unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
+    packed_x, scale_x, packed_w, scale_w = ctx.saved_tensors
+    codes = unpack_nibbles(packed_x, shape_x, signed=ctx.signed)
+    return (codes, scale_x), (unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """bfloat16 where autocast or the input asks for it; otherwise float32, since float16 could overflow."""
+    kind = x.device.type
+    wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return torch.bfloat16 if wanted == torch.bfloat16 else torch.float32
 
 
 class _FourBitLayer(nn.Module):
@@ -296,13 +338,14 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         self.quantizer = _Quantizer(config or LUQConfig(), generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output in the dtype of `x`; computed in float32, also under autocast."""
+        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
+        dtype = _product_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
-            flat = x.float().reshape(-1, self.in_features)
-            out: Tensor = _FourBit.apply(flat, self.weight.float(), _LINEAR, self.quantizer)  # type: ignore[no-untyped-call]
+            flat = x.reshape(-1, self.in_features)
+            out: Tensor = _FourBit.apply(flat, self.weight, _LINEAR, self.quantizer, dtype)  # type: ignore[no-untyped-call]
             if self.bias is not None:
-                out = out + self.bias
-        return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+                out = out + self.bias.to(out.dtype)
+        return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype if dtype == torch.float32 else dtype)
 
 
 class LUQConv2d(_FourBitLayer, nn.Conv2d):
@@ -322,17 +365,18 @@ class LUQConv2d(_FourBitLayer, nn.Conv2d):
         self.quantizer = _Quantizer(config or LUQConfig(), generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output in the dtype of `x`; computed in float32, also under autocast."""
+        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
+        dtype = _product_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
-            wide, padding = x.float(), self.padding
+            wide, padding = x, self.padding
             if self.padding_mode != "zeros" or isinstance(padding, str):
                 mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
                 wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
             product = _convolution(self.stride, padding, self.dilation, self.groups)
-            out: Tensor = _FourBit.apply(wide, self.weight.float(), product, self.quantizer)  # type: ignore[no-untyped-call]
+            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
             if self.bias is not None:
-                out = out + self.bias[:, None, None]
-        return out.to(x.dtype)
+                out = out + self.bias.to(out.dtype)[:, None, None]
+        return out.to(x.dtype if dtype == torch.float32 else dtype)
 
 
 class _PackedReLU(torch.autograd.Function):

@@ -256,8 +256,8 @@ def _relative_error(x: Tensor, w: Tensor, rounding: Literal["nearest", "stochast
 
 @claim(
     source="Section 3.2, Eq. 9, Figure 1; measured here",
-    statement="In the forward pass rounding by chance only adds error: a product of INT4 matrices is better when "
-    "both are rounded to nearest.",
+    statement="In a single forward pass rounding by chance adds error: a product of INT4 matrices is closer to the "
+    "exact one when both are rounded to nearest.",
 )
 def forward_should_round_to_nearest() -> Evidence:
     clipped, whole = [], []

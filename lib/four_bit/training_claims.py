@@ -46,8 +46,8 @@ def _updates(config: LUQConfig, repeats: int = _REPEATS) -> tuple[Tensor, Tensor
 
 @claim(
     source="Section 3.2, Eqs. 7-8; Section 4",
-    statement="The update of a real layer is right on average with LUQ alone; if either the rounding or the underflow "
-    "is not by chance, it is not, in any format.",
+    statement="Of the logarithmic roundings only LUQ makes the update of a real layer right on average: if either the "
+    "rounding or the underflow is not by chance, it is off, in every format.",
 )
 def update_is_unbiased_with_luq_alone() -> Evidence:
     full: list[float] = []
@@ -106,8 +106,8 @@ def powers_of_two_beat_equal_steps() -> Evidence:
 
 @claim(
     source="Section 4, Eq. 11; derived here",
-    statement="Three readings of the format (7, 8 or 5 levels above zero) differ little in noise, but of the first two "
-    "only the one of 7 fits into 4 bits.",
+    statement="Of three readings of the format, with 7, 8 or 5 levels above zero, the first two are equally noisy and "
+    "the third is a fifth noisier; the one of 8 does not fit into 4 bits.",
 )
 def readings_of_the_format() -> Evidence:
     noise = {
@@ -197,7 +197,7 @@ def _shipped(way: str, network: str = "mlp", pick: Callable[[np.ndarray], float]
 @claim(
     source="Section 4 and Fig. 2, at our size",
     statement="With 3-bit gradients a network trains with LUQ, and loses a fifth of its accuracy with naive rounding "
-    "or with rounding by chance alone: the chance of underflow decides.",
+    "or with stochastic rounding alone: the chance of underflow decides.",
 )
 def three_bit_training_needs_luq() -> Evidence:
     luq = _shipped("FP3 LUQ", pick=np.min)
@@ -233,7 +233,7 @@ def two_bit_training_recovers_with_samples() -> Evidence:
 @claim(
     source="derived here",
     statement="For that the average must also go to the layers before: averaged for the update alone, 16 samples are "
-    "worth less than 4, since the noise grows from layer to layer.",
+    "worth less than 4, since each layer passes on the noise of a single sample.",
 )
 def averages_must_reach_the_layers_before() -> Evidence:
     alone = _shipped("FP2 LUQ, N = 16 for updates alone")
@@ -241,7 +241,7 @@ def averages_must_reach_the_layers_before() -> Evidence:
     return combine(
         at_least(_shipped("FP2 LUQ, N = 4") - alone, 0.03, label="N = 4 ahead of 16 for updates alone by"),
         at_least(live, 0.03, label="trained here, N = 4 ahead of itself for updates alone by"),
-        remark=f"test accuracy, seven quantised layers; {_SHIPPED}; {_LIVE}",
+        remark=f"test accuracy, six quantised layers; {_SHIPPED}; {_LIVE}",
     )
 
 

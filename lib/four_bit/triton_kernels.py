@@ -135,6 +135,7 @@ def _quantise_kernel(
     POW2: tl.constexpr,
     RANDOM: tl.constexpr,
     BLOCK: tl.constexpr,
+    UNITS: tl.constexpr,
 ):
     program = tl.program_id(0)
     alpha, lift, unlift = _scale(tl.load(largest_ptr), LEVELS, POW2)
@@ -147,7 +148,9 @@ def _quantise_kernel(
     k = _levels(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
     # 2^(k-1), and 0 for k = 0; the sign before the product, so that zero has none
     magnitude = (tl.full(k.shape, 1, tl.int32) << k) >> 1
-    value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32) * (alpha * unlift)
+    value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32)
+    if not UNITS:
+        value = value * (alpha * unlift)
     tl.store(value_ptr + places, value.to(value_ptr.dtype.element_ty), mask=inside)
 
 
@@ -205,15 +208,18 @@ def quantised(
     keys: tuple[int, int],
     rand: Tensor | None,
     *,
+    dtype: torch.dtype,
+    units: bool,
     levels: int,
     rounding: str,
     underflow: str,
     pow2: bool,
 ) -> Tensor:
-    """Quantised and decoded again in one pass, in the dtype of `x`."""
-    value = torch.empty_like(x)
+    """Quantised and decoded again in one pass, as `dtype`; in `units` of alpha, or times it."""
+    value = torch.empty_like(x, dtype=dtype)
     if x.numel():
         constants = _constants(levels, rounding, underflow, pow2, rand)
         grid = (triton.cdiv(x.numel(), _BLOCK),)
-        _quantise_kernel[grid](x, largest, x if rand is None else rand, value, x.numel(), *keys, **constants)
+        given = x if rand is None else rand
+        _quantise_kernel[grid](x, largest, given, value, x.numel(), *keys, **constants, UNITS=units)
     return value

@@ -76,10 +76,9 @@ def _int4(values: Tensor, rounding: Rounding, generator: torch.Generator) -> Ten
     return int4_decode(codes, scale)
 
 
-def _logarithmic(grad: Tensor, rounding: Rounding, fmt: str, generator: torch.Generator) -> Tensor:
+def _logarithmic(grad: Tensor, rounding: str, fmt: str, generator: torch.Generator) -> Tensor:
     largest = grad.abs().amax(dim=(1, 2), keepdim=True)
-    modes = ROUNDINGS["naive" if rounding == "nearest" else "LUQ"]
-    return luq(grad, fmt=fmt, max_abs=largest, generator=generator, **modes)
+    return luq(grad, fmt=fmt, max_abs=largest, generator=generator, **ROUNDINGS[rounding])
 
 
 def _split(errors: Tensor, size: float) -> ErrorSplit:
@@ -92,16 +91,16 @@ def _split(errors: Tensor, size: float) -> ErrorSplit:
 
 @lru_cache(maxsize=64)
 def two_layer_errors(
-    forward: Rounding, backward: Rounding, fmt: str = "fp4", *, passes: int = 256, seed: int = 0
+    forward: Rounding, backward: str, fmt: str = "fp4", *, passes: int = 256, seed: int = 0
 ) -> TwoLayerErrors:
     """What rounding does to a network of two layers, by averages over many passes.
 
     Parameters
     ----------
     forward
-        How weights and activations are rounded to INT4.
+        How weights and activations are rounded to INT4: `"nearest"` or `"stochastic"`.
     backward
-        `"stochastic"` is LUQ; `"nearest"` rounds to the nearest power and flushes what is smaller to zero.
+        How gradients are rounded: a name in `ROUNDINGS`, such as `"LUQ"` or `"naive"`.
     fmt
         Format of the gradients.
     passes
@@ -111,15 +110,16 @@ def two_layer_errors(
 
     Examples
     --------
-    >>> luq, naive = (two_layer_errors("nearest", way).gradient for way in ("stochastic", "nearest"))
+    >>> luq, naive = (two_layer_errors("nearest", way).gradient for way in ("LUQ", "naive"))
     >>> luq.bias < 0.05 < 0.2 < naive.bias
     True
     """
     if positive_integer("passes", passes) < 2:
         raise ValueError("passes must be at least 2; it is 1")
-    for name, value in (("forward", forward), ("backward", backward)):
-        if value not in ("nearest", "stochastic"):
-            raise ValueError(f"{name} must be nearest or stochastic; it is {value!r}")
+    if forward not in ("nearest", "stochastic"):
+        raise ValueError(f"forward must be nearest or stochastic; it is {forward!r}")
+    if backward not in ROUNDINGS:
+        raise ValueError(f"backward must be one of {', '.join(ROUNDINGS)}; it is {backward!r}")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(1, _BATCH, _WIDTH, generator=generator)
     first = torch.randn(1, _WIDTH, _WIDTH, generator=generator) / _WIDTH**0.5

@@ -150,7 +150,7 @@ def test_kernels_compile_for_a_gpu_without_one(kernel: str) -> None:
     from lib.four_bit import triton_kernels
 
     constants = {"LEVELS": 7, "ROUNDING": "stochastic", "UNDERFLOW": "stochastic", "POW2": False, "RANDOM": "counter"}
-    constants |= {"BLOCK": 4096}
+    constants |= {"BLOCK": 4096, "UNITS": True}
     pointers = {"x_ptr": "*bf16", "value_ptr": "*bf16", "largest_ptr": "*fp32", "rand_ptr": "*i32"}
     pointers |= {"packed_ptr": "*u8", "alpha_ptr": "*fp32", "bits_ptr": "*i32"}
     function = getattr(triton_kernels, kernel)

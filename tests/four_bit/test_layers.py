@@ -188,3 +188,60 @@ def test_broken_gradients_stay_broken_and_are_forgotten(settings, bad) -> None:
         first.zero_grad()
         (first(torch.ones(3, 4)) * torch.tensor([1.0, factor])).sum().backward()
     assert torch.isfinite(first.weight.grad).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"samples": 2}, {"samples": 16, "smp_backward": True}, {"backward": "int4"}])
+def test_levels_are_exact_in_bfloat16(settings) -> None:
+    grad = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) ** 3
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        quantizer = LUQLinear(2, 2, config=LUQConfig(**settings), generator=torch.Generator().manual_seed(1)).quantizer
+        found.append(quantizer.levels(grad, dtype))
+    for (wide, unit), (narrow, other) in zip(*found, strict=True):
+        assert narrow.dtype == torch.bfloat16
+        assert torch.equal(wide, narrow.float())
+        assert unit == other
+        assert float(wide.abs().max()) >= 7
+
+
+def test_too_many_samples_leave_bfloat16() -> None:
+    """A sum of 200 levels has more bits than it can hold."""
+    grad = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) ** 3
+    quantizer = LUQLinear(2, 2, config=LUQConfig(samples=200), generator=torch.Generator().manual_seed(1)).quantizer
+    (first, _), (levels, _) = quantizer.levels(grad, torch.bfloat16)
+    assert first.dtype == torch.bfloat16
+    assert levels.dtype == torch.float32
+    assert not torch.equal(levels.bfloat16().float(), levels)
+
+
+@pytest.mark.parametrize("config", [LUQConfig(), LUQConfig(samples=16), LUQConfig(forward="weights", backward="none")])
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_autocast_to_bfloat16_multiplies_the_same_whole_numbers(kind, config) -> None:
+    """Only the results of products are rounded to bfloat16: everything agrees with float32 to its precision."""
+    results = []
+    for enabled in (False, True):
+        noise = torch.Generator().manual_seed(2)
+        torch.manual_seed(0)
+        if kind == "linear":
+            layer, x = LUQLinear(48, 32, config=config, generator=noise), torch.randn(64, 48)
+        else:
+            layer, x = LUQConv2d(3, 8, 3, padding=1, config=config, generator=noise), torch.randn(4, 3, 12, 12)
+        x.requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            out = layer(x)
+        assert out.dtype == (torch.bfloat16 if enabled else torch.float32)
+        # a gradient that bfloat16 holds exactly, so that both are given the same
+        slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).bfloat16().to(out.dtype)
+        out.backward(slope)
+        assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
+        results.append([out.detach().float(), x.grad, layer.weight.grad, layer.bias.grad])
+    for one, other in zip(*results, strict=True):
+        assert float((one - other).norm() / one.norm()) < 6e-3
+    assert not torch.equal(results[0][0], results[1][0])
+
+
+def test_bfloat16_inputs_and_float64_inputs() -> None:
+    layer = LUQLinear(8, 4)
+    assert layer(torch.ones(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert layer(torch.ones(2, 8, dtype=torch.float16)).dtype == torch.float16
+    assert layer.double()(torch.ones(2, 8, dtype=torch.float64)).dtype == torch.float64

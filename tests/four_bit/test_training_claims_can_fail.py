@@ -13,7 +13,7 @@ from lib.four_bit import training_claims as claims_module
 from lib.four_bit.comparison import trained_runs
 from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_mean_and_variance
-from lib.four_bit.logarithmic import LOG_FORMATS, luq, luq_mean, luq_variance
+from lib.four_bit.logarithmic import LOG_FORMATS, luq_decode, luq_encode, luq_mean, luq_variance
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -36,7 +36,7 @@ def scaled(function: Callable, factor: float) -> Callable:
 
 def the_same_coins(x, **options):
     """A generator that is seeded anew for every call: the noise is a fixed error."""
-    return luq(x, **{**options, "generator": torch.Generator().manual_seed(0)})
+    return luq_encode(x, **{**options, "generator": torch.Generator().manual_seed(0)})
 
 
 def shipped(network: str, way: str, other: str) -> Break:
@@ -77,14 +77,14 @@ def without_its_last_epoch() -> Break:
     return replace(claims_module, "trained_runs", lambda: runs)
 
 
-FLUSHED = replace(layers, "luq", with_other(luq, underflow="flush"))
-BACKWARDS = replace(layers, "luq", scaled(luq, -1.0))
+FLUSHED = replace(layers, "luq_encode", with_other(luq_encode, underflow="flush"))
+BACKWARDS = replace(layers, "luq_decode", scaled(luq_decode, -1.0))
 
 BREAKS: dict[str, list[Break]] = {
     "update-is-unbiased-with-luq-alone": [
         FLUSHED,
-        replace(layers, "luq", with_other(luq, rounding="stochastic", underflow="stochastic")),
-        replace(layers, "luq", the_same_coins),
+        replace(layers, "luq_encode", with_other(luq_encode, rounding="stochastic", underflow="stochastic")),
+        replace(layers, "luq_encode", the_same_coins),
     ],
     "update-error-in-closed-form": [
         replace(weight_updates, "luq_variance", scaled(luq_variance, 1.1)),
@@ -101,17 +101,17 @@ BREAKS: dict[str, list[Break]] = {
         replace(weight_updates, "luq_variance", with_other(luq_variance, fmt="fp4")),
     ],
     "samples-divide-the-variance": [
-        replace(layers, "luq", the_same_coins),
-        replace(layers, "luq", with_other(luq, underflow="nearest")),
+        replace(layers, "luq_encode", the_same_coins),
+        replace(layers, "luq_encode", with_other(luq_encode, underflow="nearest")),
     ],
-    "every-layers-update-is-unbiased": [FLUSHED, replace(layers, "luq", the_same_coins)],
+    "every-layers-update-is-unbiased": [FLUSHED, replace(layers, "luq_encode", the_same_coins)],
     "three-bit-training-needs-luq": [
         FLUSHED,
         shipped("mlp", "FP3 LUQ", "FP3 naive"),
         shipped("mlp", "FP3 stochastic underflow only", "FP3 naive"),
     ],
     "two-bit-training-recovers-with-samples": [
-        replace(layers, "luq", the_same_coins),
+        replace(layers, "luq_encode", the_same_coins),
         shipped("mlp", "FP2 LUQ, N = 16", "FP2 LUQ, N = 4"),
         shipped("mlp", "FP2 naive", "FP2 LUQ, N = 1"),
     ],
