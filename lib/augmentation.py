@@ -106,7 +106,11 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, path: str | os.PathLike[str], *, size: int = 224, train: bool = True, seed: int = 0) -> None:
         positive_integer("size", size)
         root = Path(path)
-        self.classes = sorted(each.name for each in root.iterdir() if each.is_dir()) if root.is_dir() else []
+        self.classes = (
+            sorted(each.name for each in root.iterdir() if each.is_dir() and each.name[0] != ".")
+            if root.is_dir()
+            else []
+        )
         self.items = [
             (file, number)
             for number, name in enumerate(self.classes)

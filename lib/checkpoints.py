@@ -17,6 +17,7 @@ __all__ = [
     "delete_checkpoint",
     "held_experiment",
     "load_checkpoint",
+    "remove_unfinished",
     "save_checkpoint",
     "set_experiment",
 ]
@@ -50,6 +51,12 @@ def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any]) -> Non
 def delete_checkpoint(folder: str | Path, step: int) -> None:
     """Remove a checkpoint, if it is there."""
     _path(Path(folder), step).unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove what a process that was killed while it wrote has left behind."""
+    for path in Path(folder).glob(".step_*.pt"):
+        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The one training loop: one device or many, a bar while it runs, and checkpoints that it goes on from.
 
 A run that was interrupted ends where the uninterrupted one would have ended, bit for bit on the same device:
-the order of examples comes from the seed and the epoch, and every source of noise is seeded anew for each step
-from the seed, the process and the step. So processes draw independent noise, and none of it has to be stored.
+the order of examples comes from the seed and the epoch, and every source of noise, torch's own included, is seeded
+anew for each step from the seed, the process and the step. So processes draw independent noise, and none of it has
+to be stored.
 
     accelerate launch --multi_gpu --num_processes 8 -m lib train four-bit --device cuda --preset imagenet-resnet50 ...
 
@@ -21,7 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lib.checkpoints import checkpoint_steps, delete_checkpoint, load_checkpoint, save_checkpoint
+from lib.checkpoints import (
+    checkpoint_steps,
+    delete_checkpoint,
+    load_checkpoint,
+    remove_unfinished,
+    save_checkpoint,
+)
 from lib.progress import progress
 from lib.validation import known_device, positive_integer
 
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "step_seed"]
+__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "reproducible", "step_seed"]
 
 #: Checkpoints that are kept: the last, and the one before in case that one is damaged.
 _KEPT = 2
@@ -65,33 +72,54 @@ class TrainingRun:
     diverged: bool
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that speaks, of those that trained together.
+def processes(device: str | torch.device) -> Any:
+    """The processes that train together on a kind of device: Accelerate's state, the same for all who ask.
+
+    Whoever asks first decides how they talk to each other, so all must ask with their device.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=torch.device(device).type == "cpu")
+
+
+def is_first_process(device: str | torch.device = "cpu") -> bool:
+    """Whether this process is the one that speaks, of those that train together.
 
     Examples
     --------
     >>> is_first_process()
     True
     """
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    return bool(processes(device).is_main_process)
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
-    """A seed that no other combination of run, process and step shares.
+    """A seed for one step of one process of one run; two that agree are as rare as among random numbers of 32 bits.
 
     Examples
     --------
     >>> step_seed(0, 0, 1) == step_seed(0, 1, 0)
     False
     """
-    high, low = np.random.SeedSequence((seed, rank, step)).generate_state(2)
-    return int(high) << 31 ^ int(low)
+    # torch's generator on the CPU looks at 32 bits only
+    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
 
 
-def accuracy(model: nn.Module, data: Dataset[Any], *, batch: int = 1000, device: str | torch.device = "cpu") -> float:
-    """The part of examples whose largest output is their class.
+def reproducible() -> None:
+    """Let a GPU compute the same again when it is asked again, and float32 products in float32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+
+
+def accuracy(
+    model: nn.Module,
+    data: Dataset[Any],
+    *,
+    batch: int = 1000,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+) -> float:
+    """The part of examples whose largest output is their class; processes that train together share the work.
 
     Parameters
     ----------
@@ -99,23 +127,38 @@ def accuracy(model: nn.Module, data: Dataset[Any], *, batch: int = 1000, device:
         The network; it is left in the mode in which it came.
     data
         Pairs of an input and a class.
-    batch, device
-        How many at a time, and where.
+    batch, device, workers
+        How many at a time, where, and how many processes load them.
+
+    Raises
+    ------
+    ValueError
+        If there are no data.
 
     Examples
     --------
     >>> accuracy(nn.Identity(), TensorDataset(torch.eye(3), torch.tensor([0, 1, 1])))
     0.6666666666666666
     """
+    from accelerate.utils import reduce
+
+    count = len(data)  # type: ignore[arg-type]
+    if not count:
+        raise ValueError("data must not be empty")
+    positive_integer("batch", batch)
+    state = processes(device)
+    mine = range(state.process_index, count, state.num_processes)
     was_training = model.training
     model.eval()
-    right = total = 0
+    right = torch.zeros((), dtype=torch.int64, device=device)
     with torch.no_grad():
-        for inputs, classes in _loader(data, _in_order(len(data), batch)):  # type: ignore[arg-type]
-            right += int((model(inputs.to(device)).argmax(dim=1) == classes.to(device)).sum())
-            total += len(classes)
+        parts = [list(mine[start : start + batch]) for start in range(0, len(mine), batch)]
+        for inputs, classes in _loader(data, parts, workers):
+            right += (model(inputs.to(device)).argmax(dim=1) == classes.to(device)).sum()
     model.train(was_training)
-    return right / total
+    if state.num_processes > 1:
+        right = reduce(right, reduction="sum")
+    return int(right) / count
 
 
 def fit(
@@ -133,6 +176,7 @@ def fit(
     evaluate: Callable[[nn.Module], float] | None = None,
     folder: str | Path | None = None,
     every: int | None = None,
+    first_epoch: int = 0,
     device: str = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
     workers: int = 0,
@@ -158,10 +202,12 @@ def fit(
     extra
         What a checkpoint must hold beside network, optimizer and schedule; one state a process.
     evaluate
-        A score after every epoch, measured on the first process.
+        A score after every epoch; every process calls it, and the first one's answer is kept.
     folder, every
         Where checkpoints go, and how many steps lie between them (an epoch by default). A folder that holds some is
         gone on from.
+    first_epoch
+        Number of the first epoch, for data that depend on it: that of a second training after a first.
     device
         `"cpu"` or `"cuda"`; under `accelerate launch` each process has its own.
     precision
@@ -174,7 +220,8 @@ def fit(
     Raises
     ------
     ValueError
-        If a number is out of range, or a batch does not fit the data or the processes.
+        If a number is out of range, a batch does not fit the data or the processes, or the folder's checkpoints are
+        of another training.
 
     Examples
     --------
@@ -185,10 +232,11 @@ def fit(
     >>> len(run.losses), accuracy(model, data)
     (100, 1.0)
     """
-    _check(epochs, batch, every, precision)
+    _check(epochs, batch, every, precision, seed=seed, workers=workers)
     known_device(device)
     from accelerate import Accelerator
 
+    processes(device)
     accelerator = Accelerator(cpu=device == "cpu")
     rank, ranks = accelerator.process_index, accelerator.num_processes
     count = len(data)  # type: ignore[arg-type]
@@ -198,39 +246,48 @@ def fit(
     per_epoch = count // batch
     n_steps = epochs * per_epoch
 
-    run = _Run(model, optimizer, schedule, extra, accelerator, None if folder is None else Path(folder))
+    reproducible()
+    what = {"seed": seed, "batch": batch, "count": count, "precision": precision}
+    run = _Run(model, optimizer, schedule, extra, accelerator, None if folder is None else Path(folder), what)
     start = run.restore(n_steps)
     model.to(place)
     _move(optimizer, place)
     wrapped = _share_gradients(model, place) if ranks > 1 else model
     model.train()
 
-    batches = _batches(data, batch // ranks, epochs, start, seed=seed, rank=rank, ranks=ranks, workers=workers)
+    batches = _batches(
+        data, batch // ranks, epochs, start, seed=seed, rank=rank, ranks=ranks, workers=workers, first_epoch=first_epoch
+    )
     if accelerator.is_main_process:  # one bar for all processes
         batches = progress(batches, description, total=n_steps - start)
-    for step, (inputs, targets) in enumerate(batches, start=start):
-        for generator in noise:
-            generator.manual_seed(step_seed(seed, rank, step))
-        optimizer.zero_grad()
-        with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            value = loss(wrapped(inputs.to(place)), targets.to(place))
-        if not run.note_loss(value):
-            return run.result(diverged=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        done = step + 1
-        if done % per_epoch == 0 and evaluate is not None:
-            run.note_score(evaluate)
-        if done % (every or per_epoch) == 0 or done == n_steps:
-            run.keep(done)
+    # dropout and its like draw from torch's own generator, whose state the caller gets back
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        for step, (inputs, targets) in enumerate(batches, start=start):
+            for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
+                draw(step_seed(seed, rank, step))
+            optimizer.zero_grad()
+            with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+                value = loss(wrapped(inputs.to(place, non_blocking=True)), targets.to(place, non_blocking=True))
+            value.backward()  # type: ignore[no-untyped-call]
+            if not run.note_loss(value):
+                return run.result(diverged=True)
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            done = step + 1
+            if done % per_epoch == 0 and evaluate is not None:
+                run.scores.append(evaluate(model))
+            if done % (every or per_epoch) == 0 or done == n_steps:
+                run.keep(done)
     return run.result(diverged=False)
 
 
-def _check(epochs: int, batch: int, every: int | None, precision: str) -> None:
+def _check(epochs: int, batch: int, every: int | None, precision: str, *, seed: int, workers: int) -> None:
     for name, value in (("epochs", epochs), ("batch", batch), ("every", 1 if every is None else every)):
         positive_integer(name, value)
+    for name, value in (("seed", seed), ("workers", workers)):
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0; it is {value!r}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be float32 or bfloat16; it is {precision!r}")
 
@@ -245,6 +302,7 @@ class _Run:
     extra: Sequence[Stateful]
     accelerator: Any
     folder: Path | None
+    what: dict[str, Any]
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
@@ -254,11 +312,15 @@ class _Run:
             return 0
         reached = [step for step in checkpoint_steps(self.folder) if step <= n_steps]
         self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            remove_unfinished(self.folder)
         if not reached:
             self.keep(0)
             return 0
         state = load_checkpoint(self.folder, reached[-1])
         ranks = self.accelerator.num_processes
+        if state["what"] != self.what:
+            raise ValueError(f"folder must be new or hold the same training, {self.what}; it holds {state['what']}")
         if len(state["extra"]) != ranks:
             raise ValueError(f"folder must be gone on with by {len(state['extra'])} processes; there are {ranks}")
         self.model.load_state_dict(state["model"])
@@ -283,11 +345,12 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict() if self.schedule else {},
                 "extra": states,
+                "what": self.what,
                 "losses": self.losses,
                 "scores": self.scores,
             }
             save_checkpoint(self.folder, step, state)
-            for old in checkpoint_steps(self.folder)[:-_KEPT]:
+            for old in [done for done in checkpoint_steps(self.folder) if done <= step][:-_KEPT]:
                 delete_checkpoint(self.folder, old)
         self.accelerator.wait_for_everyone()
 
@@ -298,12 +361,6 @@ class _Run:
         self.losses.append(float(mean))
         return bool(np.isfinite(self.losses[-1]))
 
-    def note_score(self, evaluate: Callable[[nn.Module], float]) -> None:
-        """Let the first process evaluate the network."""
-        if self.accelerator.is_main_process:
-            self.scores.append(evaluate(self.model))
-        self.accelerator.wait_for_everyone()
-
     def result(self, *, diverged: bool) -> TrainingRun:
         return TrainingRun(np.array(self.losses), np.array(self.scores), diverged)
 
@@ -311,7 +368,8 @@ class _Run:
 def _share_gradients(model: nn.Module, place: torch.device) -> nn.Module:
     """The network with gradients that are averaged over processes."""
     devices = [place] if place.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+    # otherwise torch regroups what it adds up after the first step, and a resumed run would add in another order
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
 
 def _move(optimizer: Optimizer, place: torch.device) -> None:
@@ -322,19 +380,24 @@ def _move(optimizer: Optimizer, place: torch.device) -> None:
                 state[name] = value.to(place)
 
 
-def _in_order(count: int, batch: int) -> list[list[int]]:
-    return [list(range(start, min(start + batch, count))) for start in range(0, count, batch)]
-
-
 def _loader(data: Dataset[Any], indices: list[list[int]], workers: int = 0) -> DataLoader[Any]:
     """Batches by their indices; tensors in memory are indexed at once, other data item by item."""
     if isinstance(data, TensorDataset):
         return DataLoader(data, sampler=indices, batch_size=None)
-    return DataLoader(data, batch_sampler=indices, num_workers=workers)
+    return DataLoader(data, batch_sampler=indices, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 
 def _batches(
-    data: Dataset[Any], share: int, epochs: int, start: int, *, seed: int, rank: int, ranks: int, workers: int = 0
+    data: Dataset[Any],
+    share: int,
+    epochs: int,
+    start: int,
+    *,
+    seed: int,
+    rank: int,
+    ranks: int,
+    workers: int = 0,
+    first_epoch: int = 0,
 ) -> Iterator[Any]:
     """One process's share of every batch from the step `start` on; each epoch in an order of its own."""
     count = len(data)  # type: ignore[arg-type]
@@ -343,5 +406,5 @@ def _batches(
         order = np.random.default_rng((seed, epoch)).permutation(count)[: per_epoch * share * ranks]
         mine = order.reshape(per_epoch, ranks, share)[:, rank]
         if hasattr(data, "set_epoch"):
-            data.set_epoch(epoch)
+            data.set_epoch(first_epoch + epoch)
         yield from _loader(data, mine[max(0, start - epoch * per_epoch) :].tolist(), workers)

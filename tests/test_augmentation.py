@@ -54,7 +54,9 @@ def test_shifted_images_are_windows_of_the_padded_ones() -> None:
 
 
 def test_folders_of_pictures(tmp_path) -> None:
-    train = ImageFolder(folder(tmp_path), size=16, seed=3)
+    folder(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    train = ImageFolder(tmp_path, size=16, seed=3)
     assert train.classes == ["ant", "bear"]
     assert len(train) == 6
     assert [int(train[i][1]) for i in range(6)] == [0, 0, 0, 1, 1, 1]

@@ -94,6 +94,55 @@ def test_an_interrupted_run_goes_on_to_the_same_end(every, stop, reached, tmp_pa
     assert load_checkpoint(tmp_path, 18)["losses"] == whole.losses.tolist()
 
 
+def test_dropout_is_seeded_too_and_the_callers_generator_is_left_alone(tmp_path) -> None:
+    def run(folder, stop=None):
+        data = TensorDataset(torch.ones(16, 4), torch.zeros(16, dtype=torch.long))
+        model = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape))
+        calls = iter(range(1000))
+
+        def loss(output, target):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            return nn.functional.cross_entropy(output, target)
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        before = torch.get_rng_state()
+        try:
+            return fit(model, data, loss, optimizer, epochs=4, batch=4, folder=folder, every=3).losses
+        finally:
+            assert torch.equal(torch.get_rng_state(), before)
+
+    whole = run(None)
+    assert len(set(whole[:4].tolist())) == 4
+    torch.manual_seed(6)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stop=7)
+    np.testing.assert_array_equal(run(tmp_path), whole)
+
+
+def test_a_folder_belongs_to_one_training(tmp_path) -> None:
+    def run(epochs=2, batch=2, **options):
+        model = nn.Linear(2, 2)
+        data = TensorDataset(torch.ones(8, 2), torch.zeros(8, dtype=torch.long))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss = nn.functional.cross_entropy
+        return fit(model, data, loss, optimizer, epochs=epochs, batch=batch, folder=tmp_path, **options)
+
+    run()
+    for other in ({"batch": 4}, {"seed": 1}, {"precision": "bfloat16"}):
+        with pytest.raises(ValueError, match="hold the same training"):
+            run(**other)
+    # less than is there: its own checkpoints are not taken for old ones
+    assert len(run(epochs=1).losses) == 4
+    assert 4 in checkpoint_steps(tmp_path)
+    (tmp_path / ".step_00000012-x.pt").write_bytes(b"half")
+    run(epochs=3)
+    assert not list(tmp_path.glob(".step*"))
+
+
 def test_losses_scores_and_divergence() -> None:
     run, _, _ = train(None)
     assert run.losses.shape == (18,)
@@ -144,7 +193,7 @@ def test_other_data_come_item_by_item_and_know_their_epoch() -> None:
 def test_seeds_of_steps_differ() -> None:
     seeds = {step_seed(seed, rank, step) for seed in range(3) for rank in range(4) for step in range(50)}
     assert len(seeds) == 600
-    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert all(0 <= seed < 2**32 for seed in seeds)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +204,8 @@ def test_seeds_of_steps_differ() -> None:
         ({"every": 0}, "every must be at least 1"),
         ({"device": "gpu"}, "device must be cpu"),
         ({"precision": "float8"}, "precision must be"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"workers": -1}, "workers must be an integer of at least 0"),
     ],
 )
 def test_bad_settings_are_refused(change, message) -> None:
@@ -163,6 +214,18 @@ def test_bad_settings_are_refused(change, message) -> None:
     settings = {"epochs": 1, "batch": 2, **change}
     with pytest.raises(ValueError, match=message):
         fit(model, data, nn.functional.cross_entropy, torch.optim.SGD(model.parameters()), **settings)
+
+
+def test_accuracy_wants_data() -> None:
+    with pytest.raises(ValueError, match="data must not be empty"):
+        accuracy(nn.Identity(), TensorDataset(torch.ones(0, 2), torch.zeros(0, dtype=torch.long)))
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        accuracy(nn.Identity(), TensorDataset(torch.ones(1, 2), torch.zeros(1, dtype=torch.long)), batch=0)
+
+
+def test_epochs_of_a_second_training_have_other_numbers() -> None:
+    batches = _batches(Squares(), 3, 1, 0, seed=0, rank=0, ranks=1, first_epoch=5)
+    assert [batch[1].tolist() for batch in batches] == [[5] * 3] * 2
 
 
 def test_bfloat16_runs() -> None:

@@ -38,7 +38,7 @@ def train(
         run = run_edge_experiment(settings, out, data_path=data, device=device, jobs=jobs)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if not is_first_process():
+    if not is_first_process(device):
         return
     typer.echo(f"eta = {run.eta:.4g}, 2/eta = {2 / run.eta:.4g}; {int((run.losses[1:] > run.losses[:-1]).sum())} rises")
     typer.echo("    step       loss   eta * sharpness   eta * GFS sharpness")

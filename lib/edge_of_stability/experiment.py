@@ -38,6 +38,7 @@ from lib.files import atomic_path
 from lib.models import fully_connected, small_convnet
 from lib.parallel import in_parallel
 from lib.progress import progress
+from lib.training import reproducible
 from lib.validation import known_device, positive_integer, positive_number
 
 if TYPE_CHECKING:
@@ -308,9 +309,7 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=device == "cpu")
-    # on a GPU: no shortened multiplications, and the same result when a run is repeated
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    reproducible()
     model, data = edge_task(settings, data_path)
     held = held_experiment(folder, _identity(settings))
     eta = _step_size(settings, model, data) if held is None else float(held["eta"])

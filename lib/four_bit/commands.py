@@ -44,6 +44,7 @@ def train(
     from lib.four_bit.experiment import FOUR_BIT_PRESETS, train_four_bit
     from lib.four_bit.fused import active_backend
     from lib.training import is_first_process
+    from lib.validation import known_device
 
     if preset not in FOUR_BIT_PRESETS:
         raise typer.BadParameter(f"--preset must be one of {', '.join(FOUR_BIT_PRESETS)}; it is {preset!r}")
@@ -69,7 +70,7 @@ def train(
     }
     try:
         config = replace(base.config, **_given(quantised))
-        path = active_backend(torch.device(device), config.backend)
+        path = active_backend(torch.device(known_device(device)), config.backend)
         settings = replace(base, config=config, **_given(trained))
         run = train_four_bit(
             settings,
@@ -80,9 +81,9 @@ def train(
             every=every,
             workers=workers,
         )
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from error
-    if not is_first_process():
+    if not is_first_process(device):
         return
     typer.echo(f"gradients on the path: {path}")
     typer.echo("   epoch   test accuracy")

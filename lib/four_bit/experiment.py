@@ -23,8 +23,8 @@ from lib.datasets import cifar100, fashion_mnist
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
-from lib.training import TrainingRun, accuracy, fit
-from lib.validation import positive_integer, positive_number
+from lib.training import TrainingRun, accuracy, fit, is_first_process
+from lib.validation import known_device, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +57,7 @@ class FourBitPreset:
         As in `lib.training.fit`.
     lr, momentum, weight_decay
         Of stochastic gradient descent; `lr` is the peak of one rise over a tenth of the steps and a fall to zero.
+        Without a momentum it runs against that, from 0.95 down to 0.85 and up again (torch's OneCycleLR).
     fine_tuning, fine_tuning_lr
         Epochs of FNT at the end, and the peak of its triangle.
     seed
@@ -71,7 +72,7 @@ class FourBitPreset:
     epochs: int = 3
     batch: int = 128
     lr: float = 0.05
-    momentum: float = 0.9
+    momentum: float | None = None
     weight_decay: float = 0.0
     fine_tuning: int = 0
     fine_tuning_lr: float = 0.005
@@ -80,7 +81,16 @@ class FourBitPreset:
 
 _TWO = LUQConfig(samples=2)
 _IMAGENET = FourBitPreset(
-    "imagenet", "resnet50", _TWO, epochs=90, batch=256, lr=0.1, weight_decay=1e-4, fine_tuning=3, fine_tuning_lr=1e-3
+    "imagenet",
+    "resnet50",
+    _TWO,
+    epochs=90,
+    batch=256,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    fine_tuning=3,
+    fine_tuning_lr=1e-3,
 )
 
 #: Settings by name. `quick` takes seconds and `laptop` half a minute; the others are for GPUs.
@@ -89,7 +99,14 @@ FOUR_BIT_PRESETS = {
     "laptop": FourBitPreset(count=10_000),
     "laptop-convnet": FourBitPreset(network="convnet", count=10_000),
     "cifar100-resnet18": FourBitPreset(
-        "cifar100", "resnet18-small", LUQConfig(), epochs=200, lr=0.1, weight_decay=5e-4, fine_tuning_lr=0.01
+        "cifar100",
+        "resnet18-small",
+        LUQConfig(),
+        epochs=200,
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        fine_tuning_lr=0.01,
     ),
     "imagenet-resnet18": replace(_IMAGENET, network="resnet18"),
     "imagenet-resnet50": _IMAGENET,
@@ -155,11 +172,11 @@ def four_bit_task(
     elif preset.network == "resnet18-small":
         model = residual_network((2, 2, 2, 2), classes, generator=weights)
     else:
-        model = _from_torchvision(preset.network, classes)
+        model = _from_torchvision(preset.network, classes, preset.seed)
     return quantize_model(model, preset.config, generator=generator, inplace=True), train, test
 
 
-def _from_torchvision(name: str, classes: int) -> nn.Module:
+def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
     own = ", ".join(_OWN_NETWORKS)
     try:
         from torchvision import models
@@ -167,7 +184,9 @@ def _from_torchvision(name: str, classes: int) -> nn.Module:
         raise ValueError(f"network must be one of {own}, or torchvision be at hand; it is {name!r}: {error}") from error
     if name not in models.list_models():
         raise ValueError(f"network must be one of {own} or of torchvision.models; it is {name!r}")
-    model: nn.Module = models.get_model(name, num_classes=classes)
+    with torch.random.fork_rng(devices=[]):  # it draws weights from torch's own generator
+        torch.manual_seed(seed)
+        model: nn.Module = models.get_model(name, num_classes=classes)
     return model
 
 
@@ -184,9 +203,15 @@ def _data(preset: FourBitPreset, path: str | Path | None) -> tuple[Dataset[Any],
         values = torch.from_numpy((images - shifted.mean) / shifted.spread)
         return shifted, TensorDataset(values.float(), torch.from_numpy(labels.astype(np.int64))), 100
     pictures = ImageFolder(Path(path) / "train", train=True, seed=preset.seed)
+    held_out = ImageFolder(Path(path) / "val", train=False)
+    if held_out.classes != pictures.classes:
+        raise ValueError(f"{path} must hold the same classes in train and val")
     if preset.count is not None:
-        pictures.items = pictures.items[: preset.count]
-    return pictures, ImageFolder(Path(path) / "val", train=False), len(pictures.classes)
+        if preset.count > len(pictures):
+            raise ValueError(f"count must be at most {len(pictures)}; it is {preset.count}")
+        chosen = np.random.default_rng(preset.seed).permutation(len(pictures))[: preset.count]
+        pictures.items = [pictures.items[index] for index in sorted(chosen)]
+    return pictures, held_out, len(pictures.classes)
 
 
 def _clothes(
@@ -213,14 +238,23 @@ def four_bit_preset(preset: str | FourBitPreset) -> FourBitPreset:
         preset = FOUR_BIT_PRESETS[preset]
     if preset.data not in ("fashion", "cifar100", "imagenet"):
         raise ValueError(f"data must be fashion, cifar100 or imagenet; it is {preset.data!r}")
+    if not isinstance(preset.config, LUQConfig):
+        raise TypeError(f"config must be a LUQConfig; it is {preset.config!r}")
     for name in ("epochs", "batch"):
         positive_integer(name, getattr(preset, name))
     if preset.count is not None:
         positive_integer("count", preset.count)
     for name in ("lr", "fine_tuning_lr"):
         positive_number(name, getattr(preset, name))
-    if preset.fine_tuning < 0:
-        raise ValueError(f"fine_tuning must be at least 0; it is {preset.fine_tuning}")
+    for name in ("fine_tuning", "seed"):
+        value = getattr(preset, name)
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0; it is {value!r}")
+    if not (preset.momentum is None or 0 <= preset.momentum < 1) or not 0 <= preset.weight_decay < np.inf:
+        raise ValueError(
+            f"momentum must be at least 0 and below 1, and weight_decay at least 0; "
+            f"they are {preset.momentum}, {preset.weight_decay}"
+        )
     return preset
 
 
@@ -260,10 +294,12 @@ def train_four_bit(
     """
     settings = four_bit_preset(preset)
     places: list[Path | None] = [None, None]
+    known_device(device)
+    # a group of processes is of this run alone
+    same = asdict(replace(settings, config=replace(settings.config, process_group=None)))
+    same["config"]["process_group"] = "world" if settings.config.process_group == "world" else None
     if folder is not None:
-        same = asdict(settings)
-        if held_experiment(folder, same) is None:
-            set_experiment(folder, same)
+        held_experiment(folder, same)
         places = [Path(folder) / "four-bit", Path(folder) / "fine-tuning"]
     # on the CPU for a GPU too: a kernel takes a seed from it, and drawing that on a GPU would wait for it
     noise = torch.Generator().manual_seed(settings.seed)
@@ -271,11 +307,12 @@ def train_four_bit(
     per_epoch = len(train) // settings.batch  # type: ignore[arg-type]
     if per_epoch == 0:
         raise ValueError(f"batch must be at most {len(train)}; it is {settings.batch}")  # type: ignore[arg-type]
+    if folder is not None and is_first_process(device) and held_experiment(folder) is None:
+        set_experiment(folder, same)
 
-    def phase(place: Path | None, epochs: int, schedule: Any, lr: float, seed: int) -> TrainingRun:
-        optimizer = torch.optim.SGD(
-            model.parameters(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
+    def phase(place: Path | None, epochs: int, schedule: Any, lr: float, first_epoch: int = 0) -> TrainingRun:
+        momentum = 0.9 if settings.momentum is None else settings.momentum
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=settings.weight_decay)
         return fit(
             model,
             train,
@@ -283,13 +320,14 @@ def train_four_bit(
             optimizer,
             epochs=epochs,
             batch=settings.batch,
-            seed=seed,
+            seed=settings.seed + bool(first_epoch),
             schedule=schedule(optimizer, epochs * per_epoch),
             noise=(noise,),
             extra=quantizer_states(model),
-            evaluate=lambda net: accuracy(net, test, device=next(net.parameters()).device),
+            evaluate=lambda net: accuracy(net, test, device=next(net.parameters()).device, workers=workers),
             folder=place,
             every=every,
+            first_epoch=first_epoch,
             device=device,
             precision=precision,
             workers=workers,
@@ -297,9 +335,13 @@ def train_four_bit(
         )
 
     def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
-        return OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.1)
+        # with a tenth of ten steps torch divides by zero
+        rise = 0.1 if steps != 10 else 0.11
+        return OneCycleLR(
+            optimizer, settings.lr, total_steps=steps, pct_start=rise, cycle_momentum=settings.momentum is None
+        )
 
-    run = phase(places[0], settings.epochs, _one_cycle, settings.lr, settings.seed)
+    run = phase(places[0], settings.epochs, _one_cycle, settings.lr)
     clipped = [each.clipped_fraction for each in quantizer_states(model)]
     losses, scores, diverged = run.losses, run.scores, run.diverged
     if settings.fine_tuning and not diverged:
@@ -310,7 +352,7 @@ def train_four_bit(
             peak = settings.fine_tuning_lr
             return LambdaLR(optimizer, lambda t: fnt_lr(min(t, steps), steps, final, peak) / peak)
 
-        more = phase(places[1], settings.fine_tuning, triangle, settings.fine_tuning_lr, settings.seed + 1)
+        more = phase(places[1], settings.fine_tuning, triangle, settings.fine_tuning_lr, settings.epochs)
         losses, scores = np.concatenate([losses, more.losses]), np.concatenate([scores, more.scores])
         diverged = more.diverged
     before = float(run.scores[-1]) if len(run.scores) else float("nan")

@@ -91,7 +91,7 @@ def int4_pack(
     keep: bool = True,
     backend: Backend = "auto",
 ) -> PackedInt4:
-    """Quantise to 15 levels -7 … 7, or to 16 levels 0 … 15 where there are no negative numbers; round to nearest.
+    r"""Quantise to 15 levels -7 … 7, or to 16 levels 0 … 15 where there are no negative numbers; round to nearest.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def int4_pack(
     -------
     PackedInt4
         At the same scale all backends give the same bits. Scales differ by how the moments are summed: in the last
-        digits of :math:`c_1\\sqrt{E x^2}`, for SAWB, and not at all for the largest magnitude.
+        digits of :math:`c_1\sqrt{E x^2}`, for SAWB, and not at all for the largest magnitude.
 
     Raises
     ------
@@ -137,18 +137,15 @@ def int4_pack(
     _compute_dtype(dtype)
     way = active_backend(x.device, backend)
     shape = tuple(x.shape)
+    if values.dtype not in _DTYPES:
+        values = values.to(torch.float32)
+    values = values.contiguous()
     if way == "triton" and values.numel():
-        if values.dtype not in _DTYPES:
-            values = values.to(torch.float32)
-        values = values.contiguous()
         with _current(values):
             scale, sign = _kernels().int4_scale(values, SAWB if clip == "sawb" else None, signed)
             codes, packed = _kernels().int4_codes(values, scale, sign, dtype, packs=keep)
         return PackedInt4(codes, packed, scale, sign, shape)
-    if signed is None:
-        sign = (values < 0).any()
-    else:
-        sign = torch.full((), signed, dtype=torch.bool, device=values.device)
+    sign = (values < 0).any() if signed is None else torch.full((), signed, dtype=torch.bool, device=values.device)
     integers, scale = int4_encode(values, clip=clip, signed=sign, check=False)
     packed = pack_nibbles(integers, check=False) if keep else None
     return PackedInt4(integers.to(dtype), packed, scale, sign, shape)

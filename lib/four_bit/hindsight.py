@@ -39,8 +39,8 @@ class HindsightMax:
     """
 
     def __init__(self, momentum: float = 0.9) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1; it is {momentum}")
+        if not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and below 1; it is {momentum!r}")
         self.momentum = momentum
         self._estimate: Tensor | None = None
         self._clipped: Tensor | int = 0
@@ -62,7 +62,8 @@ class HindsightMax:
         if largest is None:
             largest = largest_magnitude(values)
         known = largest if self._estimate is None else self._estimate.to(values.device)
-        estimate = torch.where(torch.isfinite(known), known, largest)
+        # an estimate of 0, from a gradient of zeros, says nothing
+        estimate = torch.where(torch.isfinite(known) & (known > 0), known, largest)
         self._clipped = self._clipped + (values.abs() > estimate).sum()
         self._seen += values.numel()
         following = (1 - self.momentum) * largest + self.momentum * estimate
@@ -76,7 +77,8 @@ class HindsightMax:
 
     def state_dict(self) -> dict[str, Tensor | int | None]:
         """The estimate and the counts."""
-        return {"estimate": self._estimate, "clipped": int(self._clipped), "seen": self._seen}
+        estimate = None if self._estimate is None else self._estimate.cpu()
+        return {"estimate": estimate, "clipped": int(self._clipped), "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""

@@ -107,8 +107,12 @@ def int4_encode(
         raise ValueError(f"clip must be sawb, max or a number; it is {clip!r}")
     else:
         bound = torch.tensor(positive_number("clip", clip), dtype=torch.float32, device=values.device)
-    with_sign = torch.as_tensor(signed, device=values.device)
-    last, first = torch.where(with_sign, 7.0, 15.0), torch.where(with_sign, -7.0, 0.0)
+    if isinstance(signed, Tensor):
+        last = torch.where(signed, 7.0, 15.0)
+        first = torch.where(signed, -last, 0.0)
+    else:
+        last = torch.full_like(bound, 7.0 if signed else 15.0)
+        first = -last if signed else torch.zeros_like(bound)
     scale = bound / last
     units = values / torch.where(scale > 0, scale, 1.0)
     if rounding == "nearest":

@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from lib.four_bit.fused import Backend, active_backend, luq_levels
+from lib.four_bit.fused_int4 import PackedInt4, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_encode
-from lib.four_bit.logarithmic import Rounding, Underflow, largest_magnitude, log_levels, luq_decode, luq_encode
-from lib.four_bit.packing import pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
+from lib.four_bit.logarithmic import (
+    Rounding,
+    Underflow,
+    largest_magnitude,
+    log_levels,
+    luq_decode,
+    luq_encode,
+    random_seed,
+)
+from lib.four_bit.packing import pack_nibbles
 from lib.validation import positive_integer
 
 if TYPE_CHECKING:
@@ -102,6 +112,13 @@ class LUQConfig:
                 raise ValueError(f"{name} must be one of {', '.join(words)}; it is {getattr(self, name)!r}")
         if self.hindsight is not None:
             HindsightMax(self.hindsight)
+        if self.backward == "int4" and (self.samples > 1 or self.rounding == "down"):
+            raise ValueError("backward int4 takes one sample, rounded to nearest or stochastically")
+        for name in ("smp_backward", "pow2_alpha"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False; it is {getattr(self, name)!r}")
+        if isinstance(self.process_group, str) and self.process_group != "world":
+            raise ValueError(f"process_group must be world, a group or None; it is {self.process_group!r}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,12 @@ class _Quantizer:
         self.config, self.generator = config, generator
         self.hindsight = None if config.hindsight is None else HindsightMax(config.hindsight)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Quantizer:
+        """Another one that remembers the same, and shares the generator and the processes."""
+        other = _Quantizer(self.config, self.generator)
+        other.hindsight = copy.deepcopy(self.hindsight, memo)
+        return other
+
     def __call__(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient that goes to the layer before, and the one that updates the weights."""
         for_input, for_weight = self.levels(grad, torch.float32)
@@ -167,10 +190,22 @@ class _Quantizer:
         average = total, alpha / config.samples
         return (average if config.smp_backward else (first.to(dtype), alpha)), average
 
+    def operand(self, x: Tensor, dtype: torch.dtype, *, signed: bool | None, keep: bool) -> PackedInt4:
+        """Weights or activations in INT4."""
+        config = self.config
+        if config.forward_rounding == "nearest":
+            return int4_pack(x, clip=config.clip, signed=signed, dtype=dtype, keep=keep, backend=config.backend)
+        sign = (x < 0).any() if signed is None else torch.full((), signed, dtype=torch.bool, device=x.device)
+        codes, scale = int4_encode(
+            x, clip=config.clip, signed=sign, rounding="stochastic", generator=self.generator, check=False
+        )
+        packed = pack_nibbles(codes, check=False) if keep else None
+        return PackedInt4(codes.to(dtype), packed, scale, sign, tuple(x.shape))
+
     def _max_abs(self, grad: Tensor) -> Tensor:
         """What the largest level stands for."""
         largest = largest_magnitude(grad).float()
-        if self.config.process_group is not None:
+        if self.config.process_group is not None and torch.distributed.is_initialized():
             group = None if self.config.process_group == "world" else self.config.process_group
             torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX, group=group)
         if self.hindsight is None:
@@ -192,8 +227,7 @@ class _Quantizer:
         if backend == "eager":
             codes, alpha = luq_encode(grad, generator=self.generator, **options)
             return luq_decode(codes, 1.0, fmt=config.fmt).to(dtype), alpha
-        where = "cpu" if self.generator is None else self.generator.device
-        seed = int(torch.randint(2**62, (), generator=self.generator, device=where))
+        seed = random_seed(self.generator)
         return luq_levels(grad, dtype=dtype, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
 
 
@@ -214,7 +248,8 @@ def gradient_quantizer(
 class _FourBit(torch.autograd.Function):
     """A linear map with INT4 operands, which keeps them packed, and with quantised gradients.
 
-    Products are of whole numbers in `dtype`, float32 or bfloat16, in which these are exact; scales come after.
+    Products are of whole numbers in `dtype`, float32 or bfloat16, in which these are exact; scales come after. The
+    result of a product in bfloat16 is rounded to it, as everything under autocast is.
     """
 
     @staticmethod
@@ -227,29 +262,30 @@ class _FourBit(torch.autograd.Function):
         if config.forward == "none":
             ctx.save_for_backward(x, weight)
             return product.forward(x.to(dtype), weight.to(dtype))
-        options: dict[str, Any] = {
-            "clip": config.clip,
-            "rounding": config.forward_rounding,
-            "generator": quantizer.generator,
-            "check": False,
-        }
-        codes_w, scale_w = int4_encode(weight, **options)
+        keep = any(ctx.needs_input_grad)
+        w = quantizer.operand(weight, dtype, signed=True, keep=keep)
         if config.forward == "weights":
-            if any(ctx.needs_input_grad):
-                ctx.save_for_backward(x, pack_nibbles(codes_w, check=False), scale_w)
-            return product.forward(x.to(dtype), codes_w.to(dtype)) * scale_w
-        ctx.signed = (x < 0).any()
-        codes_x, scale_x = int4_encode(x, signed=ctx.signed, **options)
-        if any(ctx.needs_input_grad):
-            packed = pack_nibbles(codes_x, check=False), scale_x, pack_nibbles(codes_w, check=False), scale_w
-            ctx.save_for_backward(*packed)
-        return product.forward(codes_x.to(dtype), codes_w.to(dtype)) * (scale_x * scale_w)
+            if keep:
+                ctx.save_for_backward(x, w.packed, w.scale)
+            return product.forward(x.to(dtype), w.codes) * w.scale
+        a = quantizer.operand(x, dtype, signed=None, keep=keep)
+        if keep:
+            ctx.signed = a.signed
+            ctx.save_for_backward(a.packed, a.scale, w.packed, w.scale)
+        return product.forward(a.codes, w.codes) * (a.scale * w.scale)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return _FourBit.gradients(ctx, grads[0].contiguous())
+
+    @staticmethod
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The two products of the backward pass."""
         shape_x, shape_w = ctx.shapes
         (x, scale_x), (weight, scale_w) = _operands(ctx)
-        for_input, for_weight = ctx.quantizer.levels(grads[0].contiguous(), ctx.dtype)
+        for_input, for_weight = ctx.quantizer.levels(grad, ctx.dtype)
         dx = dw = None
         if ctx.needs_input_grad[0]:
             levels, unit = for_input
@@ -264,17 +300,17 @@ class _FourBit(torch.autograd.Function):
 def _operands(ctx: Any) -> tuple[_Levels, _Levels]:
     """What forward kept of its operands, each as numbers and their unit."""
     shape_x, shape_w = ctx.shapes
-    forward = ctx.quantizer.config.forward
-    if forward == "none":
+    config = ctx.quantizer.config
+    options: dict[str, Any] = {"dtype": ctx.dtype, "backend": config.backend}
+    if config.forward == "none":
         x, weight = ctx.saved_tensors
         one = torch.ones((), device=x.device)
         return (x, one), (weight, one)
-    if forward == "weights":
-        x, packed_w, scale_w = ctx.saved_tensors
-        return (x, torch.ones((), device=x.device)), (unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
-    packed_x, scale_x, packed_w, scale_w = ctx.saved_tensors
-    codes = unpack_nibbles(packed_x, shape_x, signed=ctx.signed)
-    return (codes, scale_x), (unpack_nibbles(packed_w, shape_w, signed=True), scale_w)
+    *given, packed_w, scale_w = ctx.saved_tensors
+    weight = int4_unpack(packed_w, shape_w, torch.ones((), dtype=torch.bool, device=packed_w.device), **options)
+    if config.forward == "weights":
+        return (given[0], torch.ones((), device=packed_w.device)), (weight, scale_w)
+    return (int4_unpack(given[0], shape_x, ctx.signed, **options), given[1]), (weight, scale_w)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
@@ -366,6 +402,8 @@ class LUQConv2d(_FourBitLayer, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
+        if x.ndim != 4:
+            raise ValueError(f"x must be (N, C, H, W); its shape is {tuple(x.shape)}")
         dtype = _product_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             wide, padding = x, self.padding
@@ -382,15 +420,17 @@ class LUQConv2d(_FourBitLayer, nn.Conv2d):
 class _PackedReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = x.shape
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(pack_bits(x > 0))
-        return x.clamp(min=0)
+        if not ctx.needs_input_grad[0]:
+            return x.clamp(min=0)
+        value, bits = relu_pack(x)
+        ctx.save_for_backward(bits)
+        return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (packed,) = ctx.saved_tensors
-        return grads[0] * unpack_bits(packed, ctx.shape)
+        (bits,) = ctx.saved_tensors
+        return relu_grad(grads[0], bits)
 
 
 class PackedReLU(nn.Module):
@@ -419,6 +459,9 @@ def quantize_model(
     inplace: bool = False,
 ) -> nn.Module:
     """Replace linear and convolutional layers by 4-bit ones, and ReLUs by packed ones.
+
+    Projections inside `nn.MultiheadAttention` are no layers of their own and stay as they are, so of a transformer
+    only the other linear layers are quantised.
 
     Parameters
     ----------
@@ -455,14 +498,17 @@ def quantize_model(
     else:
         ends = {"first": names[:1], "last": names[-1:]}
         kept = {name for word in skip for name in ends[word]}
-    for name, module in list(result.named_modules()):
-        new: nn.Module | None = None
+    replaced: dict[int, nn.Module] = {}
+    for name, module in result.named_modules():
         if type(module) is nn.Linear and name not in kept:
-            new = LUQLinear.from_float(module, settings, generator)
+            replaced[id(module)] = LUQLinear.from_float(module, settings, generator)
         elif type(module) is nn.Conv2d and name not in kept:
-            new = LUQConv2d.from_float(module, settings, generator)
+            replaced[id(module)] = LUQConv2d.from_float(module, settings, generator)
         elif type(module) is nn.ReLU:
-            new = PackedReLU()
+            replaced[id(module)] = PackedReLU()
+    # a module that is used in several places has a name in each
+    for name, module in list(result.named_modules(remove_duplicate=False)):
+        new = replaced.get(id(module))
         if new is None:
             continue
         if not name:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from lib.four_bit.counter import counter_mantissas
 from lib.validation import positive_integer
 
 if TYPE_CHECKING:
@@ -107,12 +108,21 @@ def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Ge
     return torch.randint(_MANTISSAS, tuple(shape), dtype=torch.int32, generator=generator, device=device)
 
 
+def random_seed(generator: torch.Generator | None) -> int:
+    """A seed for `counter_mantissas`, from a generator or torch's own."""
+    device = None if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
 def checked_mantissas(rand: Tensor | None, x: Tensor, generator: torch.Generator | None) -> Tensor:
     """The caller's random integers for `x`, or new ones."""
     if rand is None:
         if generator is None and x.device.type != "cpu":
             return torch.randint(_MANTISSAS, x.shape, dtype=torch.int32, device=x.device)
-        return random_mantissas(x.shape, generator=generator).to(x.device)
+        if generator is not None and generator.device != x.device:
+            # one number crosses over, from which the others follow where they are needed
+            return counter_mantissas(x.shape, random_seed(generator), device=x.device)
+        return random_mantissas(x.shape, generator=generator)
     if rand.dtype != torch.int32 or rand.shape != x.shape:
         raise ValueError(
             f"rand must be an int32 tensor of shape {tuple(x.shape)}; it is {rand.dtype}, {tuple(rand.shape)}"

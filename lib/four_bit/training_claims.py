@@ -1,7 +1,7 @@
 """The claims of chapter 04 about gradients of real networks and their training.
 
-Trainings of full length ship with the package (`lib.four_bit.comparison`); each claim about them also trains a
-smaller network here and now, so that it fails when the implementation is broken.
+Trainings of full length ship with the package (`lib.four_bit.comparison`); claims about the mlp also train a smaller
+one here and now, so that they fail when the implementation is broken. The convnet's trainings only ship.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def update_is_unbiased_with_luq_alone() -> Evidence:
             ratio = _bias_ratio(*_updates(LUQConfig(fmt=fmt, **ROUNDINGS[name])))
             (full if name == "LUQ" else partial).append(ratio)
     return combine(
-        within(float(np.max(full)), 0.5, 2, label="largest ratio for LUQ", digits=1),
-        within(float(np.min(full)), 0.5, 2, label="smallest", digits=1),
+        at_most(float(np.max(full)), 2, label="largest ratio for LUQ", shown="< 2"),
+        at_least(float(np.min(full)), 0.5, label="smallest"),
         at_least(float(np.min(partial)), 5, label="smallest ratio of the others"),
         remark=f"squared error of the mean of {_REPEATS} draws, over what chance leaves of it; second layer of four, "
         "batch 256, clothes",
@@ -166,7 +166,7 @@ def every_layers_update_is_unbiased() -> Evidence:
         for draws, exact in zip(zip(*many, strict=True), gradients(), strict=True):
             found.append(_bias_ratio(torch.stack(draws), exact))
     return combine(
-        within(float(np.max(ratios)), 0.4, 2, label="largest ratio of four layers", digits=1),
+        at_most(float(np.max(ratios)), 2, label="largest ratio of four layers", shown="< 2"),
         at_least(float(np.min(biased)), 5, label="smallest with naive rounding"),
         remark=f"FP3, INT4 forward, {_REPEATS} backward passes; as for the update of one layer",
     )
@@ -247,7 +247,7 @@ def averages_must_reach_the_layers_before() -> Evidence:
 
 @claim(
     source="Table 2, at our size",
-    statement="With 4-bit gradients and with all products in 4 bits, LUQ trains as well as FP32 does.",
+    statement="With 4-bit gradients, and with all products in 4 bits, LUQ trains to within a point of FP32.",
     paper="ResNet-50: 75.42 of 76.5",
 )
 def four_bit_training_matches_fp32() -> Evidence:
@@ -257,8 +257,8 @@ def four_bit_training_matches_fp32() -> Evidence:
         for way in ("FP4 LUQ", "4 bits")
     }
     return combine(
-        at_most(float(np.max(list(gaps.values()))), 0.02, label="behind FP32 by", shown="< 0.02"),
-        at_most(_live("FP32") - _live("4 bits"), 0.03, label="trained here, behind by", shown="< 0.03"),
+        at_most(float(np.max(list(gaps.values()))), 0.01, label="behind FP32 by", shown="< 0.01"),
+        at_most(_live("FP32") - _live("4 bits"), 0.05, label="trained here, behind by", shown="< 0.05"),
         remark=f"test accuracy, two networks; {_SHIPPED}; {_LIVE}. At this size naive FP4 does not collapse either",
     )
 
@@ -293,7 +293,7 @@ def hindsight_costs_nothing() -> Evidence:
         at_most(gap, 0.02, label="accuracies differ by", shown="< 0.02"),
         at_most(run.clipped, 0.01, label="clipped", shown="< 1%"),
         true_that("some are clipped", run.clipped > 0),
-        at_most(abs(_live("4 bits") - float(run.scores[-1])), 0.03, label="trained here, by", shown="< 0.03"),
+        at_most(abs(_live("4 bits") - float(run.scores[-1])), 0.05, label="trained here, by", shown="< 0.05"),
         remark=f"momentum 0.9; largest clipped part of a layer; {_SHIPPED}; {_LIVE}",
     )
 
@@ -310,6 +310,7 @@ def fine_tuning_does_not_hurt() -> Evidence:
     run = _trained("3 bits", fine_tuning=1)
     return combine(
         at_least(float(gains.min()), -0.01, label="least gain"),
+        at_least(float(gains.mean()), 0.001, label="mean gain"),
         at_least(float(run.scores[-1]) - run.before_fine_tuning, -0.01, label="gain of the one trained here"),
         true_that("4 epochs were scored", len(run.scores) == 4),
         remark=f"3-bit gradients and INT4 forward before; {_SHIPPED}; {_LIVE}",

@@ -161,24 +161,28 @@ def capture_gradients(
     {'0': (5, 2), '2': (5, 1)}
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    seen: list[tuple[str, Tensor, Tensor]] = []
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name] = given[0].detach(), output
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            seen.append((name, given[0].detach(), output))
+            return output.clone()  # what comes next may change it in place
 
         return hook
 
     handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
     try:
         value = loss(model(inputs), targets)
-        slopes = torch.autograd.grad(value, [output for _, output in seen.values()])
+        slopes = torch.autograd.grad(value, [output for _, _, output in seen])
     finally:
         for handle in handles:
             handle.remove()
+    rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for (name, given, _), slope in zip(seen, slopes, strict=True):
+        rows.setdefault(name, []).append((slope.flatten(0, -2), given.flatten(0, -2)))
+    # a layer that is called several times is updated by all of its calls
     return {
-        name: LayerGradient(slope.flatten(0, -2), given.flatten(0, -2))
-        for (name, (given, _)), slope in zip(seen.items(), slopes, strict=True)
+        name: LayerGradient(*(torch.cat(parts) for parts in zip(*calls, strict=True))) for name, calls in rows.items()
     }
 
 

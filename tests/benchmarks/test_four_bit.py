@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lib.four_bit import LUQConfig, luq, luq_fused, luq_pack, quantize_model
+from lib.models import residual_network
 
 COUNT = 1 << 22
 CORE = "quantise 4,194,304 gradients to 4 bits, one thread"
@@ -184,37 +185,6 @@ def test_gpu_packed(benchmark, dtype: torch.dtype, found: bool) -> None:
     benchmark.extra_info["note"] = f"{moved / x.numel():.1f} bytes an entry, {reached:.0f} GB/s{share}"
 
 
-class Block(nn.Module):
-    """Two convolutions and a way around them."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.inside = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        same = inputs == outputs and stride == 1
-        around = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.around = nn.Identity() if same else around
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.inside(x) + self.around(x))
-
-
-def residual_network() -> nn.Sequential:
-    """Of the size of ResNet-18: four stages of two blocks, 64 to 512 channels."""
-    torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    width = 64
-    for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        layers += [Block(width, outputs, stride), Block(outputs, outputs, 1)]
-        width = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
-
-
 def training_step(model: nn.Module, device: str, images: int = 128, size: int = 64):
     """A step of momentum descent in bfloat16, to be timed."""
     model = model.to(device).train()
@@ -240,7 +210,7 @@ PLAIN: dict[str, float] = {}
 @needs_gpu
 @pytest.mark.parametrize("quantised", [False, True], ids=["plain", "luq"])
 def test_gpu_step(benchmark, quantised: bool) -> None:
-    model = residual_network()
+    model: nn.Module = residual_network((2, 2, 2, 2), 10, generator=torch.Generator().manual_seed(0))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(11.2e6, rel=0.02)
     if quantised:
         model = quantize_model(model, LUQConfig())

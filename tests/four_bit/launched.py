@@ -1,5 +1,6 @@
 """What `accelerate launch` runs on two processes: what each draws, and the scales that they agree on."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -80,7 +81,36 @@ def scales(folder: Path) -> None:
     np.save(folder / f"scales_{rank}.npy", np.array([found["shared"], found["own"], 64 * float(whole)]))
 
 
+def resume(folder: Path) -> None:
+    """A training at once, and one that is interrupted and gone on with."""
+
+    def run(place: Path, stop: int | None = None) -> None:
+        noise = torch.Generator()
+        torch.manual_seed(0)
+        config = LUQConfig(forward="none")
+        inner = [LUQLinear(96, 96, config=config, generator=noise) for _ in range(5)]
+        model = nn.Sequential(nn.Linear(16, 96), *inner, nn.Linear(96, 4))
+        data = TensorDataset(torch.randn(64, 16), torch.randint(4, (64,)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        calls = iter(range(1000))
+
+        def loss(output: Tensor, target: Tensor) -> Tensor:
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            return nn.functional.cross_entropy(output, target)
+
+        fit(model, data, loss, optimizer, epochs=3, batch=16, noise=(noise,), folder=place, every=2)
+
+    run(folder / "whole")
+    with contextlib.suppress(KeyboardInterrupt):
+        run(folder / "broken", stop=7)
+    run(folder / "broken")
+
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    draws(out)
-    scales(out)
+    if sys.argv[2:] == ["resume"]:
+        resume(out)
+    else:
+        draws(out)
+        scales(out)

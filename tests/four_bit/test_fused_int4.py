@@ -51,11 +51,15 @@ def inputs() -> Iterator[torch.Tensor]:
             yield x[1:, ::2]
     yield gaussian(3, 5, 17, 13).to(memory_format=torch.channels_last)
     yield gaussian(4097).double()
+    # in float32 this is no negative number any more
+    yield torch.tensor([1.0, -1e-60], dtype=torch.float64)
     yield torch.tensor(-3.0)
     yield torch.tensor([0.0, -0.0, 1.0, -0.0])
     yield from (torch.full((2049,), value) for value in (0.0, -0.0, 2.5, -2.5))
     yield from (gaussian(4099, seed=5) * scale for scale in (1e-44, 1e-40, 1e-25, 1e18, 1e25, 1e37))
     yield from (gaussian(4099, seed=6).abs() * scale for scale in (1e-44, 1e-40, 1e18))
+    # the sum of squares overflows, no part of it does
+    yield gaussian(9001) * 2.5e17
     yield from (torch.empty(shape) for shape in ((0,), (3, 0), (2, 0, 4, 4)))
 
 
@@ -82,11 +86,13 @@ def check_codes() -> int:
                 found = int4_kernels.int4_codes(flat, eager.scale, eager.signed, dtype, packs=True)
             assert same(found[0], eager.codes), (x, clip)
             assert same(found[1], eager.packed), (x, clip)
-            if clip == "max":
-                assert same(whole.scale, eager.scale), x
+            size = float(x.double().square().mean().sqrt()) if clip == "sawb" and x.numel() else 0.0
+            # NaN for both where the sum of magnitudes overflows, too
+            near = abs(float(whole.scale) - float(eager.scale)) <= 6e-7 * size
+            assert near or (x.numel() and bool(whole.scale.isnan() & eager.scale.isnan())), (x, clip)
             if same(whole.scale, eager.scale):
                 assert same(whole.packed, eager.packed)
-            for one, other in ((eager, "triton"), (whole, "eager"), (whole, "triton")):
+            for one, other in ((eager, "triton"), (whole, "eager")):
                 assert same(one.unpack(dtype, other), one.codes), (x, clip)
             compared += 1
     return compared
@@ -141,15 +147,16 @@ def check_scales() -> int:
                     assert abs(triton.scale / eager.scale - 1) <= 1e-6
                 again = int4_pack(values, backend="triton")
                 assert same(triton.scale, again.scale)
-                # the largest entry, and the only negative one, are found wherever they are
-                for place in (0, count // 2, count - 1):
-                    single = torch.full((count,), 0.25)
-                    single[place] = -8.0
-                    found = int4_pack(single, clip="max", backend="triton")
-                    assert found.scale == torch.tensor(8.0) / 7
-                    assert bool(found.signed)
-                    assert int(found.codes[place]) == -7
                 compared += 1
+        for int4_kernels._PROGRAMS in (1, 2, 4, usual):
+            # the largest entry, and the only negative one, are found wherever they are
+            for place in (0, count // 2, count - 1):
+                single = torch.full((count,), 0.25)
+                single[place] = -8.0
+                found = int4_pack(single, clip="max", backend="triton")
+                assert found.scale == torch.tensor(8.0) / 7
+                assert bool(found.signed)
+                assert int(found.codes[place]) == -7
     return compared
 
 
@@ -294,10 +301,12 @@ def test_triton_in_its_interpreter(check: str, interpreted: dict[str, int | str]
     [
         ("_statistics_kernel", 2, {}),
         ("_codes_kernel", 4, {"PACKS": True}),
+        ("_codes_kernel", 4, {"PACKS": False}),
         ("_numbers_kernel", 2, {}),
         ("_relu_kernel", 4, {}),
         ("_relu_backward_kernel", 4, {}),
         ("_scale_kernel", 0, {"SAWB": True, "C1": SAWB[0], "C2": SAWB[1], "SIGN": "found", "PROGRAMS": 2048}),
+        ("_scale_kernel", 0, {"SAWB": False, "C1": 0.0, "C2": 0.0, "SIGN": "signed", "PROGRAMS": 2048}),
     ],
 )
 def test_kernels_compile_for_a_gpu_without_one(kernel: str, entries: int, constants: dict[str, object]) -> None:
@@ -345,7 +354,7 @@ def test_kernels_compile_for_a_gpu_without_one(kernel: str, entries: int, consta
 def test_eager_is_the_definition() -> None:
     for x in inputs():
         for clip in ("sawb", "max"):
-            signed = bool((x < 0).any())
+            signed = bool((x.float() < 0).any())
             codes, scale = int4_encode(x, clip=clip, signed=signed)
             operand = int4_pack(x, clip=clip, dtype=torch.bfloat16)
             assert same(operand.codes, codes.to(torch.bfloat16))

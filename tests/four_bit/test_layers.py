@@ -1,10 +1,20 @@
 """4-bit layers: the same as float layers where nothing is quantised, unbiased where something is, small in memory."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from lib.four_bit import LUQConfig, LUQConv2d, LUQLinear, PackedReLU, quantize_model, saved_for_backward
+from lib.four_bit import (
+    HindsightMax,
+    LUQConfig,
+    LUQConv2d,
+    LUQLinear,
+    PackedReLU,
+    quantize_model,
+    saved_for_backward,
+)
 
 EXACT = LUQConfig(forward="none", backward="none")
 
@@ -162,6 +172,11 @@ def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
     ("settings", "message"),
     [
         ({"fmt": "fp5"}, "fmt must be one of"),
+        ({"backward": "int4", "samples": 2}, "takes one sample"),
+        ({"backward": "int4", "rounding": "down"}, "takes one sample"),
+        ({"process_group": "local"}, "process_group must be world"),
+        ({"hindsight": "0.9"}, "momentum must be"),
+        ({"backend": "cuda"}, "backend must be one of"),
         ({"samples": 0}, "samples must be at least 1"),
         ({"forward": "int8"}, "forward must be one of"),
         ({"backward": "fp8"}, "backward must be one of"),
@@ -245,3 +260,58 @@ def test_bfloat16_inputs_and_float64_inputs() -> None:
     assert layer(torch.ones(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert layer(torch.ones(2, 8, dtype=torch.float16)).dtype == torch.float16
     assert layer.double()(torch.ones(2, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_module_that_is_used_twice_is_replaced_twice() -> None:
+    act, shared = nn.ReLU(), nn.Linear(4, 4)
+    net = nn.Sequential(nn.Linear(4, 4), act, shared, act, shared, nn.Linear(4, 2))
+    quantized = quantize_model(net)
+    assert [type(layer).__name__ for layer in quantized] == ["Linear", *["PackedReLU", "LUQLinear"] * 2, "Linear"]
+    assert quantized[1] is quantized[3]
+    assert quantized[2] is quantized[4]
+    assert quantized.state_dict().keys() == net.state_dict().keys()
+
+
+def test_copies_share_their_generator_and_one_process_needs_no_group() -> None:
+    layer = LUQLinear(4, 2, config=LUQConfig(process_group="world", hindsight=0.9), generator=torch.Generator())
+    layer(torch.ones(3, 4)).sum().backward()
+    other = copy.deepcopy(layer)
+    assert other.quantizer.generator is layer.quantizer.generator
+    assert other.quantizer.hindsight is not layer.quantizer.hindsight
+    assert other.quantizer.hindsight.state_dict() == layer.quantizer.hindsight.state_dict()
+
+
+def test_a_first_gradient_of_zeros_is_no_estimate() -> None:
+    estimate = HindsightMax(0.9)
+    estimate.update(torch.zeros(3))
+    assert float(estimate.update(torch.tensor([2.0, -1.0]))) == 2.0
+    assert estimate.clipped_fraction == 0
+
+
+def test_a_masked_infinity_stays_masked() -> None:
+    x = torch.tensor([-1.0, 1.0], requires_grad=True)
+    PackedReLU()(x).backward(torch.tensor([float("inf"), 2.0]))
+    assert x.grad.tolist() == [0.0, 2.0]
+
+
+def test_second_derivatives_and_single_images_are_refused() -> None:
+    layer, x = LUQLinear(4, 2), torch.ones(3, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+    with pytest.raises(ValueError, match=r"x must be \(N, C, H, W\)"):
+        LUQConv2d(1, 2, 3)(torch.ones(1, 8, 8))
+
+
+def test_backward_under_autocast_is_that_of_the_forward_pass() -> None:
+    grads = []
+    for enabled in (False, True):
+        layer = LUQLinear(32, 16, config=LUQConfig(backward="none"))
+        with torch.no_grad():
+            layer.weight.copy_(torch.linspace(-1, 1, 512).view(16, 32))
+            layer.bias.zero_()
+        out = layer(torch.linspace(0, 1, 64 * 32).view(64, 32)).sin().sum()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            out.backward()
+        grads.append(layer.weight.grad)
+    assert torch.equal(*grads)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib.claims import Claim
-from lib.four_bit import clipping_fit, integers, layers, logarithmic, multiplier_free, symbolic
+from lib.four_bit import clipping_fit, fused_int4, integers, layers, logarithmic, multiplier_free, symbolic
 from lib.four_bit import rounding_claims as claims_module
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -184,13 +184,13 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "packed-memory": [
         replace(layers, "PackedReLU", nn.ReLU),
-        replace(layers, "pack_nibbles", one_code_a_byte),
+        replace(fused_int4, "pack_nibbles", one_code_a_byte),
         replace(claims_module, "quantize_model", with_other(layers.quantize_model, skip=("first", "last"))),
     ],
     "relu-must-be-packed-too": [
         replace(layers, "PackedReLU", nn.ReLU),
         replace(claims_module, "PackedReLU", nn.ReLU),
-        replace(layers, "pack_bits", one_code_a_byte),
+        replace(fused_int4, "pack_bits", one_code_a_byte),
     ],
     "power-of-two-alpha-keeps-it-unbiased": [
         replace(logarithmic, "scale_of", rounded_down),

@@ -1,0 +1,90 @@
+"""Bias and noise of updates in closed form, against sampling; and the capture of gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.four_bit import (
+    LayerGradient,
+    LUQConfig,
+    capture_gradients,
+    gradient_quantizer,
+    two_layer_errors,
+    update_error,
+)
+from lib.four_bit.weight_updates import UpdateError
+
+
+def gradient() -> LayerGradient:
+    generator = torch.Generator().manual_seed(0)
+    return LayerGradient(torch.randn(64, 6, generator=generator) ** 5, torch.randn(64, 5, generator=generator).relu())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LUQConfig(),
+        LUQConfig(fmt="fp3", samples=3),
+        LUQConfig(fmt="fp3", underflow="flush"),
+        LUQConfig(fmt=2, rounding="nearest"),
+        LUQConfig(rounding="down", underflow="nearest"),
+        LUQConfig(pow2_alpha=True),
+        LUQConfig(backward="int4"),
+        LUQConfig(backward="int4", rounding="nearest"),
+        LUQConfig(backward="none"),
+    ],
+)
+def test_closed_form_is_what_sampling_finds(config) -> None:
+    data = gradient()
+    quantize = gradient_quantizer(config, torch.Generator().manual_seed(1))
+    draws = torch.stack([quantize(data.delta)[1].T @ data.inputs for _ in range(4000)]).double()
+    exact = (data.delta.T @ data.inputs).double()
+    error = update_error(data, config)
+    noise = float(draws.var(dim=0).sum().sqrt() / exact.norm())
+    bias = float((draws.mean(dim=0) - exact).norm() / exact.norm())
+    assert noise == pytest.approx(error.noise, rel=0.05, abs=1e-6)
+    assert bias == pytest.approx(error.bias, abs=4 * error.noise / 4000**0.5 + 1e-6)
+    cosine = torch.nn.functional.cosine_similarity(draws.mean(dim=0).flatten(), exact.flatten(), dim=0)
+    assert float(cosine) == pytest.approx(error.cosine, abs=0.02)
+
+
+def test_samples_for_a_target() -> None:
+    error = UpdateError(bias=0.1, noise=0.4, cosine=0.9)
+    assert error.rms == pytest.approx(0.17**0.5)
+    assert error.samples_for(0.1) == 16
+    assert error.samples_for(1.0) == 1
+    with pytest.raises(ValueError, match="target must be positive"):
+        error.samples_for(0.0)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_captured_gradients_give_the_updates_of_autograd(inplace) -> None:
+    torch.manual_seed(0)
+    shared = nn.Linear(6, 6)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=inplace), shared, nn.ReLU(inplace=inplace), shared)
+    x, y = torch.randn(10, 4), torch.randn(10, 6)
+    found = capture_gradients(model, nn.functional.mse_loss, x, y)
+    nn.functional.mse_loss(model(x), y).backward()
+    for name, layer in (("0", model[0]), ("2", shared)):
+        update = found[name].delta.T @ found[name].inputs
+        torch.testing.assert_close(update, layer.weight.grad)
+    assert found["2"].delta.shape == (20, 6)
+    assert not model[0]._forward_hooks
+
+
+def test_two_layers_tell_bias_from_noise() -> None:
+    exact = two_layer_errors("nearest", "LUQ")
+    naive = two_layer_errors("nearest", "naive")
+    assert exact.gradient.bias < 0.05 < naive.gradient.bias
+    assert naive.gradient.noise < 1e-6 < exact.gradient.noise
+    assert exact.outputs.noise < 1e-6
+    chance = two_layer_errors("stochastic", "LUQ")
+    assert chance.outputs.after(1) > 1.2 * exact.outputs.after(1)
+    assert chance.outputs.bias < exact.outputs.bias
+    for call, message in (
+        (lambda: two_layer_errors("up", "LUQ"), "forward must be"),
+        (lambda: two_layer_errors("nearest", "up"), "backward must be one of"),
+        (lambda: two_layer_errors("nearest", "LUQ", passes=1), "passes must be at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
