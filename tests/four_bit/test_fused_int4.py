@@ -131,7 +131,8 @@ def check_scales() -> int:
     usual, compared = int4_kernels._PROGRAMS, 0
     for count in (100, 4099, 20_001):
         x = gaussian(count, seed=1)
-        for values in (x, x.clamp(min=0), x * gaussian(count, seed=2).exp(), x + 2, x.bfloat16(), torch.rand(count)):
+        heavy, even = x * gaussian(count, seed=2).exp(), torch.rand(count, generator=torch.Generator().manual_seed(3))
+        for values in (x, x.clamp(min=0), heavy, x + 2, x.bfloat16(), even):
             wide = values.double()
             c1, c2 = (torch.tensor(c).double() for c in SAWB)
             size = c1 * wide.square().mean().sqrt()
@@ -142,7 +143,8 @@ def check_scales() -> int:
                 triton = int4_pack(values, backend="triton")
                 last = 7 if triton.signed else 15
                 assert abs(triton.scale * last - exact) <= 1.5e-7 * size
-                assert abs(triton.scale - eager.scale) * last <= 2.5e-7 * size
+                # eager sums in float32 and is off by as much again
+                assert abs(triton.scale - eager.scale) * last <= 5e-7 * size
                 if count > 4000 and values is not x and 3 * exact > size:
                     assert abs(triton.scale / eager.scale - 1) <= 1e-6
                 again = int4_pack(values, backend="triton")
