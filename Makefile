@@ -17,10 +17,10 @@ install:
 	@$(PYTHON) tools/bootstrap.py
 
 install-dev:
-	@$(PYTHON) tools/bootstrap.py dev gpu
+	@$(PYTHON) tools/bootstrap.py dev geo gpu
 
 install-bench:
-	@$(PYTHON) tools/bootstrap.py dev gpu bench
+	@$(PYTHON) tools/bootstrap.py dev geo gpu bench
 
 lint: install-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

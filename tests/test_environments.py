@@ -23,6 +23,7 @@ def normal(name: str) -> str:
 RUN = {normal(need.name): need for need in map(Requirement, PROJECT["dependencies"])}
 DEV = {normal(need.name): need for need in map(Requirement, PROJECT["optional-dependencies"]["dev"])}
 BENCH = {normal(need.name): need for need in map(Requirement, PROJECT["optional-dependencies"]["bench"])}
+GEO = {normal(need.name): need for need in map(Requirement, PROJECT["optional-dependencies"]["geo"])}
 PINS = {
     normal(line.split("==")[0]): Version(line.split("==")[1])
     for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -30,7 +31,7 @@ PINS = {
 
 
 def test_every_requirement_is_pinned_inside_its_range() -> None:
-    for name, need in {**RUN, **DEV, **BENCH}.items():
+    for name, need in {**RUN, **DEV, **BENCH, **GEO}.items():
         assert need.specifier.contains(PINS[name]), f"{name}: {PINS[name]} is outside {need.specifier}"
 
 
@@ -43,7 +44,7 @@ def test_conda_asks_for_the_same_names_and_ranges() -> None:
     for need in map(Requirement, lines[2:]):
         asked[CONDA_NAMES.get(need.name, normal(need.name))] = need.specifier
     assert asked == {name: need.specifier for name, need in RUN.items()}
-    assert environment["dependencies"][-1] == {"pip": ["-e .[dev]"]}
+    assert environment["dependencies"][-1] == {"pip": ["-e .[dev,geo]"]}
 
 
 def test_binder_installs_the_same_names_at_the_tested_versions() -> None:

@@ -40,7 +40,7 @@ def conda() -> str:
     """environment.yml: what the package needs from conda-forge; the package itself and its test tools by pip."""
     lines = [f"  - {CONDA_NAMES.get(need.name, need.name.lower())}{need.specifier}" for need in requirements()]
     head = f"{NOTE}name: paperplay\nchannels: [conda-forge, nodefaults]\ndependencies:\n  - python={PYTHON}\n  - pip\n"
-    return head + "\n".join(sorted(lines)) + '\n  - pip: ["-e .[dev]"]\n'
+    return head + "\n".join(sorted(lines)) + '\n  - pip: ["-e .[dev,geo]"]\n'
 
 
 def binder_requirements() -> str:

@@ -1,0 +1,16 @@
+from .boundaries import Boundary as Boundary
+from .exact import normal_depth as normal_depth
+from .exact import planar_wave as planar_wave
+from .faces import State as State
+from .geo import read_dem as read_dem
+from .geo import sample_geotiff as sample_geotiff
+from .geo import to_xarray as to_xarray
+from .geo import write_depth as write_depth
+from .metrics import downsample_loss as downsample_loss
+from .metrics import flood_metrics as flood_metrics
+from .pooling import pool_dem as pool_dem
+from .solver import FloodResult as FloodResult
+from .solver import LocalInertialSolver as LocalInertialSolver
+from .terrain import block_features as block_features
+from .terrain import make_terrain as make_terrain
+from .terrain import real_dem as real_dem

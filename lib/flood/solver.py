@@ -1,0 +1,524 @@
+"""The local inertial flood solver: explicit, batched, differentiable through every time step.
+
+Physics and setting: Giladi et al., NeurIPS 2021 (arXiv 2106.07218), who train a network through such a solver; the
+scheme is that of Bates et al. 2010 and de Almeida et al. 2012. Wet and dry cells, the limiter and the bounds of the
+time step are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from lib.flood.boundaries import SIDES, Boundary, Side, open_sides, outer_faces
+from lib.flood.faces import State, limit_to_donors, net_outflow, new_discharge
+from lib.validation import positive_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FloodResult", "LocalInertialSolver"]
+
+
+@dataclass(frozen=True)
+class FloodResult:
+    """The end of a run, and what happened on the way; `...` are the batch axes of the map.
+
+    Attributes
+    ----------
+    h, qx, qy
+        Depth [m] (..., R, C) and discharges [m^2/s] (..., R, C + 1), (..., R + 1, C) at the end.
+    steps
+        Number of time steps (...), int64.
+    time
+        Time reached [s] (...), float64; NaN where a depth was no longer finite, which ends a run.
+    volume_in
+        Rain and inflow [m^3] (...), float64.
+    volume_out
+        Outflow [m^3] (...), float64.
+    history
+        Depths [m] (T, ..., R, C) at the `save_times`, or None.
+    """
+
+    h: torch.Tensor
+    qx: torch.Tensor
+    qy: torch.Tensor
+    steps: torch.Tensor
+    time: torch.Tensor
+    volume_in: torch.Tensor
+    volume_out: torch.Tensor
+    history: torch.Tensor | None = None
+
+    @property
+    def state(self) -> State:
+        """Depths and discharges at the end, from which `step` goes on."""
+        return State(self.h, self.qx, self.qy)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run carries from step to step; all but the state and the volumes is (...)."""
+
+    state: State
+    time: torch.Tensor
+    steps: torch.Tensor
+    volume_in: torch.Tensor
+    volume_out: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalInertialSolver:
+    """Shallow water without advection on a map of square cells: valid where the flow is subcritical.
+
+    Parameters
+    ----------
+    dx
+        Side of a cell [m].
+    manning
+        Manning's roughness [s m^-1/3].
+    theta
+        Weight of a face's own discharge against its two neighbours', 0 to 1; 1 is the scheme of Bates et al. 2010.
+    alpha
+        Part of the CFL time step to take, above 0, up to 1. Without friction, waves of two cells grow where it is
+        above `sqrt(theta / 2)` (above `sqrt(theta)` where all flow is along one axis): 0.59 for a `theta` of 0.7
+        (derived here). Friction of shallow water damps them; for deep water, take less.
+    g
+        Gravity [m/s^2].
+    h_dry
+        Faces with no more water than this [m] let none pass.
+    h_cfl_min
+        Depth [m] from which the time step is computed where all water is shallower. Without it the first step of a
+        storm on dry land would last as long as the storm.
+    friction
+        `"vector"`: friction by the length of the discharge (Giladi et al.). `"component"`: by its component through
+        the face (Bates et al.).
+    edge
+        What stands for the missing neighbour in the average with `theta` at the edge of a map: `"replicate"`: the
+        face itself; `"mirror"`: its other neighbour.
+    limiter
+        Whether a cell gives no more water than it has. Without it depths become negative on slopes.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
+
+    Examples
+    --------
+    Half a cubic metre per second and metre of width comes in at the west; after an hour the water runs down to the
+    east as deep as Manning says:
+
+    >>> from lib.flood import Boundary, normal_depth
+    >>> z = -0.001 * 50 * torch.arange(20, dtype=torch.float64).repeat(2, 1)
+    >>> solver = LocalInertialSolver(dx=50.0)
+    >>> result = solver.simulate(z, 7200.0, boundary=Boundary({"west": 0.5}, {"east": 0.001}))
+    >>> print(f"{result.h[0, 10].item():.4f} {normal_depth(0.5, 0.001, 0.05):.4f}")
+    0.8685 0.8685
+    """
+
+    dx: float
+    manning: float = 0.05
+    theta: float = 0.7
+    alpha: float = 0.7
+    g: float = 9.80665
+    h_dry: float = 1e-5
+    h_cfl_min: float = 0.01
+    friction: str = "vector"
+    edge: str = "replicate"
+    limiter: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("dx", "manning", "alpha", "g", "h_dry", "h_cfl_min"):
+            positive_number(name, getattr(self, name))
+        if not 0 <= self.theta <= 1:
+            raise ValueError(f"theta must lie between 0 and 1; it is {self.theta}")
+        if self.alpha > 1:
+            raise ValueError(f"alpha must be above 0 and at most 1; it is {self.alpha}")
+        for name, allowed in (("friction", ("vector", "component")), ("edge", ("replicate", "mirror"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be {allowed[0]!r} or {allowed[1]!r}; it is {getattr(self, name)!r}")
+
+    def initial_state(self, z: torch.Tensor, h0: float | torch.Tensor | None = None) -> State:
+        """Water at rest on the map `z`.
+
+        Parameters
+        ----------
+        z
+            Bed [m] (..., R, C), float32 or float64.
+        h0
+            Depth [m], not negative: a number or a tensor that broadcasts to the shape of `z`. None: dry.
+
+        Raises
+        ------
+        TypeError
+            If `z` is not a tensor of float32 or float64.
+        ValueError
+            If `z` is not finite or has fewer than two axes, or `h0` is negative, not finite or does not fit.
+
+        Examples
+        --------
+        >>> LocalInertialSolver(dx=1.0).initial_state(torch.zeros(2, 2), 0.5).h
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
+        """
+        _check_map(z)
+        h = _field("h0", 0.0 if h0 is None else h0, z).expand(z.shape).clone()
+        *batch, rows, columns = z.shape
+        return State(h, z.new_zeros(*batch, rows, columns + 1), z.new_zeros(*batch, rows + 1, columns))
+
+    def time_step(self, h: torch.Tensor) -> torch.Tensor:
+        """The time step `alpha dx / sqrt(g max(h, h_cfl_min))` [s], a constant for gradients.
+
+        Parameters
+        ----------
+        h
+            Depth [m] (..., R, C).
+
+        Returns
+        -------
+        Tensor
+            (...), float64; NaN where a depth is not finite.
+
+        Examples
+        --------
+        >>> print(f"{LocalInertialSolver(dx=10.0, alpha=1.0).time_step(torch.ones(2, 2)).item():.4f}")
+        3.1933
+        """
+        deepest = h.detach().amax(dim=(-2, -1)).double()
+        finite = torch.isfinite(h.detach().sum(dim=(-2, -1)))
+        step = self.alpha * self.dx / (self.g * deepest.clamp_min(self.h_cfl_min)).sqrt()
+        return torch.where(finite, step, math.nan)
+
+    def step(
+        self,
+        z: torch.Tensor,
+        state: State,
+        dt: float | torch.Tensor,
+        rain: float | torch.Tensor | None = None,
+        boundary: Boundary | None = None,
+    ) -> State:
+        """One time step: momentum, then the sides of the map, rain, the limiter, mass.
+
+        Parameters
+        ----------
+        z
+            Bed [m] (..., R, C).
+        state
+            Depths and discharges, of the shapes that `initial_state` gives.
+        dt
+            Time step [s], not negative: a number or one for each map (...).
+        rain
+            Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
+        boundary
+            What passes the sides; None: closed walls.
+
+        Raises
+        ------
+        ValueError
+            If a value is out of range or a shape does not fit.
+
+        Examples
+        --------
+        >>> solver, z = LocalInertialSolver(dx=10.0), torch.zeros(2, 2)
+        >>> solver.step(z, solver.initial_state(z), 60.0, rain=1e-5).h
+        tensor([[0.0006, 0.0006],
+                [0.0006, 0.0006]])
+        """
+        _check_map(z)
+        *batch, rows, columns = z.shape
+        shapes = ((*batch, rows, columns), (*batch, rows, columns + 1), (*batch, rows + 1, columns))
+        for name, part, shape in zip(State._fields, state, shapes, strict=True):
+            if part.shape != shape:
+                raise ValueError(f"state.{name} must have the shape {shape}; it has {tuple(part.shape)}")
+        seconds = _times("dt", dt, z)
+        water = None if rain is None else _field("rain", rain, z)
+        sides = open_sides(boundary, z, self.manning)
+        return self._step(z, state, seconds.to(z.dtype)[..., None, None], water, sides)
+
+    def _step(
+        self, z: torch.Tensor, state: State, dt: torch.Tensor, rain: torch.Tensor | None, sides: dict[str, Side]
+    ) -> State:
+        h, qx, qy = state
+        settings = {"dx": self.dx, "manning": self.manning, "theta": self.theta, "g": self.g, "h_dry": self.h_dry}
+        rules = {"friction": self.friction, "edge": self.edge}
+        inner_x = new_discharge(z, h, qx, qy, dt, dim=-1, **settings, **rules)  # type: ignore[arg-type]
+        inner_y = new_discharge(z, h, qy, qx, dt, dim=-2, **settings, **rules)  # type: ignore[arg-type]
+        west, east, north, south = (outer_faces(sides, name, h, self.h_dry) for name in SIDES)
+        wall_x, wall_y = torch.zeros_like(h[..., 0]), torch.zeros_like(h[..., 0, :])
+        new_qx = torch.cat([_first(west, wall_x)[..., None], inner_x, -_first(east, wall_x)[..., None]], -1)
+        new_qy = torch.cat([_first(north, wall_y)[..., None, :], inner_y, -_first(south, wall_y)[..., None, :]], -2)
+        wetter = h if rain is None else h + dt * rain
+        ratio = dt / self.dx
+        if self.limiter:
+            new_qx, new_qy = limit_to_donors(wetter, new_qx, new_qy, ratio)
+        return State(wetter - ratio * net_outflow(new_qx, new_qy), new_qx, new_qy)
+
+    def simulate(
+        self,
+        z: torch.Tensor,
+        duration: float | torch.Tensor,
+        h0: float | torch.Tensor | None = None,
+        rain: float | torch.Tensor | None = None,
+        boundary: Boundary | None = None,
+        *,
+        dt_max: float | None = None,
+        save_times: Sequence[float] | None = None,
+        checkpoint_every: int = 0,
+        backend: str = "torch",
+    ) -> FloodResult:
+        """Run the water from rest for some time.
+
+        Parameters
+        ----------
+        z
+            Bed [m] (..., R, C), float32 or float64: the precision of the run. Subtract its mean before float32.
+        duration
+            Time to run [s], not negative: a number or one for each map (...).
+        h0
+            Depth at the start [m]; None: dry.
+        rain
+            Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
+        boundary
+            What passes the sides; None: closed walls.
+        dt_max
+            Longest time step [s]; below the CFL step it makes all steps alike, as finite differences need.
+        save_times
+            Ascending times [s] at which to keep the depths. Steps are cut such that they end there.
+        checkpoint_every
+            Steps per segment of activation checkpointing, 0: none. Memory of a backward pass is then that of one
+            segment and of the states between segments, for one more forward pass.
+        backend
+            `"torch"`, or `"compiled"`: numba, on the processor, without gradients.
+
+        Returns
+        -------
+        FloodResult
+            Its gradients treat the time steps as constants, as the paper's do.
+
+        Raises
+        ------
+        TypeError
+            If `z` is not a tensor of float32 or float64.
+        ValueError
+            If a value is out of range, not finite, or of a shape that does not fit.
+        RuntimeError
+            If the compiled backend is asked for gradients.
+
+        Examples
+        --------
+        >>> z = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
+        >>> result = LocalInertialSolver(dx=10.0).simulate(z, 600.0, rain=1e-5, backend="compiled")
+        >>> print(f"{result.volume_in.item():.3f} {10 * 10 * result.h.sum().item():.3f}")
+        1.800 1.800
+        """
+        state = self.initial_state(z, h0)
+        end = _times("duration", duration, z)
+        water = None if rain is None else _field("rain", rain, z)
+        sides = open_sides(boundary, z, self.manning)
+        longest = math.inf if dt_max is None else positive_number("dt_max", dt_max)
+        if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+            raise ValueError(f"checkpoint_every must be an integer of at least 0; it is {checkpoint_every!r}")
+        stops = _stops(save_times, end)
+        if backend == "compiled":
+            result = self._run_compiled(z, state, stops, water, sides, dt_max=longest)
+        elif backend == "torch":
+            result = self._run_torch(z, state, stops, water, sides, dt_max=longest, checkpoint_every=checkpoint_every)
+        else:
+            raise ValueError(f"backend must be 'torch' or 'compiled'; it is {backend!r}")
+        history = result.history
+        return replace(result, history=None if history is None or save_times is None else history[: len(save_times)])
+
+    def _run_torch(
+        self,
+        z: torch.Tensor,
+        state: State,
+        stops: torch.Tensor,
+        rain: torch.Tensor | None,
+        sides: dict[str, Side],
+        *,
+        dt_max: float,
+        checkpoint_every: int,
+    ) -> FloodResult:
+        batch = z.shape[:-2]
+        zero = torch.zeros(batch, dtype=torch.float64, device=z.device)
+        run = _Run(state, zero, zero.long(), zero, zero)
+        history = []
+        for stop in stops:
+            while bool((run.time < stop).any()):
+                if checkpoint_every:
+                    run = checkpoint(
+                        self._segment, z, run, stop, rain, sides, dt_max=dt_max, steps=checkpoint_every,
+                        use_reentrant=False, preserve_rng_state=False,
+                    )  # fmt: skip
+                else:
+                    run = self._segment(z, run, stop, rain, sides, dt_max=dt_max, steps=1)
+            history.append(run.state.h)
+        return FloodResult(
+            *run.state, run.steps, run.time, run.volume_in, run.volume_out, torch.stack(history) if history else None
+        )
+
+    def _segment(
+        self,
+        z: torch.Tensor,
+        run: _Run,
+        stop: torch.Tensor,
+        rain: torch.Tensor | None,
+        sides: dict[str, Side],
+        *,
+        dt_max: float,
+        steps: int,
+    ) -> _Run:
+        """At most so many steps towards `stop`; maps that are there already stay as they are."""
+        for _ in range(steps):
+            active = run.time < stop
+            if not bool(active.any()):
+                break
+            with torch.no_grad():
+                whole = self.time_step(run.state.h).clamp_max(dt_max)
+                left = stop - run.time
+                seconds = torch.where(active, torch.where(whole >= left, left, whole), 0.0)
+                time = torch.where(active, torch.where(whole >= left, stop, run.time + whole), run.time)
+            new = self._step(z, run.state, seconds.to(z.dtype)[..., None, None], rain, sides)
+            came, went = self._volumes(z, new, seconds, rain, sides)
+            if not bool(active.all()):
+                on = active[..., None, None]
+                new = State(*(torch.where(on, after, before) for after, before in zip(new, run.state, strict=True)))
+            run = _Run(new, time, run.steps + active, run.volume_in + came, run.volume_out + went)
+        return run
+
+    def _volumes(
+        self,
+        z: torch.Tensor,
+        state: State,
+        seconds: torch.Tensor,
+        rain: torch.Tensor | None,
+        sides: dict[str, Side],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Water [m^3] that came in and went out during a step, as the step counted it."""
+        came = went = torch.zeros_like(seconds)
+        # the step as the map's precision had it
+        exact = seconds.to(z.dtype).double()
+        if rain is not None:
+            came = came + exact * self.dx**2 * rain.expand(z.shape).sum(dim=(-2, -1), dtype=torch.float64)
+        faces = {
+            "west": state.qx[..., 0],
+            "east": -state.qx[..., -1],
+            "north": state.qy[..., 0, :],
+            "south": -state.qy[..., -1, :],
+        }
+        for name in sides:
+            inward = faces[name].double()
+            came = came + exact * self.dx * inward.clamp_min(0).sum(dim=-1)
+            went = went - exact * self.dx * inward.clamp_max(0).sum(dim=-1)
+        return came, went
+
+    def _run_compiled(
+        self,
+        z: torch.Tensor,
+        state: State,
+        stops: torch.Tensor,
+        rain: torch.Tensor | None,
+        sides: dict[str, Side],
+        *,
+        dt_max: float,
+    ) -> FloodResult:
+        given = [z, state.h, rain, *(part for side in sides.values() for part in side)]
+        if any(part is not None and part.requires_grad for part in given):
+            raise RuntimeError("backend 'compiled' gives no gradients; use backend 'torch', or detach the inputs")
+        import numpy as np
+
+        from lib.flood.compiled import run
+
+        batch, (rows, columns) = z.shape[:-2], z.shape[-2:]
+        count = math.prod(batch)
+
+        def maps(a: torch.Tensor) -> torch.Tensor:
+            return a.cpu().reshape(count, *a.shape[len(batch) :])
+
+        beds = maps(z).contiguous().numpy()
+        h, qx, qy = (maps(part).clone(memory_format=torch.contiguous_format).numpy() for part in state)
+        ends = stops.cpu().reshape(len(stops), count).numpy()
+        water = None if rain is None else maps(rain.expand(z.shape)).contiguous().numpy()
+        edges = np.zeros((count, 4, 2, max(rows, columns)), beds.dtype)
+        for place, name in enumerate(SIDES):
+            for what, part in enumerate(sides.get(name, ())):
+                if part is not None:
+                    length = part.shape[-1]
+                    edges[:, place, what, :length] = maps(part.expand(*batch, length)).numpy()
+        flags = (self.friction == "vector", self.edge == "mirror", self.limiter, bool(sides))
+        history = np.empty((len(stops), *beds.shape), beds.dtype)
+        volumes, steps, times = np.zeros((count, 2)), np.zeros(count, np.int64), np.zeros(count)
+        dry = np.zeros((1, columns), beds.dtype)
+        for b in range(count):
+            here = dry if water is None else water[b]
+            total = 0.0 if water is None else float(here.sum(dtype=np.float64)) * self.dx**2
+            # the same in every row: one row, that stays in the cache
+            here = here[:1] if bool((here == here[:1]).all()) else here
+            settings = (
+                float(self.dx), float(self.g), float(self.manning), float(self.theta), float(self.h_dry),
+                float(self.alpha), float(self.h_cfl_min), dt_max, total,
+            )  # fmt: skip
+            steps[b], times[b] = run(
+                beds[b], h[b], qx[b], qy[b], here, edges[b], flags, settings,
+                np.ascontiguousarray(ends[:, b]), history[:, b], volumes[b],
+            )  # fmt: skip
+
+        def back(a: np.typing.NDArray[np.generic], leading: int = 0) -> torch.Tensor:
+            return torch.from_numpy(a.reshape((*a.shape[:leading], *batch, *a.shape[leading + 1 :]))).to(z.device)
+
+        came, went = (back(np.ascontiguousarray(volumes[:, k])) for k in (0, 1))
+        return FloodResult(back(h), back(qx), back(qy), back(steps), back(times), came, went, back(history, 1))
+
+
+def _first(given: torch.Tensor | None, wall: torch.Tensor) -> torch.Tensor:
+    """Discharge into the map through a side: as given, for every map, or none."""
+    return wall if given is None else given.expand(wall.shape)
+
+
+def _check_map(z: torch.Tensor) -> None:
+    if not isinstance(z, torch.Tensor) or z.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"z must be a tensor of float32 or float64; it is {getattr(z, 'dtype', type(z).__name__)}")
+    if z.ndim < 2 or z.numel() == 0:
+        raise ValueError(f"z must have the shape (..., R, C) and hold cells; its shape is {tuple(z.shape)}")
+    if not bool(torch.isfinite(z).all()):
+        raise ValueError("z must be finite; an entry is NaN or infinite (fill cells without data first)")
+
+
+def _field(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """A number, or a tensor that broadcasts to the shape of `z` and has rows and columns."""
+    given = torch.as_tensor(value, dtype=z.dtype, device=z.device)
+    if not bool(torch.isfinite(given).all()):
+        raise ValueError(f"{name} must be finite; an entry is NaN or infinite")
+    if given.numel() and given.min() < 0:
+        raise ValueError(f"{name} must not be negative; its smallest entry is {given.min().item()}")
+    # a tensor of one axis could mean a row or a batch
+    fits = given.ndim != 1 and given.ndim <= z.ndim
+    if not fits or any(a not in (1, b) for a, b in zip(given.shape[::-1], z.shape[::-1], strict=False)):
+        raise ValueError(f"{name} must broadcast to the shape {tuple(z.shape)} of z; its shape is {tuple(given.shape)}")
+    return given
+
+
+def _times(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Seconds for each map (...), float64."""
+    given = torch.as_tensor(value, dtype=torch.float64, device=z.device).detach()
+    if given.ndim and given.shape != z.shape[:-2]:
+        raise ValueError(
+            f"{name} must be a number or have the shape {tuple(z.shape[:-2])}; it has {tuple(given.shape)}"
+        )
+    if not bool((torch.isfinite(given) & (given >= 0)).all()):
+        raise ValueError(f"{name} must be finite and not negative; it is {value}")
+    return given.expand(z.shape[:-2])
+
+
+def _stops(save_times: Sequence[float] | None, end: torch.Tensor) -> torch.Tensor:
+    """The times (T, ...) at which steps end: those to keep, no later than a map's own end, and the end."""
+    times = [] if save_times is None else [float(t) for t in save_times]
+    latest = end.max().item()
+    if any(not 0 <= t <= latest for t in times) or any(b < a for a, b in pairwise(times)):
+        raise ValueError(f"save_times must ascend between 0 and the duration {latest:g}; they are {times}")
+    return torch.stack([*(end.clamp_max(t) for t in times), end])

@@ -1,0 +1,204 @@
+"""The solver against exact solutions, conservation and symmetry: both backends."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.flood import Boundary, FloodResult, LocalInertialSolver, normal_depth, planar_wave
+
+BACKENDS = ["torch", "compiled"]
+F64 = torch.float64
+
+
+def hills(shape: tuple[int, ...], seed: int, relief: float = 3.0) -> torch.Tensor:
+    """A rough map with long and short waves [m]."""
+    g = torch.Generator().manual_seed(seed)
+    rows, columns = shape[-2:]
+    y, x = torch.meshgrid(torch.arange(rows, dtype=F64), torch.arange(columns, dtype=F64), indexing="ij")
+    phase = 6.3 * torch.rand(*shape[:-2], 2, 1, 1, generator=g, dtype=F64)
+    waves = torch.sin(x / 3 + phase[..., 0, :, :]) * torch.cos(y / 4 + phase[..., 1, :, :])
+    return relief / 2 * (waves + torch.rand(shape, generator=g, dtype=F64))
+
+
+def water_made(result: FloodResult, dx: float, h0: float = 0.0) -> torch.Tensor:
+    """Relative error of the water balance."""
+    cells = result.h.shape[-2] * result.h.shape[-1]
+    before = h0 * cells * dx**2
+    volume = result.h.sum(dim=(-2, -1), dtype=F64) * dx**2
+    return (volume - before - result.volume_in + result.volume_out).abs() / (before + result.volume_in)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_lake_at_rest_with_islands(backend: str, dtype: torch.dtype) -> None:
+    # heights and level on a grid of 1/64 m: level - z + z is exact, and so must be the rest
+    z = (torch.round(hills((64, 64), 0) * 64) / 64).to(dtype)
+    h0 = (1.0 - z).clamp_min(0)
+    assert 0.1 < (h0 == 0).double().mean() < 0.9
+    result = LocalInertialSolver(dx=10.0).simulate(z, 600.0, h0=h0, backend=backend)
+    assert torch.equal(result.h, h0)
+    assert result.qx.abs().max() == 0
+    assert result.qy.abs().max() == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_mass_and_positivity(backend: str, seed: int) -> None:
+    z = hills((20, 24), seed)
+    solver = LocalInertialSolver(dx=8.0)
+    slope = torch.zeros(24, dtype=F64)
+    slope[6:15] = 0.01
+    sides = Boundary({"west": 0.3, "north": torch.linspace(0, 0.2, 24, dtype=F64)}, {"south": slope, "east": 0.002})
+    for rain, boundary in ((1e-4, None), (None, sides), (1e-5 * z.abs(), sides)):
+        result = solver.simulate(z, 600.0, rain=rain, boundary=boundary, backend=backend)
+        assert water_made(result, 8.0) <= 1e-12
+        assert result.h.min() >= 0
+        assert (result.volume_out > 0) == (boundary is not None)
+    if rain is not None:
+        inflow = 600.0 * 8.0 * (0.3 * 20 + 0.1 * 24)
+        rained = 600.0 * 64 * 1e-5 * z.abs().sum()
+        torch.testing.assert_close(result.volume_in, inflow + rained, rtol=1e-12, atol=0)
+
+
+@given(seed=st.integers(0, 2**31), rows=st.integers(1, 7), columns=st.integers(1, 7), log=st.floats(-7, 0))
+def test_any_terrain_keeps_its_water(seed: int, rows: int, columns: int, log: float) -> None:
+    z = hills((rows, columns), seed, relief=10.0)
+    solver = LocalInertialSolver(dx=5.0)
+    sides = Boundary({"west": 0.2}, {"east": 0.01})
+    for backend in BACKENDS:
+        result = solver.simulate(z, 60.0, h0=10**log, rain=1e-5, boundary=sides, backend=backend)
+        assert result.h.min() >= 0
+        assert water_made(result, 5.0, 10**log) <= 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_the_limiter_depths_become_negative(backend: str) -> None:
+    result = LocalInertialSolver(dx=8.0, limiter=False).simulate(hills((20, 24), 0), 600.0, rain=1e-4, backend=backend)
+    assert result.h.min() < -0.01
+    assert water_made(result, 8.0) <= 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize(("width", "alpha"), [(1, 0.7), (3, 0.5)])
+def test_a_slope_comes_to_uniform_flow(backend: str, axis: str, width: int, alpha: float) -> None:
+    depth = normal_depth(1.0, 0.001, 0.03).item()
+    assert abs(depth - 0.96888616) < 5e-9
+    z = -0.001 * 50 * torch.arange(40, dtype=F64).repeat(width, 1)
+    sides = Boundary({"west": 1.0}, {"east": 0.001})
+    if axis == "y":
+        z, sides = z.T.contiguous(), Boundary({"north": 1.0}, {"south": 0.001})
+    solver = LocalInertialSolver(dx=50.0, manning=0.03, alpha=alpha)
+    result = solver.simulate(z, 4 * 3600.0, h0=depth, boundary=sides, backend=backend)
+    assert (result.h - depth).abs().max() < 1e-9
+
+
+def test_uniform_flow_is_a_fixed_point() -> None:
+    depth = normal_depth(1.0, 0.001, 0.03).item()
+    z = -0.001 * 50 * torch.arange(40, dtype=F64).repeat(3, 1)
+    solver = LocalInertialSolver(dx=50.0, manning=0.03)
+    state = solver.initial_state(z, depth)._replace(qx=torch.ones(3, 41, dtype=F64))
+    sides = Boundary({"west": 1.0}, {"east": 0.001})
+    for _ in range(20):
+        state = solver.step(z, state, 5.0, boundary=sides)
+    assert (state.h - depth).abs().max() < 1e-12
+    assert (state.qx - 1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("theta", [0.7, 0.85, 1.0])
+@pytest.mark.parametrize("plane", [True, False])
+def test_waves_of_two_cells_grow_beyond_the_bound(backend: str, theta: float, plane: bool) -> None:
+    # A wave of two cells: q' = (2 theta - 1) q - ..., so it grows where alpha^2 > theta in one direction, and where
+    # 2 alpha^2 > theta on a chessboard.
+    sign = (-1.0) ** torch.arange(20, dtype=F64)
+    pattern = sign[:, None] * sign if plane else sign[None]
+    bound = math.sqrt(theta / 2 if plane else theta)
+    height = []
+    for part in (0.9, 1.1):
+        if part * bound > 1:
+            height.append(math.inf)  # refused by the solver
+            continue
+        solver = LocalInertialSolver(dx=10.0, manning=1e-6, theta=theta, alpha=part * bound)
+        z = torch.zeros_like(pattern)
+        result = solver.simulate(z, 300.0, h0=1 + 1e-8 * pattern, backend=backend)
+        height.append((result.h - 1).abs().max().item() / 1e-8)
+    assert height[0] < 5
+    assert height[1] > 100
+
+
+def wave_error(dx: float, model: str) -> float:
+    """RMSE [m] over x < 3000 m of a wave that comes in as `model` has it, against that model."""
+    u, n, end, alpha = 1.0, 0.03, 3600.0, 0.7
+    solver = LocalInertialSolver(dx=dx, manning=n, theta=1.0, alpha=alpha)
+    z = torch.zeros(1, round(5000 / dx), dtype=F64)
+    x = (np.arange(z.shape[1]) + 0.5) * dx
+    state, t = solver.initial_state(z), 0.0
+    while t < end:
+        dt = min(solver.time_step(state.h).item(), end - t)
+        # what a step lets in is the mean over the step
+        depth = planar_wave(0.0, t + dt / 2, u, n, model=model).item()
+        state = solver.step(z, state, dt, boundary=Boundary({"west": u * depth}))
+        t += dt
+    wrong = state.h[0].numpy() - planar_wave(x, end, u, n, model=model)
+    return math.sqrt(np.mean(wrong[x < 3000] ** 2))
+
+
+def test_convergence_to_the_local_inertial_wave_and_not_to_hunters() -> None:
+    own, hunter = ([wave_error(dx, model) for dx in (50.0, 25.0, 12.5)] for model in ("local_inertial", "full"))
+    orders = [math.log2(a / b) for a, b in pairwise(own)]
+    assert min(orders) > 0.8, (own, orders)
+    assert hunter[0] < hunter[1] < hunter[2] < 0.025, hunter
+    assert hunter[2] > 2 * own[2]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("friction", ["vector", "component"])
+@pytest.mark.parametrize("edge", ["replicate", "mirror"])
+def test_the_eight_symmetries_of_the_square(backend: str, friction: str, edge: str) -> None:
+    z = hills((21, 21), 3, relief=1.0)
+    h0 = torch.zeros_like(z)
+    h0[4:9, 6:12] = 3.0
+    solver = LocalInertialSolver(dx=10.0, friction=friction, edge=edge)
+    plain = solver.simulate(z, 100.0, h0=h0, backend=backend).h
+    for turns in range(4):
+        for flip in (False, True):
+
+            def turn(a: torch.Tensor, turns: int = turns, flip: bool = flip) -> torch.Tensor:
+                a = torch.rot90(a, turns)
+                return (a.flip(1) if flip else a).contiguous()
+
+            moved = solver.simulate(turn(z), 100.0, h0=turn(h0), backend=backend).h
+            assert (moved - turn(plain)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_sides_are_turned_with_the_map(backend: str) -> None:
+    z = hills((6, 9), 4)
+    q, slope = torch.linspace(0.1, 0.5, 6, dtype=F64), torch.linspace(0.01, 0.05, 9, dtype=F64)
+    solver = LocalInertialSolver(dx=10.0)
+    plain = solver.simulate(z, 100.0, boundary=Boundary({"west": q}, {"south": slope}), backend=backend)
+    # transposed, west becomes north and south becomes east
+    turned = solver.simulate(z.T.contiguous(), 100.0, boundary=Boundary({"north": q}, {"east": slope}), backend=backend)
+    assert (turned.h.T - plain.h).abs().max() < 1e-12
+    assert (turned.qx.T - plain.qy).abs().max() < 1e-12
+    sides = Boundary({"east": q}, {"south": slope.flip(0)})
+    mirrored = solver.simulate(z.flip(1), 100.0, boundary=sides, backend=backend)
+    assert (mirrored.h.flip(1) - plain.h).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_dam_break_is_round_and_heights_have_no_origin(backend: str) -> None:
+    z, h0 = torch.zeros(41, 41, dtype=F64), torch.full((41, 41), 0.5, dtype=F64)
+    h0[18:23, 18:23] = 2.0
+    solver = LocalInertialSolver(dx=10.0)
+    result = solver.simulate(z, 30.0, h0=h0, backend=backend)
+    for other in (result.h.flip(0), result.h.flip(1), result.h.T):
+        assert (other - result.h).abs().max() < 1e-12
+    shifted = solver.simulate(z + 100.0, 30.0, h0=h0, backend=backend)
+    assert (shifted.h - result.h).abs().max() < 1e-10
