@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FASHION_CLASSES",
+    "FASHION_MEAN",
+    "FASHION_SPREAD",
     "cifar10",
     "cifar100",
     "digits",
@@ -46,6 +48,9 @@ FASHION_CLASSES = (
     "bag",
     "ankle boot",
 )
+
+#: Mean and standard deviation of the training images, with values from 0 to 1.
+FASHION_MEAN, FASHION_SPREAD = 0.2860, 0.3530
 
 #: Environment variable with the folder of the four files of Fashion-MNIST.
 FASHION_VARIABLE = "PAPERPLAY_FASHION_MNIST"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "reproducible", "step_seed"]
+__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "reproducible", "size_of", "step_seed"]
 
 #: Checkpoints that are kept: the last, and the one before in case that one is damaged.
 _KEPT = 2
@@ -93,6 +93,17 @@ def is_first_process(device: str | torch.device = "cpu") -> bool:
     return bool(processes(device).is_main_process)
 
 
+def size_of(data: Dataset[Any]) -> int:
+    """Number of examples; torch does not ask a data set to have one, but all of ours do.
+
+    Examples
+    --------
+    >>> size_of(TensorDataset(torch.zeros(3)))
+    3
+    """
+    return len(data)  # type: ignore[arg-type]
+
+
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A seed for one step of one process of one run; two that agree are as rare as among random numbers of 32 bits.
 
@@ -142,7 +153,7 @@ def accuracy(
     """
     from accelerate.utils import reduce
 
-    count = len(data)  # type: ignore[arg-type]
+    count = size_of(data)
     if not count:
         raise ValueError("data must not be empty")
     positive_integer("batch", batch)
@@ -239,7 +250,7 @@ def fit(
     processes(device)
     accelerator = Accelerator(cpu=device == "cpu")
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    count = len(data)  # type: ignore[arg-type]
+    count = size_of(data)
     if batch > count or batch % ranks:
         raise ValueError(f"batch must be at most {count}, and a multiple of {ranks} processes; it is {batch}")
     place = accelerator.device if ranks > 1 else torch.device(device)
@@ -400,7 +411,7 @@ def _batches(
     first_epoch: int = 0,
 ) -> Iterator[Any]:
     """One process's share of every batch from the step `start` on; each epoch in an order of its own."""
-    count = len(data)  # type: ignore[arg-type]
+    count = size_of(data)
     per_epoch = count // (share * ranks)
     for epoch in range(start // per_epoch, epochs):
         order = np.random.default_rng((seed, epoch)).permutation(count)[: per_epoch * share * ranks]

@@ -223,29 +223,25 @@ def write_depth(path: str | os.PathLike[str], h: Tensor, profile: Profile) -> Pa
     ...     read_dem(path).z.unique()
     tensor([0.2500], dtype=torch.float64)
     """
-    rasterio = _geo("rasterio")
     _metric_grid(profile, "profile")
     depths = _depths("h", h, profile, axes=2)
+    _write_metres(path, depths, "water depth", profile["crs"], profile["transform"])
+    return Path(path)
+
+
+def _write_metres(
+    path: str | os.PathLike[str], values: NDArray[np.floating[Any]], name: str, crs: Any, transform: Any
+) -> None:
+    """One band of lengths, whole or not there."""
+    settings: dict[str, Any] = {"dtype": values.dtype.name, "crs": crs, "transform": transform}
+    settings |= {"height": values.shape[0], "width": values.shape[1], "count": 1}
     with (
         atomic_path(path) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
-            driver="GTiff",
-            height=depths.shape[0],
-            width=depths.shape[1],
-            count=1,
-            dtype=depths.dtype.name,
-            crs=profile["crs"],
-            transform=profile["transform"],
-            compress="deflate",
-            predictor=3,
-        ) as dataset,
+        _geo("rasterio").open(temporary, "w", driver="GTiff", compress="deflate", predictor=3, **settings) as dataset,
     ):
-        dataset.write(depths, 1)
-        dataset.set_band_description(1, "water depth")
+        dataset.write(values, 1)
+        dataset.set_band_description(1, name)
         dataset.set_band_unit(1, "m")
-    return Path(path)
 
 
 def _depths(name: str, h: Tensor, profile: Profile, *, axes: int) -> NDArray[np.floating[Any]]:
@@ -435,25 +431,8 @@ def sample_geotiff(path: str | os.PathLike[str], *, dx: float = 90.0, shape: tup
         top, left = top + (bottom - top - rows) // 2, left + (right - left - columns) // 2
         bottom, right = top + rows, left + columns
     piece = projected[top:bottom, left:right]
-    with (
-        atomic_path(path) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
-            driver="GTiff",
-            height=piece.shape[0],
-            width=piece.shape[1],
-            count=1,
-            dtype="float32",
-            crs=utm,
-            transform=rasterio.Affine(dx, 0, west + left * dx, 0, -dx, north - top * dx),
-            compress="deflate",
-            predictor=3,
-        ) as dataset,
-    ):
-        dataset.write(piece, 1)
-        dataset.set_band_description(1, "elevation")
-        dataset.set_band_unit(1, "m")
+    transform = rasterio.Affine(dx, 0, west + left * dx, 0, -dx, north - top * dx)
+    _write_metres(path, piece.astype(np.float32), "elevation", utm, transform)
     return Path(path)
 
 

@@ -9,7 +9,7 @@ arXiv 2106.07218). Training and test crops come from regions that do not touch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.resources import as_file, files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -80,8 +80,9 @@ def real_dem() -> RealDem:
     >>> print(z.shape, z.min(), z.max(), f"{dx:.1f} {dy:.1f}")
     (344, 403) 236.0 1076.0 74.6 92.5
     """
-    # By name: matplotlib keeps the file, and nothing here draws.
-    with import_module("matplotlib.cbook").get_sample_data("jacksboro_fault_dem.npz") as stored:
+    # matplotlib keeps the file: its folder is looked up without importing anything that draws
+    folder = files("matplotlib") / "mpl-data" / "sample_data"
+    with as_file(folder / "jacksboro_fault_dem.npz") as place, np.load(place) as stored:
         z = stored["elevation"].astype(np.float64)
         # the file calls its northern edge ymin
         latitude = np.radians((float(stored["ymin"]) + float(stored["ymax"])) / 2)

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset, TensorDataset
 
 from lib.augmentation import ImageFolder, ShiftedImages
 from lib.checkpoints import held_experiment, set_experiment
-from lib.datasets import cifar100, fashion_mnist
+from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar100, fashion_mnist
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
-from lib.training import TrainingRun, accuracy, fit, is_first_process
+from lib.training import TrainingRun, accuracy, fit, is_first_process, size_of
 from lib.validation import known_device, positive_integer, positive_number
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FOUR_BIT_PRESETS", "FourBitPreset", "FourBitRun", "four_bit_preset", "four_bit_task", "train_four_bit"]
 
-# Fashion-MNIST's mean and standard deviation, with values from 0 to 1.
-_GREY_MEAN, _GREY_SPREAD = 0.2860, 0.3530
 _OWN_NETWORKS = ("mlp", "convnet", "resnet18-small")
 
 
@@ -220,7 +218,7 @@ def _clothes(
     images, labels = fashion_mnist(split, full=full, path=path)
     if count is not None and count > len(images):
         raise ValueError(f"count must be at most {len(images)}; it is {count}")
-    values = torch.tensor(images[:count]).float().div_(255).sub_(_GREY_MEAN).div_(_GREY_SPREAD)
+    values = torch.tensor(images[:count]).float().div_(255).sub_(FASHION_MEAN).div_(FASHION_SPREAD)
     return TensorDataset(values[:, None], torch.from_numpy(labels[:count].astype(np.int64)))
 
 
@@ -304,9 +302,9 @@ def train_four_bit(
     # on the CPU for a GPU too: a kernel takes a seed from it, and drawing that on a GPU would wait for it
     noise = torch.Generator().manual_seed(settings.seed)
     model, train, test = four_bit_task(settings, data_path, generator=noise)
-    per_epoch = len(train) // settings.batch  # type: ignore[arg-type]
+    per_epoch = size_of(train) // settings.batch
     if per_epoch == 0:
-        raise ValueError(f"batch must be at most {len(train)}; it is {settings.batch}")  # type: ignore[arg-type]
+        raise ValueError(f"batch must be at most {size_of(train)}; it is {settings.batch}")
     if folder is not None and is_first_process(device) and held_experiment(folder) is None:
         set_experiment(folder, same)
 

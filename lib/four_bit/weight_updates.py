@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.datasets import fashion_mnist
+from lib.datasets import FASHION_MEAN, FASHION_SPREAD, fashion_mnist
 from lib.four_bit.integers import int4_mean_and_variance
 from lib.four_bit.layers import LUQConfig
 from lib.four_bit.logarithmic import luq_mean, luq_variance
@@ -200,7 +200,7 @@ def train_and_capture(steps: int = 150, *, batch: int = 256, seed: int = 0) -> d
     """
     positive_integer("batch", batch)
     images, labels = fashion_mnist()
-    pictures = torch.tensor(images).float().div_(255).sub_(0.2860).div_(0.3530)
+    pictures = torch.tensor(images).float().div_(255).sub_(FASHION_MEAN).div_(FASHION_SPREAD)
     classes = torch.from_numpy(labels.astype(np.int64))
     generator = torch.Generator().manual_seed(seed)
     model = fully_connected((784, 128, 128, 128, 128, 10), activation="relu", generator=generator)
