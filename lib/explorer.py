@@ -174,6 +174,8 @@ class Explorer(widgets.VBox):
     #: Whether `compute` takes `fine=False` for a quick, coarse answer while a control moves; the fine one follows
     #: as soon as the controls rest for a moment.
     coarse_while_moving: ClassVar[bool] = False
+    #: The name of a slider of whole numbers that a play button moves from end to end, such as a time.
+    played: ClassVar[str | None] = None
 
     def __init__(self, **values: Any) -> None:
         import plotly.graph_objects as go
@@ -190,7 +192,7 @@ class Explorer(widgets.VBox):
         reset = widgets.Button(description="Reset", tooltip="Back to the first picture", icon="undo")
         reset.on_click(lambda _: self.reset())
         bar = widgets.HBox(
-            [*self.controls.values(), reset], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 18px")
+            [*self._shown_controls(), reset], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 18px")
         )
         heading = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
         caption = widgets.HTML(f'<div style="font-size:12px;line-height:1.4">{html.escape(self.caption)}</div>')
@@ -201,6 +203,30 @@ class Explorer(widgets.VBox):
         for control in self.controls.values():
             control.observe(self._on_change, names="value")
         self.refresh()
+
+    def _shown_controls(self) -> list[widgets.Widget]:
+        """The controls in their order, with a play button behind the slider that it moves."""
+        if self.played is not None and self.played not in self.controls:
+            raise ValueError(f"played must name a control; {self.played!r} is none")
+        shown = []
+        for name, control in self.controls.items():
+            shown.append(control)
+            if name == self.played:
+                if not isinstance(control, widgets.IntSlider):
+                    raise TypeError(f"played must name a slider of whole numbers; {name!r} is none")
+                play = widgets.Play(
+                    tooltip=f"play: {self.declared[name].label}",
+                    min=control.min,
+                    max=control.max,
+                    step=control.step,
+                    value=control.value,
+                    interval=200,
+                    repeat=True,
+                )
+                # linked in the kernel: a slider that code has moved before the first display stays where it is
+                widgets.link((play, "value"), (control, "value"))
+                shown.append(play)
+        return shown
 
     @abstractmethod
     def build(self) -> go.Figure:

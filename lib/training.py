@@ -1,6 +1,7 @@
 """The one training loop: one device or many, a bar while it runs, and checkpoints that it goes on from.
 
-A run that was interrupted ends where the uninterrupted one would have ended, bit for bit on the same device:
+A run that was interrupted ends where the uninterrupted one would have ended, bit for bit on the same device as far as
+its operations are deterministic there (on a GPU, padding with the outermost cells is not):
 the order of examples comes from the seed and the epoch, and every source of noise, torch's own included, is seeded
 anew for each step from the seed, the process and the step. So processes draw independent noise, and none of it has
 to be stored.
@@ -12,7 +13,7 @@ gives every process its share of each batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -30,14 +31,14 @@ from lib.checkpoints import (
     save_checkpoint,
 )
 from lib.progress import progress
-from lib.validation import known_device, positive_integer
+from lib.validation import known_device, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "reproducible", "size_of", "step_seed"]
+__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "processes", "reproducible", "size_of", "step_seed"]
 
 #: Checkpoints that are kept: the last, and the one before in case that one is damaged.
 _KEPT = 2
@@ -64,7 +65,7 @@ class TrainingRun:
     scores
         What `evaluate` returned after every epoch, (epochs,).
     diverged
-        Whether training stopped because a loss was not finite.
+        Whether training stopped because a loss or a gradient was not finite.
     """
 
     losses: NDArray[np.float64]
@@ -175,7 +176,7 @@ def accuracy(
 def fit(
     model: nn.Module,
     data: Dataset[Any],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Tensor], Tensor],
     optimizer: Optimizer,
     *,
     epochs: int,
@@ -188,9 +189,11 @@ def fit(
     folder: str | Path | None = None,
     every: int | None = None,
     first_epoch: int = 0,
+    clip: float | None = None,
     device: str = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
     workers: int = 0,
+    facts: Mapping[str, str | float] | None = None,
     description: str = "training",
 ) -> TrainingRun:
     """Train a network in place.
@@ -198,9 +201,10 @@ def fit(
     Parameters
     ----------
     model, loss
-        `loss(model(inputs), targets)` is the mean over a batch.
+        `loss(model(*inputs), targets)` is the mean over a batch.
     data
-        Pairs of tensors. Where an item depends on the epoch, it has a method `set_epoch`.
+        Tuples of tensors, of which the last is the target and the others are inputs. Where an item depends on the
+        epoch, it has a method `set_epoch`.
     optimizer, schedule
         On the parameters of `model`; the schedule moves on after every step.
     epochs, batch
@@ -219,12 +223,16 @@ def fit(
         gone on from.
     first_epoch
         Number of the first epoch, for data that depend on it: that of a second training after a first.
+    clip
+        Largest norm of a step's gradient; a longer one is shortened to it.
     device
         `"cpu"` or `"cuda"`; under `accelerate launch` each process has its own.
     precision
         `"bfloat16"` for torch's autocast.
     workers
         Processes that load data.
+    facts
+        What else makes this training what it is: a folder that holds checkpoints of other facts is refused.
     description
         For the progress bar.
 
@@ -244,6 +252,8 @@ def fit(
     (100, 1.0)
     """
     _check(epochs, batch, every, precision, seed=seed, workers=workers)
+    if clip is not None:
+        positive_number("clip", clip)
     known_device(device)
     from accelerate import Accelerator
 
@@ -258,7 +268,7 @@ def fit(
     n_steps = epochs * per_epoch
 
     reproducible()
-    what = {"seed": seed, "batch": batch, "count": count, "precision": precision}
+    what = {"seed": seed, "batch": batch, "count": count, "precision": precision, **(facts or {})}
     run = _Run(model, optimizer, schedule, extra, accelerator, None if folder is None else Path(folder), what)
     start = run.restore(n_steps)
     model.to(place)
@@ -273,20 +283,26 @@ def fit(
         batches = progress(batches, description, total=n_steps - start)
     # dropout and its like draw from torch's own generator, whose state the caller gets back
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        for step, (inputs, targets) in enumerate(batches, start=start):
+        for step, (*inputs, targets) in enumerate(batches, start=start):
             for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
                 draw(step_seed(seed, rank, step))
             optimizer.zero_grad()
             with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-                value = loss(wrapped(inputs.to(place, non_blocking=True)), targets.to(place, non_blocking=True))
+                there = (each.to(place, non_blocking=True) for each in inputs)
+                value = loss(wrapped(*there), targets.to(place, non_blocking=True))
             value.backward()  # type: ignore[no-untyped-call]
             if not run.note_loss(value):
+                return run.result(diverged=True)
+            # an infinite gradient would make weights NaN, and what they compute next could be anything
+            norm = nn.utils.clip_grad_norm_(wrapped.parameters(), np.inf if clip is None else clip)
+            if not bool(torch.isfinite(norm)):
                 return run.result(diverged=True)
             optimizer.step()
             if schedule is not None:
                 schedule.step()
             done = step + 1
             if done % per_epoch == 0 and evaluate is not None:
+                _share_statistics(model, ranks)
                 run.scores.append(evaluate(model))
             if done % (every or per_epoch) == 0 or done == n_steps:
                 run.keep(done)
@@ -381,6 +397,13 @@ def _share_gradients(model: nn.Module, place: torch.device) -> nn.Module:
     devices = [place] if place.type == "cuda" else None
     # otherwise torch regroups what it adds up after the first step, and a resumed run would add in another order
     return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
+
+
+def _share_statistics(model: nn.Module, ranks: int) -> None:
+    """Give all processes the first one's running statistics, as the next step would: a score is of one network."""
+    if ranks > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _move(optimizer: Optimizer, place: torch.device) -> None:

@@ -241,3 +241,81 @@ def test_bfloat16_runs() -> None:
     run = fit(model, data, loss, optimizer, epochs=1, batch=2, precision="bfloat16")
     assert seen == [torch.bfloat16] * 2
     assert run.losses[1] < run.losses[0]
+
+
+def train_weighted(clip: float | None = None, *, inputs: int = 3, folder: Path | None = None, stop: int | None = None):
+    """Train weights of several inputs towards a sum; every gradient that the optimizer meets is kept."""
+
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(torch.zeros(inputs))
+
+        def forward(self, *given):
+            assert len(given) == inputs
+            return sum(weight * each for weight, each in zip(self.weights, given, strict=True)), given[0]
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            met.append(self.param_groups[0]["params"][0].grad.clone())
+            return super().step(closure)
+
+    rng, met = torch.Generator().manual_seed(0), []
+    tensors = [torch.randn(12, generator=rng) for _ in range(inputs)]
+    model = Weighted()
+    calls = iter(range(100))
+
+    def loss(outputs, targets):
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        found, first = outputs
+        # the first input comes out as it went in, beside its own target
+        assert any(torch.equal(first, tensors[0][list(rows)]) for rows in orders)
+        return ((found - targets) ** 2).mean()
+
+    orders = [np.random.default_rng((0, epoch)).permutation(12)[at : at + 4] for epoch in range(5) for at in (0, 4, 8)]
+    target = 4 * sum(tensors)
+    run = fit(
+        model, TensorDataset(*tensors, target), loss, Watched(model.parameters(), lr=0.1), epochs=5, batch=4,
+        clip=clip, folder=folder, every=2,
+    )  # fmt: skip
+    return run.losses, model.weights.detach(), met
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+def test_all_but_the_last_tensor_are_inputs(inputs) -> None:
+    losses, weights, _ = train_weighted(inputs=inputs)
+    assert losses[-1] < 0.3 * losses[0]
+    assert ((weights - 4).abs() < 2).all()
+
+
+def test_long_gradients_are_shortened_and_short_ones_are_not() -> None:
+    free, clipped = train_weighted(), train_weighted(1.5)
+    long = np.array([float(each.norm()) for each in free[2]])
+    norms = np.array([float(each.norm()) for each in clipped[2]])
+    assert long.max() > 3
+    assert norms.max() == pytest.approx(1.5, rel=1e-5)
+    # the first is the same but for its length
+    torch.testing.assert_close(clipped[2][0], free[2][0] * (1.5 / long[0]), rtol=1e-5, atol=0)
+    assert clipped[0][0] == free[0][0]
+    # one that is never met changes nothing, bit for bit
+    np.testing.assert_array_equal(train_weighted(1e6)[0], free[0])
+    assert free[0][-1] < clipped[0][-1]
+
+
+def test_an_interrupted_run_with_clipped_gradients_goes_on(tmp_path) -> None:
+    losses, weights, _ = train_weighted(1.5)
+    with pytest.raises(KeyboardInterrupt):
+        train_weighted(1.5, folder=tmp_path, stop=7)
+    again, others, met = train_weighted(1.5, folder=tmp_path)
+    np.testing.assert_array_equal(again, losses)
+    assert torch.equal(others, weights)
+    assert len(met) == 15 - 6
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan"), float("inf")])
+def test_lengths_that_cannot_be(clip) -> None:
+    with pytest.raises(ValueError, match="clip must be positive and finite"):
+        train_weighted(clip)
+    with pytest.raises(TypeError, match="clip must be a number"):
+        train_weighted(str(clip))

@@ -1,11 +1,12 @@
 """Write the data that ship with the package, from the full sets and by real training.
 
-    python tools/make_data.py [fashion-mnist] [edge-runs] [four-bit-runs] [four-bit-gradient]
+    python tools/make_data.py [fashion-mnist] [edge-runs] [four-bit-runs] [four-bit-gradient] [flood-networks]
 
 fashion-mnist: the first 10 000 training and 2 000 test images. edge-runs: descent on two small networks at four
 step sizes each, with the flow solution from every tenth step (chapter 02; about ten minutes on two cores).
 four-bit-runs: two networks trained with gradients quantised in all ways that chapter 04 compares, three seeds each
 (about 25 minutes on one core). four-bit-gradient: one gradient and the activations that it meets (chapter 04).
+flood-networks: the coarse maps of chapter 10, trained through the solver (about ten minutes on one core).
 """
 
 import sys
@@ -20,6 +21,7 @@ from lib.checkpoints import load_checkpoint
 from lib.datasets import fashion_mnist
 from lib.edge_of_stability import EDGE_PRESETS, EdgePreset, edge_task, run_edge_experiment
 from lib.files import atomic_path
+from lib.flood.experiment import SHIPPED, save_downsampler, train_flood
 from lib.four_bit import FOUR_BIT_PRESETS, sweep_four_bit
 from lib.four_bit.comparison import COMPARED
 from lib.four_bit.weight_updates import train_and_capture
@@ -87,11 +89,21 @@ def write_four_bit_gradient() -> None:
         np.savez_compressed(temporary, delta=second.delta.numpy(), inputs=second.inputs.numpy())
 
 
+def write_flood_networks() -> None:
+    """The networks of chapter 10."""
+    for name, preset in SHIPPED.items():
+        trained = train_flood(preset)
+        print(name, trained.scores[-1], flush=True)
+        trained.model.half()  # half the size, and rounding changes nothing that is claimed
+        save_downsampler(DATA / f"flood_{name}.npz", trained)
+
+
 PARTS = {
     "fashion-mnist": write_fashion_mnist,
     "edge-runs": write_edge_runs,
     "four-bit-runs": write_four_bit_runs,
     "four-bit-gradient": write_four_bit_gradient,
+    "flood-networks": write_flood_networks,
 }
 
 if __name__ == "__main__":

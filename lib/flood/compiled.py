@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lib.flood.faces import ROUNDING_ROOM, SPEED_FLOOR
+from lib.flood.faces import DEPTH_LIMIT, ROUNDING_ROOM, SPEED_FLOOR
 
 __all__ = ["inverse_seven_thirds", "run"]
 
@@ -153,11 +153,11 @@ def _levels(z, h, w):
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _raise(h, top):
-    """Keep the larger depth of each column; how many depths are not finite."""
-    strange = 0
+    """Keep the larger depth of each column; how many depths have left all bounds."""
+    strange, limit = 0, h.dtype.type(DEPTH_LIMIT)
     for j in range(h.size):
         top[j] = h[j] if h[j] > top[j] else top[j]
-        strange += not (abs(h[j]) < np.inf)
+        strange += not (abs(h[j]) < limit)
     return strange
 
 
@@ -283,7 +283,7 @@ def _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, f
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _deepest(h, top):
-    """The largest depth, not below 0; NaN if one is not finite."""
+    """The largest depth, not below 0; NaN if one has left all bounds."""
     top[:] = 0
     strange = 0
     for i in range(h.shape[0]):
@@ -298,7 +298,7 @@ def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
     `h`, `qx`, `qy` are the state and change in place. `rain` is (1, C) or (R, C); `sides` (4, 2, L) holds inflow and
     conveyance of west, east, north and south; `settings` are dx, g, n, theta, h_dry, alpha, h_cfl_min, dt_max and the
     total of the rain [m^3/s]; `volumes` (2,) counts what comes in and goes out [m^3].
-    Returns the number of steps and the time reached, NaN if a depth was not finite.
+    Returns the number of steps and the time reached, NaN if a depth left all bounds.
     """
     columns = h.shape[1]
     kind = h.dtype.type

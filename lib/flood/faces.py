@@ -15,13 +15,17 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["ROUNDING_ROOM", "SPEED_FLOOR", "State", "limit_to_donors", "net_outflow", "new_discharge"]
+__all__ = ["DEPTH_LIMIT", "ROUNDING_ROOM", "SPEED_FLOOR", "State", "limit_to_donors", "net_outflow", "new_discharge"]
 
 #: Added to the square of a discharge before the root is taken: far below any flow, and its slope at zero is finite.
 SPEED_FLOOR = 1e-20
 
 #: A cell may give away all its water but this many units of rounding: depths are then never negative, exactly.
 ROUNDING_ROOM = 8
+
+
+#: A depth of this many metres, above ground or below, has left all bounds: a run that reaches it ends.
+DEPTH_LIMIT = 1e5
 
 
 class State(NamedTuple):

@@ -202,3 +202,13 @@ def test_a_dam_break_is_round_and_heights_have_no_origin(backend: str) -> None:
         assert (other - result.h).abs().max() < 1e-12
     shifted = solver.simulate(z + 100.0, 30.0, h0=h0, backend=backend)
     assert (shifted.h - result.h).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_leaves_all_bounds_ends(backend: str) -> None:
+    # depths grow without becoming NaN and ask for ever shorter steps: without an end to it, the run would have none
+    z = torch.linspace(0, 50, 40, dtype=F64)[None].clone()
+    solver = LocalInertialSolver(dx=30.0, theta=0.0, alpha=1.0, h_cfl_min=1e-5, limiter=False)
+    result = solver.simulate(z, 1e5, rain=1e-3, backend=backend)
+    assert torch.isnan(result.time)
+    assert result.steps < 20_000

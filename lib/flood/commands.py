@@ -1,0 +1,456 @@
+"""What chapter 10 adds to the command line: `python -m lib simulate flood`, `solve flood` and `train flood`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from lib.flood.boundaries import Boundary
+    from lib.flood.faces import State
+    from lib.flood.geo import Dem
+    from lib.flood.solver import LocalInertialSolver
+
+__all__ = ["COMMANDS"]
+
+_RASTERS, _DATASETS = (".tif", ".tiff"), (".nc",)
+_PIECES = 100  # that the progress bar counts
+_WET = 0.05  # depth [m] from which the Froude number is looked at
+_FLOODED = 0.1  # depth [m] from which a cell counts as flooded
+_FAST_SHARE = 0.05  # of supercritical cells, from which the user is warned
+
+
+def simulate(
+    dem: Annotated[Path, typer.Option(help="Elevations: a GeoTIFF in metres, with a projected reference system.")],
+    out: Annotated[
+        list[Path],
+        typer.Option(help="Depths: FILE.nc (NetCDF-CF, over time) or FILE.tif (GeoTIFF, the last); may be repeated."),
+    ],
+    duration: Annotated[float, typer.Option(help="Time to simulate, in seconds.")] = 3600.0,
+    rain: Annotated[float, typer.Option(help="Rain, in mm/h.")] = 0.0,
+    inflow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SIDE=Q or SIDE=Q@FROM:TO: a discharge in m^3/s over a side (west, east, north, south), or over "
+            "a stretch of it, in metres from its northern or western end; may be repeated."
+        ),
+    ] = None,
+    outflow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SIDE=SLOPE: water leaves at its normal depth on such a slope, wherever the side has no inflow; "
+            "may be repeated. Sides that are not named are walls."
+        ),
+    ] = None,
+    h0: Annotated[float, typer.Option(help="Depth of the water at the start, in metres.")] = 0.0,
+    fill: Annotated[
+        float | None, typer.Option(help="Elevation in metres of cells that have none; else an error.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="Run on the coarse map of a network that `train flood` wrote.")
+    ] = None,
+    factor: Annotated[int, typer.Option(help="Run on a map coarsened by this factor.")] = 1,
+    pooling: Annotated[str, typer.Option(help="How: mean, max, min, median, nearest or bilateral.")] = "mean",
+    manning: Annotated[float, typer.Option(help="Manning's roughness, in s m^-1/3.")] = 0.05,
+    theta: Annotated[float, typer.Option(help="Weight of a face's own discharge, 0 to 1.")] = 0.7,
+    alpha: Annotated[float, typer.Option(help="Part of the longest stable time step, up to 1.")] = 0.5,
+    frames: Annotated[int, typer.Option(help="Depths to save, evenly spaced from start to end; 1: the end.")] = 13,
+    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    backend: Annotated[str, typer.Option(help="compiled (numba) or torch.")] = "compiled",
+    picture: Annotated[Path | None, typer.Option(help="FILE.png: a picture of the last depths.")] = None,
+) -> None:
+    """Flood a map by rain and rivers, and write the depths of the water."""
+    import torch
+
+    from lib.flood.boundaries import open_sides
+    from lib.flood.geo import coarse_profile, read_dem
+    from lib.flood.pooling import Pooling, pool_dem
+    from lib.flood.solver import LocalInertialSolver
+    from lib.validation import positive_integer, positive_number
+
+    try:
+        _check_files(dem, out, picture)
+        times = _saved_times(positive_number("--duration", duration), positive_integer("--frames", frames))
+        for name, value in (("--rain", rain), ("--h0", h0)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be finite and not negative; it is {value}")
+        if not (rain or h0 or inflow):
+            raise ValueError("there is no water: give --rain, --inflow or --h0")
+        for name, chosen, allowed in (
+            ("--precision", precision, ("float32", "float64")),
+            ("--backend", backend, ("compiled", "torch")),
+            ("--pooling", pooling, get_args(Pooling)),
+        ):
+            if chosen not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; it is {chosen!r}")
+        fine = read_dem(dem, fill=fill)
+        if network is None:
+            z = pool_dem(fine.z, factor, pooling)  # type: ignore[arg-type]
+        else:
+            factor, z = _learnt_map(network, fine, factor)
+        ground = fine._replace(z=z, dx=fine.dx * factor, profile=coarse_profile(fine.profile, factor))
+        solver = LocalInertialSolver(dx=ground.dx, manning=manning, theta=theta, alpha=alpha)
+        boundary = _boundary(inflow or [], outflow or [], ground)
+        open_sides(boundary, ground.z, manning)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    except ImportError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+    # levels far above zero would cost float32 the digits in which depths are
+    # (the median, which cells with a high fill do not move)
+    z = (ground.z - ground.z.median()).to(getattr(torch, precision))
+    flood = _run(solver, z, times, h0=h0, rain=rain / 3.6e6, boundary=boundary, backend=backend)
+    if flood is None:
+        typer.echo("the run diverged and nothing was written: try a smaller --alpha", err=True)
+        raise typer.Exit(1)
+    remark = f"rain {rain:g} mm/h, Manning {manning:g} s m^-1/3, theta {theta:g}, alpha {alpha:g}, {precision}"
+    drawn = f"drawn by {network}" if network is not None else f"pooled ({pooling})"
+    remark += f", ground coarsened by {factor}, {drawn}" if factor > 1 else ""
+    written = [_write(path, flood.depths, ground, times, remark) for path in out]
+    if picture is not None:
+        written.append(_draw(picture, flood.depths[-1], ground, f"{dem.stem}: water after {duration:g} s"))
+    for line in _report(flood, ground, h0=float(torch.tensor(h0, dtype=z.dtype))):
+        typer.echo(line)
+    typer.echo(f"{'written':14}{', '.join(str(path) for path in written)}")
+
+
+def _learnt_map(network: Path, fine: Dem, factor: int) -> tuple[int, torch.Tensor]:
+    """The factor of a network and its coarse map."""
+    import torch
+
+    from lib.flood.experiment import load_downsampler
+
+    trained = load_downsampler(network)
+    if factor not in (1, trained.model.factor):
+        raise ValueError(f"--factor must be that of the network, {trained.model.factor}; it is {factor}")
+    if abs(fine.dx / trained.preset.dx - 1) > 0.01:
+        raise ValueError(f"--network was trained on cells of {trained.preset.dx:g} m; the map's have {fine.dx:g} m")
+    level = fine.z.mean()
+    with torch.no_grad():
+        coarse = trained.model((fine.z - level).float()[None, None])[0, 0]
+    return trained.model.factor, coarse.double() + level
+
+
+def _check_files(dem: Path, out: Sequence[Path], picture: Path | None) -> None:
+    """Refuse files that could not be written when the run is over."""
+    for name, path, allowed in (
+        *(("--out", path, _DATASETS + _RASTERS) for path in out),
+        *(("--picture", path, (".png",)) for path in (picture,) if path is not None),
+    ):
+        if path.suffix.lower() not in allowed:
+            raise ValueError(f"{name} must end in {' or '.join(allowed)}; it is {path}")
+        if path.resolve() == dem.resolve():
+            raise ValueError(f"{name} must not be the map itself; it is {path}")
+        if path.is_dir():
+            raise ValueError(f"{name} must be a file; {path} is a folder")
+        folder = next(parent for parent in path.resolve().parents if parent.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise ValueError(f"{name} must lie in a folder that can be written to; {folder} is not one")
+    if any(path.suffix.lower() in _DATASETS for path in out):
+        _import_netcdf()
+
+
+def _import_netcdf() -> None:
+    """Find out before the run whether a NetCDF file can be written after it."""
+    from importlib import import_module
+
+    for name in ("xarray", "pyproj", "h5netcdf"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ImportError(
+                f"{name} is needed for NetCDF files: install the extra geo, pip install 'paperplay[geo]'"
+            ) from error
+
+
+def _saved_times(duration: float, frames: int) -> list[float]:
+    """Times [s] at which depths are kept; the last is the end."""
+    return [duration * i / (frames - 1) for i in range(frames)] if frames > 1 else [duration]
+
+
+def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Boundary:
+    """The sides of the map, from the words of the command line."""
+    import torch
+
+    from lib.flood.boundaries import Boundary
+
+    came: dict[str, torch.Tensor] = {}
+    for words in inflow:
+        side, value = _side("--inflow", words)
+        amount, _, stretch = value.partition("@")
+        q = _stretch(words, _number("--inflow", words, amount), stretch, ground, side)
+        came[side] = came.get(side, torch.zeros_like(q)) + q
+    went: dict[str, torch.Tensor] = {}
+    for words in outflow:
+        side, value = _side("--outflow", words)
+        slope = _number("--outflow", words, value)
+        if slope <= 0:
+            raise ValueError(f"--outflow must have a positive slope; it is {words!r}")
+        if side in went:
+            raise ValueError(f"--outflow must name a side once; it names {side!r} again")
+        open_faces = came.get(side, torch.zeros(_faces(ground, side), dtype=torch.float64)) == 0
+        if not open_faces.any():
+            raise ValueError(f"--outflow must leave through a part of a side without inflow; {side!r} has none")
+        went[side] = open_faces.double() * slope
+    return Boundary(came, went)
+
+
+def _side(option: str, words: str) -> tuple[str, str]:
+    """`SIDE=REST` as its two parts."""
+    from lib.flood.boundaries import SIDES
+
+    side, equals, rest = words.partition("=")
+    if not equals or side not in SIDES:
+        raise ValueError(f"{option} must begin with {', '.join(f'{name}=' for name in SIDES)}; it is {words!r}")
+    return side, rest
+
+
+def _number(option: str, words: str, number: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise ValueError(f"{option} must hold numbers; {number!r} in {words!r} is none") from None
+
+
+def _faces(ground: Dem, side: str) -> int:
+    """How many cells lie along a side."""
+    return int(ground.z.shape[0 if side in ("west", "east") else 1])
+
+
+def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str) -> torch.Tensor:
+    """Discharge per metre of width [m^2/s] (L,) of an inflow over a stretch, in which faces may lie with a part."""
+    import torch
+
+    length = _faces(ground, side) * ground.dx
+    start, end = 0.0, length
+    if "@" in words:
+        start, end = (_number("--inflow", words, metre) for metre in (stretch.partition(":")[::2]))
+    if not 0 <= start < end <= length:
+        raise ValueError(f"--inflow must lie between 0 and {length:g} m, the length of the side; it is {words!r}")
+    if not 0 < discharge < float("inf"):
+        raise ValueError(f"--inflow must be a positive discharge; it is {words!r}")
+    faces = torch.arange(_faces(ground, side), dtype=torch.float64) * ground.dx
+    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0)
+    return discharge / (end - start) * width / ground.dx
+
+
+@dataclass
+class _Flood:
+    """A run in pieces, added up."""
+
+    depths: list[torch.Tensor] = field(default_factory=list)  # (R, C) [m] at the saved times
+    steps: int = 0
+    came: float = 0.0  # [m^3]
+    went: float = 0.0
+    wet: int = 0  # the most cells deeper than _WET at any time
+    fast: int = 0  # the most of them in which the flow is supercritical
+
+
+def _run(
+    solver: LocalInertialSolver,
+    z: torch.Tensor,
+    times: Sequence[float],
+    *,
+    h0: float,
+    rain: float,
+    boundary: Boundary,
+    backend: str,
+) -> _Flood | None:
+    """Run in pieces of equal time, several between two saved depths; None if the depths left all bounds."""
+    import torch
+
+    from lib.progress import progress
+
+    state = solver.initial_state(z, h0)
+    flood = _Flood([] if len(times) == 1 else [state.h])
+    intervals = max(len(times) - 1, 1)
+    each = -(-_PIECES // intervals)
+    for piece in progress(range(1, each * intervals + 1), "flood"):
+        seconds = times[-1] / (each * intervals)
+        result = solver.simulate(z, seconds, rain=rain, boundary=boundary, backend=backend, state=state)
+        state = result.state
+        if bool(torch.isnan(result.time)):
+            return None
+        flood.steps += int(result.steps)
+        flood.came += float(result.volume_in)
+        flood.went += float(result.volume_out)
+        wet, fast = _supercritical(state, solver.g)
+        flood.wet, flood.fast = max(flood.wet, wet), max(flood.fast, fast)
+        if piece % each == 0:
+            flood.depths.append(state.h)
+    return flood
+
+
+def _supercritical(state: State, g: float) -> tuple[int, int]:
+    """How many cells are wet, and in how many of them the Froude number `|q| / sqrt(g h^3)` is above 1."""
+    h, qx, qy = state
+    east, south = (qx[:, 1:] + qx[:, :-1]) / 2, (qy[1:] + qy[:-1]) / 2
+    wet = h > _WET
+    fast = wet & (east.square() + south.square() > g * h.pow(3))
+    return int(wet.sum()), int(fast.sum())
+
+
+def _write(path: Path, depths: Sequence[torch.Tensor], ground: Dem, times: Sequence[float], remark: str) -> Path:
+    """Depths over time as NetCDF, or the last ones as GeoTIFF: the suffix decides."""
+    import torch
+
+    from lib.files import atomic_path
+    from lib.flood.geo import to_xarray, write_depth
+
+    if path.suffix.lower() in _RASTERS:
+        return write_depth(path, depths[-1], ground.profile)
+    dataset = to_xarray(torch.stack(list(depths)), ground.profile, times)
+    dataset.attrs["comment"] = remark
+    with atomic_path(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+    return path
+
+
+def _draw(path: Path, h: torch.Tensor, ground: Dem, title: str) -> Path:
+    from lib.flood.maps import flood_picture
+
+    return flood_picture(ground.z.numpy(), h.numpy(), ground.dx, path, title=title, profile=ground.profile)
+
+
+def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
+    """What happened, in lines."""
+    h = flood.depths[-1].double()
+    area = ground.dx**2
+    rows, columns = h.shape
+    at_start = h0 * area * h.numel()
+    total = at_start + flood.came
+    # rain of less than the smallest float brings nothing
+    error = (float(h.sum()) * area - total + flood.went) / total if total else 0.0
+    row, column = divmod(int(h.argmax()), columns)
+    x, y = _centre(ground.profile, row, column)
+    flooded = int((h > _FLOODED).sum())
+    lines = [
+        ("cells", f"{h.numel()} ({rows} x {columns} of {ground.dx:g} m)"),
+        ("steps", f"{flood.steps}"),
+        *([("water before", f"{at_start:.1f} m^3")] if at_start else []),
+        ("water in", f"{flood.came:.1f} m^3"),
+        ("water out", f"{flood.went:.1f} m^3"),
+        ("mass error", f"{error:.1e} of all water"),
+        ("deepest", f"{float(h.max()):.3f} m at x = {x:.1f} m, y = {y:.1f} m"),
+        ("flooded", f"{flooded * area:.0f} m^2 deeper than {_FLOODED:g} m, {flooded / h.numel():.1%} of the map"),
+    ]
+    text = [f"{name:14}{value}" for name, value in lines]
+    if flood.fast > _FAST_SHARE * flood.wet:
+        text.append(
+            f"Warning: the flow was supercritical (Froude number above 1) in up to {flood.fast} cells at a time, "
+            f"{flood.fast / flood.wet:.0%} of the up to {flood.wet} that were deeper than {_WET:g} m. The local "
+            "inertial equations do not hold there: take the depths around them with care, or use a solver of the full "
+            "shallow water equations."
+        )
+    return text
+
+
+def _centre(profile: dict[str, Any], row: int, column: int) -> tuple[float, float]:
+    """Map coordinates [m] of the middle of a cell."""
+    transform = profile["transform"]
+    return transform.c + transform.a * (column + 0.5), transform.f + transform.e * (row + 0.5)
+
+
+def solve(
+    tiles: Annotated[Path, typer.Option(help="Folder of elevation tiles: .npy arrays or GeoTIFFs, all of one shape.")],
+    dx: Annotated[float, typer.Option(help="Side of a cell, in metres.")],
+    kind: Annotated[str, typer.Option(help="Floods: rain, inflow or mixed.")] = "mixed",
+    manning: Annotated[float, typer.Option(help="Manning's roughness, in s m^-1/3.")] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Part of the longest stable time step, up to 1.")] = 0.5,
+    floor: Annotated[float, typer.Option(help="Least depth for the time step, in metres.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of the rivers.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+) -> None:
+    """Compute the fine floods of a folder of tiles, those that are not there yet."""
+    from lib.flood.scenarios import solve_tiles
+    from lib.flood.solver import LocalInertialSolver
+
+    try:
+        solver = LocalInertialSolver(dx=dx, manning=manning, alpha=alpha, h_cfl_min=floor)
+        found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(f"{len(found)} tiles of {found.shape[0]} x {found.shape[1]} cells are solved")
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the network; a second run goes on from them.")],
+    preset: Annotated[str, typer.Option(help="quick, laptop, laptop-mixed, … or paper (see the README).")] = "quick",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with tiles in train and test, for the preset paper.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Other floods: rain, inflow or mixed.")] = None,
+    factor: Annotated[int | None, typer.Option(help="Another factor between fine and coarse cells.")] = None,
+    count: Annotated[int | None, typer.Option(help="Another number of maps.")] = None,
+    dx: Annotated[float | None, typer.Option(help="Another side of a cell, in metres.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Another number of epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Maps a step, over all processes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Another learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
+    loss: Annotated[str | None, typer.Option(help="mse or huber.")] = None,
+    smoothness: Annotated[float | None, typer.Option(help="Weight of the regularizer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
+    every: Annotated[int | None, typer.Option(help="Steps between checkpoints; an epoch by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16, of the network.")] = "float32",
+    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that compute missing fine floods.")] = 1,
+) -> None:
+    """Train a coarse map through the solver, and print its errors on the test maps."""
+    from dataclasses import replace
+
+    from lib.flood.experiment import flood_preset, save_downsampler, train_flood
+    from lib.training import is_first_process
+
+    given: dict[str, Any] = {
+        "kind": kind,
+        "factor": factor,
+        "count": count,
+        "dx": dx,
+        "epochs": epochs,
+        "batch": batch,
+        "lr": lr,
+        "optimizer": optimizer,
+        "loss": loss,
+        "smoothness": smoothness,
+        "seed": seed,
+    }
+    try:
+        settings = replace(flood_preset(preset), **{name: value for name, value in given.items() if value is not None})
+        trained = train_flood(
+            settings,
+            out,
+            data_path=data,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]
+            every=every,
+            workers=workers,
+            jobs=jobs,
+        )
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if not is_first_process(device):
+        return
+    if not trained.diverged:
+        save_downsampler(out / "network.npz", trained)
+    if len(trained.scores):
+        typer.echo("   epoch   mean square error on the test maps [m^2]")
+    for epoch, score in enumerate(trained.scores, start=1):
+        typer.echo(f"{epoch:8d}   {score:.6f}")
+    if trained.diverged:
+        typer.echo(f"diverged at step {len(trained.losses)}")
+        raise typer.Exit(1)
+    typer.echo(f"written        {out / 'network.npz'}")
+
+
+#: verb -> the function behind it
+COMMANDS = {"simulate": simulate, "solve": solve, "train": train}

@@ -1,0 +1,741 @@
+"""The live figures of chapter 10."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from scipy import ndimage
+
+from lib.explorer import Choice, Data, Explorer, Slider, Toggle
+from lib.flood.boundaries import Boundary
+from lib.flood.compiled import run
+from lib.flood.downsampler import Detour
+from lib.flood.exact import planar_wave
+from lib.flood.experiment import SHIPPED, trained_downsampler
+from lib.flood.maps import hillshade
+from lib.flood.metrics import flood_metrics
+from lib.flood.pooling import pool_dem
+from lib.flood.scenarios import CELL, FloodDataset, draw_floods
+from lib.flood.solver import LocalInertialSolver
+from lib.flood.terrain import real_dem
+from lib.style import COLOURS, new_figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = ["BreakTheDike", "GradientMap", "SameFlood", "ThreeSettings"]
+
+_MM_PER_HOUR = 1e-3 / 3600
+_NOW = {"color": COLOURS["black"], "dash": "dash", "width": 1.5}
+
+#: Depths [m] at which a new colour begins; less than the first is drawn as ground.
+_DEPTHS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)
+_WATER = ("#C6E2F2", "#8CC5E5", COLOURS["sky"], "#1F86C4", "#005A94", "#00345C")
+_GROUND, _WALL = "#D5D6B8", "#B4763A"
+
+
+def _painted(
+    shade: Array, wall: NDArray[np.bool_], depth: NDArray[np.floating], classes: tuple[float, ...] = _DEPTHS
+) -> Array:
+    """Ground, wall or class of depth (whole part), and how bright the sun makes it (fraction), for `_painted_scale`."""
+    water = np.searchsorted(classes, depth, side="right")
+    kind = np.where(water > 0, 1 + water, wall)
+    return np.asarray(kind + 0.98 * shade)
+
+
+def _painted_scale() -> list[list[Any]]:
+    """A colour scale that runs from shadow to light for the ground, the wall and each class of depth."""
+    colours = (_GROUND, _WALL, *_WATER)
+    scale: list[list[Any]] = []
+    for kind, colour in enumerate(colours):
+        rgb = np.array(to_rgb(colour))
+        relief = 0.4 if kind < 2 else 0.2  # water hides some of it
+        for end, tone in ((0.0, rgb * (1 - relief)), (0.99, rgb + (1 - rgb) * relief)):
+            red, green, blue = (round(255 * part) for part in tone.tolist())
+            scale.append([(kind + end) / len(colours), f"rgb({red}, {green}, {blue})"])
+    scale[-1][0] = 1.0
+    return scale
+
+
+_SIDE, _DX = 64, 24.0
+_MINUTES = 20
+_DIKE = slice(22, 24)
+_VILLAGE = (34, 34)
+_INLET = slice(24, 40)
+
+
+@lru_cache(maxsize=1)
+def _valley() -> Array:
+    """A valley that falls gently to the east, with a metre of relief from the real elevations (64, 64) [m]."""
+    row, column = np.mgrid[:_SIDE, :_SIDE]
+    relief = ndimage.gaussian_filter(real_dem().z[100:164, 20:84], 1.5)
+    relief = (relief - relief.min()) / np.ptp(relief)
+    across = (row - (_SIDE - 1) / 2) / (_SIDE / 2)
+    return np.asarray(1.2 * relief + 3.5 * across**2 - 0.0015 * _DX * column)
+
+
+@lru_cache(maxsize=1)
+def _shade() -> Array:
+    return hillshade(_valley(), _DX)
+
+
+@lru_cache(maxsize=128)
+def _dike_flood(
+    width: int, height: float, position: int, rain: float, inflow: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Depths (21, 64, 64) [m], one a minute, and where the dike stands (64, 64)."""
+    wall = np.zeros((_SIDE, _SIDE), dtype=bool)
+    wall[:, _DIKE] = height > 0
+    first = position - width // 2
+    wall[max(first, 0) : max(first + width, 0), _DIKE] = False
+    z = _valley() + height * wall
+    west = torch.zeros(_SIDE)
+    west[_INLET] = inflow
+    solver = LocalInertialSolver(dx=_DX, manning=0.035)
+    result = solver.simulate(
+        torch.from_numpy(z - z.mean()).float(),
+        60.0 * _MINUTES,
+        rain=rain * _MM_PER_HOUR,
+        boundary=Boundary({"west": west}, {"east": 0.001}),
+        save_times=[60.0 * minute for minute in range(_MINUTES + 1)],
+        backend="compiled",
+    )
+    assert result.history is not None
+    return result.history.numpy(), wall
+
+
+class BreakTheDike(Explorer):
+    """A flood against a dike with a breach: a real run for each setting, and its film."""
+
+    name = "break_the_dike"
+    title = "A dike across a valley, and a gap in it"
+    caption = (
+        "Left: water comes in along the blue line in the west and as rain; what passes the dike (brown) reaches the "
+        "village (red) and leaves in the east. Blue: depth of water, from 5 cm. Middle: depth in the village. Right: "
+        "how much of the water on the map is east of the dike. Each setting is a new run of the solver on 64 x 64 "
+        "cells of 24 m; time only leafs through it, and the play button does so by itself."
+    )
+    declared = {
+        "width": Slider("breach width (cells)", 0, 12, 1, 5),
+        "height": Slider("height of the dike (m)", 0.0, 4.0, 0.25, 2.5, format=".2f"),
+        "position": Slider("breach position (row)", 6, 57, 1, 28),
+        "rain": Slider("rain (mm/h)", 0, 150, 5, 30),
+        "inflow": Slider("inflow (m²/s)", 0.0, 2.0, 0.1, 1.0, format=".1f"),
+        "time": Slider("time (minutes)", 0, _MINUTES, 1, 17),
+    }
+    played = "time"
+
+    def build(self) -> go.Figure:
+        """The map, and two curves over time."""
+        figure = new_figure(3, titles=("depth of water", "village", "east"), widths=(0.56, 0.22, 0.22), height=480)
+        figure.add_heatmap(
+            colorscale=_painted_scale(),
+            zmin=0,
+            zmax=2 + len(_WATER),
+            showscale=False,
+            name="map",
+            hovertemplate="%{x:.0f} m east, %{y:.0f} m north: %{customdata:.2f} m of water<extra></extra>",
+            row=1,
+            col=1,
+        )
+        figure.add_scatter(
+            mode="lines",
+            line={"color": COLOURS["blue"], "width": 6},
+            name="inflow",
+            showlegend=False,
+            hoverinfo="skip",
+            row=1,
+            col=1,
+        )
+        figure.add_scatter(
+            mode="markers",
+            marker={"color": COLOURS["vermilion"], "size": 12, "symbol": "diamond"},
+            name="village",
+            hoverinfo="skip",
+            row=1,
+            col=1,
+        )
+        for column, colour in ((2, "vermilion"), (3, "green")):
+            figure.add_scatter(mode="lines", line={"color": COLOURS[colour]}, showlegend=False, row=1, col=column)
+            figure.add_scatter(mode="lines", line=_NOW, name="now", showlegend=column == 2, row=1, col=column)
+        for colour, low, high in zip(_WATER, _DEPTHS, (*_DEPTHS[1:], None), strict=True):
+            name = f"over {low:g} m" if high is None else f"{low:g}–{high:g} m"
+            figure.add_scatter(
+                x=[None], y=[None], mode="markers", marker={"color": colour, "size": 12, "symbol": "square"}, name=name
+            )
+        size = _SIDE * _DX
+        figure.update_xaxes(title="metres to the east", range=[0, size], constrain="domain", row=1, col=1)
+        figure.update_yaxes(title="metres to the north", range=[0, size], scaleanchor="x", row=1, col=1)
+        for column in (2, 3):
+            figure.update_xaxes(
+                title="time [minutes]", range=[0, _MINUTES + 0.4], tickvals=[0, 5, 10, 15, 20], row=1, col=column
+            )
+        figure.update_yaxes(title="depth [m]", row=1, col=2)
+        figure.update_yaxes(title="share of the water", range=[0, 1], row=1, col=3)
+        figure.update_layout(margin={"b": 120})
+        return figure
+
+    def compute(self, *, width: int, height: float, position: int, rain: int, inflow: float, time: int) -> Data:
+        """A remembered run, of which the time chooses a frame."""
+        frames, wall = _dike_flood(width, round(height, 3), position, rain, round(inflow, 3))
+        total = frames.sum(axis=(1, 2), dtype=np.float64)
+        east = frames[:, :, _DIKE.stop :].sum(axis=(1, 2), dtype=np.float64)
+        return {
+            "map": _painted(_shade(), wall, frames[time])[::-1],
+            "depth": frames[time][::-1],
+            "village": frames[:, *_VILLAGE].astype(np.float64),
+            "share": np.divide(east, total, out=np.zeros_like(east), where=total > 0),
+            "time": time,
+        }
+
+    def draw(self, data: Data) -> None:
+        """Put map, curves and the line of the present in place."""
+        ground, inlet, village, depth, now_depth, share, now_share = self.figure.data[:7]
+        centres = (np.arange(_SIDE) + 0.5) * _DX
+        minutes = np.arange(_MINUTES + 1)
+        ground.update(x=centres, y=centres, z=data["map"], customdata=data["depth"])
+        inlet.update(x=[4.0, 4.0], y=[(_SIDE - _INLET.stop) * _DX, (_SIDE - _INLET.start) * _DX])
+        village.update(x=[(_VILLAGE[1] + 0.5) * _DX], y=[(_SIDE - _VILLAGE[0] - 0.5) * _DX])
+        depth.update(x=minutes, y=data["village"])
+        share.update(x=minutes, y=data["share"])
+        top = max(0.5, 1.1 * float(data["village"].max()))
+        now_depth.update(x=[data["time"]] * 2, y=[0, top])
+        now_share.update(x=[data["time"]] * 2, y=[0, 1])
+        self.figure.update_yaxes(range=[0, top], row=1, col=2)
+        titles = self.figure.layout.annotations
+        titles[0].text = f"after {data['time']} minutes"
+        titles[1].text = f"village: {data['village'][data['time']]:.2f} m"
+        titles[2].text = f"east: {data['share'][data['time']]:.0%}"
+
+
+# below 0.3 nothing happens, and runs are long
+_ALPHAS = np.linspace(0.3, 1.0, 15).round(2)
+_FLOORS = 10.0 ** np.linspace(-5, -1, 17)
+_PLANAR, _RAIN, _BASIN = "planar wave", "rain on dry land", "two-cell waves in deep water"
+_CELLS, _CELL = 100, 30.0
+
+
+@lru_cache(maxsize=1024)
+def _planar_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
+    """Depths [m] (100,) of a wave that runs over level ground for half an hour, and the number of steps."""
+    minute, speed, manning, h_dry, g = 60.0, 1.0, 0.03, 1e-5, 9.80665
+    h, qx, qy = np.zeros((1, _CELLS)), np.zeros((1, _CELLS + 1)), np.zeros((2, _CELLS))
+    still, dry, sides = np.zeros((1, _CELLS)), np.zeros((1, _CELLS)), np.zeros((4, 2, _CELLS))
+    flags = (True, False, True, True)  # friction by the vector, edges replicated, limiter, open sides
+    settings = (_CELL, g, manning, theta, h_dry, alpha, floor, np.inf, 0.0)
+    steps = 0
+    # the inflow grows from minute to minute; `simulate` would look at all its inputs anew for each
+    for start in range(30):
+        west = planar_wave(0.0, minute * (start + 0.5), speed, manning, model="local_inertial")
+        sides[0, 0, 0] = speed * west
+        done, time = run(
+            still, h, qx, qy, dry, sides, flags, settings,
+            np.array([minute]), np.empty((1, 1, _CELLS)), np.zeros(2),
+        )  # fmt: skip
+        steps += done
+        if np.isnan(time):
+            break
+    return _bounded(h[0]), steps
+
+
+@lru_cache(maxsize=1)
+def _hillside() -> Array:
+    """A smooth profile of the real elevations (1, 100), 5 m high."""
+    z = ndimage.gaussian_filter1d(real_dem().z[120, 20:120], 8)
+    return np.asarray((z - z.min()) * (5.0 / np.ptp(z)), dtype=np.float64)[None]
+
+
+@lru_cache(maxsize=1024)
+def _rain_case(alpha: float, theta: float, floor: float, limiter: bool = False) -> tuple[Array, int]:
+    """Depths [m] (100,) after half an hour of rain on a dry hillside, and the number of steps."""
+    solver = LocalInertialSolver(dx=_CELL, alpha=alpha, theta=theta, h_cfl_min=floor, limiter=limiter)
+    z = torch.from_numpy(_hillside())
+    result = solver.simulate(z, 1800.0, rain=20 * _MM_PER_HOUR, backend="compiled")
+    return _bounded(result.h[0].numpy()), int(result.steps)
+
+
+@lru_cache(maxsize=1024)
+def _basin_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
+    """Depths [m] (24, 24) after about thirty steps from water of 20 m with a millimetre of noise, and the steps."""
+    depth, cell = 20.0, 10.0
+    noise = torch.from_numpy(np.random.default_rng(0).uniform(-1e-3, 1e-3, (24, 24)))
+    solver = LocalInertialSolver(dx=cell, manning=0.03, alpha=alpha, theta=theta, h_cfl_min=floor)
+    # half a step less: noise makes the first steps a little shorter
+    duration = 29.5 * alpha * cell / float(np.sqrt(solver.g * depth))
+    result = solver.simulate(torch.zeros(24, 24, dtype=torch.float64), duration, h0=depth + noise, backend="compiled")
+    return _bounded(result.h.numpy()), int(result.steps)
+
+
+def _bounded(depth: Array) -> Array:
+    """Depths that can be drawn: where a run has left all bounds, a kilometre of water."""
+    return np.asarray(np.nan_to_num(depth, nan=1e3).clip(-1e3, 1e3), dtype=np.float64)
+
+
+@lru_cache(maxsize=1024)
+def _case(case: str, alpha: float, theta: float, floor: float) -> tuple[Array, Array, float, float, int]:
+    """Depths along a line, what they should be, the largest error and the smallest depth on the map, the steps."""
+    if case == _BASIN:
+        depth, steps = _basin_case(alpha, theta, floor)
+        wrong = depth - depth.mean()
+        return wrong[12], np.zeros(24), float(np.abs(wrong).max()), float(depth.min()), steps
+    if case == _PLANAR:
+        depth, steps = _planar_case(alpha, theta, floor)
+        exact = planar_wave(_centres(), 1800.0, 1.0, 0.03, model="local_inertial")
+        # the front itself is a jump, which no grid of cells can follow
+        wrong = (depth - exact)[_centres() < 1500]
+    else:
+        depth, steps = _rain_case(alpha, theta, floor)
+        exact, _ = _rain_case(0.1, 0.7, 0.1, limiter=True)
+        wrong = depth - exact
+    return depth, exact, float(np.abs(wrong).max()), float(depth.min()), steps
+
+
+def _centres() -> Array:
+    return np.asarray((np.arange(_CELLS) + 0.5) * _CELL, dtype=np.float64)
+
+
+class ThreeSettings(Explorer):
+    """The settings of the scheme, and where each of them breaks it."""
+
+    name = "theta_alpha_floor"
+    title = "Three settings of the solver, and three ways to break it"
+    caption = (
+        "Left: depth at the end of a run (blue) and as it should be (dashed). Right: the largest error for every "
+        "value of the setting that matters in this case, and the present one (dot). Waves of two cells grow to the "
+        "right of the dotted line: at α = √θ where all flow is along one axis, at √(θ/2) on a map. Time steps "
+        "follow from the largest depth, but no less than the floor: with a small one the first steps of rain on dry "
+        "land, which runs without the limiter here, are so long that cells give more water than they have."
+    )
+    declared = {
+        "alpha": Slider("α: part of the CFL step", 0.1, 1.0, 0.05, 0.8, format=".2f"),
+        "theta": Slider("θ: weight of a face", 0.5, 1.0, 0.05, 0.7, format=".2f"),
+        "floor": Slider("depth floor (m)", -5, -1, 0.25, 0.01, log=True),
+        "case": Choice("case", (_PLANAR, _RAIN, _BASIN), _PLANAR),
+    }
+
+    def build(self) -> go.Figure:
+        """Profiles, and errors over one setting."""
+        figure = new_figure(2, titles=("depth", "error"), widths=(0.55, 0.45), height=440)
+        first, second = {"row": 1, "col": 1}, {"row": 1, "col": 2}
+        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="solver", **first)
+        figure.add_scatter(mode="lines", line=_NOW, name="as it should be", **first)
+        figure.add_scatter(
+            mode="lines+markers",
+            line={"color": COLOURS["vermilion"]},
+            marker={"color": COLOURS["vermilion"], "size": 5},
+            name="largest error",
+            **second,
+        )
+        figure.add_scatter(
+            mode="lines", line={"color": COLOURS["grey"], "dash": "dot", "width": 2}, name="limit of α", **second
+        )
+        figure.add_scatter(
+            mode="markers", marker={"color": COLOURS["black"], "size": 11}, name="here", showlegend=False, **second
+        )
+        figure.update_xaxes(title="distance [m]", **first)
+        figure.update_yaxes(title="depth [m]", **first)
+        figure.update_xaxes(title="α", **second)
+        figure.update_yaxes(title="largest error [m]", type="log", dtick=1, exponentformat="power", **second)
+        return figure
+
+    def compute(self, alpha: float, theta: float, floor: float, case: str) -> Data:
+        """A few milliseconds of solver for each point of the right curve, remembered."""
+        alpha, theta = round(alpha, 2), round(theta, 2)
+        floor = float(10 ** (round(4 * math.log10(floor)) / 4))
+        depth, exact, error, smallest, steps = _case(case, alpha, theta, floor)
+        if case == _RAIN:
+            setting, here, limit = _FLOORS, floor, 0.0
+            errors = np.array([_case(case, alpha, theta, float(each))[2] for each in _FLOORS])
+        else:
+            setting, here = _ALPHAS, alpha
+            limit = float(np.sqrt(theta if case == _PLANAR else theta / 2))
+            errors = np.array([_case(case, float(each), theta, floor)[2] for each in _ALPHAS])
+        return {
+            "case": case,
+            "depth": depth,
+            "exact": exact,
+            "error": error,
+            "smallest": smallest,
+            "steps": steps,
+            "first_step": alpha * _CELL / float(np.sqrt(9.80665 * floor)),
+            "setting": setting,
+            "errors": errors,
+            "here": here,
+            "limit": limit,
+        }
+
+    def draw(self, data: Data) -> None:
+        """Put curves in place; each case has axes of its own."""
+        solver, exact, errors, limit, here = self.figure.data
+        case, rain = data["case"], data["case"] == _RAIN
+        cell = 10.0 if case == _BASIN else _CELL
+        x = (np.arange(len(data["depth"])) + 0.5) * cell
+        solver.update(x=x, y=data["depth"])
+        exact.update(x=x, y=data["exact"])
+        errors.update(x=data["setting"], y=data["errors"])
+        low, high = {_PLANAR: (-2.5, 2), _RAIN: (-4, 0), _BASIN: (-4, 2)}[case]
+        limit.update(x=[None] if rain else [data["limit"]] * 2, y=[None] if rain else [10.0**low, 10.0**high])
+        here.update(x=[data["here"]], y=[data["error"]])
+        if case == _BASIN:
+            top = float(np.clip(1.1 * np.abs(data["depth"]).max(), 0.02, 20.0))
+            heights = [-top, top]
+        elif rain:
+            low_end, high_end = float(data["depth"].min()), float(data["depth"].max())
+            heights = [max(-1.0, min(-0.02, 1.1 * low_end)), min(1.0, max(0.05, 1.1 * high_end))]
+        else:
+            heights = [-0.5, 3.0]
+        self.figure.update_xaxes(range=[0, len(x) * cell], row=1, col=1)
+        self.figure.update_yaxes(
+            range=heights, title="depth less its mean [m]" if case == _BASIN else "depth [m]", row=1, col=1
+        )
+        self.figure.update_xaxes(
+            type="log" if rain else "linear",
+            range=[-5.2, -0.8] if rain else [0.05, 1.05],
+            title="depth floor in the CFL step [m]" if rain else "α",
+            row=1,
+            col=2,
+        )
+        self.figure.update_yaxes(range=[low, high], row=1, col=2)
+        titles = self.figure.layout.annotations
+        if np.abs(data["depth"]).max() < 1e3:
+            titles[0].text = f"{data['steps']} steps, smallest depth {data['smallest']:.3g} m"
+        else:
+            titles[0].text = f"{data['steps']} steps: the depths have left all bounds"
+        if rain:
+            titles[1].text = f"first step {data['first_step']:.0f} s"
+        else:
+            name = "√θ" if case == _PLANAR else "√(θ/2)"
+            verdict = "above the limit" if data["here"] > data["limit"] else "below the limit"
+            titles[1].text = f"α = {data['here']:.2f}: {verdict} {name} = {data['limit']:.2f}"
+
+
+_PATCH, _PATCH_DX, _PATCH_TIME = 16, 50.0, 900.0
+_BANK, _GAP, _CANAL, _PATCH_INLET = 8, slice(9, 11), 5, slice(4, 8)
+_FORCINGS = ("inflow from the west", "rain")
+
+
+def _patch(height: float) -> tuple[Array, NDArray[np.bool_]]:
+    """Ground that falls to the east, with a canal, and an embankment with a gap (16, 16) [m]; where that stands."""
+    row, column = np.mgrid[:_PATCH, :_PATCH]
+    bank = np.zeros((_PATCH, _PATCH), dtype=bool)
+    bank[:, _BANK] = height > 0
+    bank[_GAP, _BANK] = False
+    ground = 0.02 * (row - 7.5) ** 2 - 0.003 * _PATCH_DX * column
+    ground[_CANAL, :_BANK] -= 0.6
+    return ground + height * bank, bank
+
+
+@lru_cache(maxsize=8)
+def _patch_flood(height: float, forcing: str) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Bed and depth at the end (16, 16), tied by a graph through all time steps, and their number."""
+    z = torch.from_numpy(_patch(height)[0]).requires_grad_()
+    west = torch.zeros(_PATCH, dtype=torch.float64)
+    west[_PATCH_INLET] = 0.6
+    inflow = forcing == _FORCINGS[0]
+    result = LocalInertialSolver(dx=_PATCH_DX, h_cfl_min=0.05).simulate(
+        z,
+        _PATCH_TIME,
+        rain=None if inflow else 100 * _MM_PER_HOUR,
+        boundary=Boundary({"west": west} if inflow else {}, {"east": 0.002}),
+    )
+    return z, result.h, int(result.steps)
+
+
+@lru_cache(maxsize=512)
+def _patch_gradient(row: int, column: int, height: float, forcing: str) -> Array:
+    """Gradient of the depth at the end in one cell by the bed in every cell (16, 16) [m/m]."""
+    z, h, _ = _patch_flood(height, forcing)
+    (gradient,) = torch.autograd.grad(h[row, column], z, retain_graph=True)
+    return gradient.numpy()
+
+
+class GradientMap(Explorer):
+    """Which ground decides how deep the water is in one place: a gradient through the whole flood."""
+
+    name = "gradient_map"
+    title = "Where would a little more earth help the village?"
+    caption = (
+        "Left: the flood after 15 minutes on 16 x 16 cells of 50 m, with an embankment (brown) and its gap, a canal "
+        "along the dotted line, and water that enters at the blue line. Right: how much deeper the water in the "
+        "village would be for each metre that a cell were higher, by automatic differentiation through every time "
+        "step. Red: deeper, blue: shallower, white: no difference. The village's own cell may leave the range of the "
+        "colours. A click on a map moves the village."
+    )
+    declared = {
+        "row": Slider("village row", 0, _PATCH - 1, 1, 8, on_release=True),
+        "column": Slider("village column", 0, _PATCH - 1, 1, 10, on_release=True),
+        "height": Slider("embankment (m)", 0.0, 2.0, 0.25, 0.75, on_release=True, format=".2f"),
+        "forcing": Choice("water", _FORCINGS, _FORCINGS[0]),
+    }
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        for trace in self.figure.data[:2]:
+            trace.on_click(self._move_here)
+
+    def _move_here(self, _: Any, points: Any, __: Any) -> None:
+        """A click on a map moves the village."""
+        if points.xs:
+            column, row = (int(np.clip(round(place), 0, _PATCH - 1)) for place in (points.xs[0], points.ys[0]))
+            self.set(row=row, column=column)
+
+    def build(self) -> go.Figure:
+        """Two maps, with the same lines on both."""
+        figure = new_figure(2, titles=("the flood", "the gradient"), height=430)
+        figure.add_heatmap(
+            colorscale=_painted_scale(),
+            zmin=0,
+            zmax=2 + len(_WATER),
+            showscale=False,
+            name="flood",
+            hovertemplate="row %{y}, column %{x}: %{customdata:.2f} m of water<extra></extra>",
+            row=1,
+            col=1,
+        )
+        figure.add_heatmap(
+            colorscale=[[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]],
+            zmin=-1,
+            zmax=1,
+            showscale=False,
+            name="gradient",
+            hovertemplate="row %{y}, column %{x}: %{customdata:.4f} m per m<extra></extra>",
+            row=1,
+            col=2,
+        )
+        for column in (1, 2):
+            place = {"row": 1, "col": column, "showlegend": column == 2, "hoverinfo": "skip", "mode": "lines"}
+            figure.add_scatter(line={"color": _WALL, "width": 2.5}, name="embankment", **place)
+            figure.add_scatter(line={"color": COLOURS["black"], "width": 2, "dash": "dot"}, name="canal", **place)
+            figure.add_scatter(line={"color": COLOURS["blue"], "width": 6}, name="inlet", **place)
+            figure.add_scatter(
+                marker={"color": COLOURS["green"], "size": 14, "symbol": "diamond"},
+                name="village",
+                **(place | {"mode": "markers"}),
+            )
+            figure.update_xaxes(title="column, to the east", constrain="domain", row=1, col=column)
+            figure.update_yaxes(title="row, to the south", row=1, col=column)
+        edge = _PATCH - 0.5
+        figure.update_xaxes(range=[-0.5, edge], tickvals=[0, 5, 10, 15])
+        figure.update_yaxes(range=[edge, -0.5], tickvals=[0, 5, 10, 15])
+        figure.update_yaxes(scaleanchor="x", row=1, col=1)
+        figure.update_yaxes(scaleanchor="x2", row=1, col=2)
+        return figure
+
+    def compute(self, row: int, column: int, height: float, forcing: str) -> Data:
+        """One run for each flood and one pass backward for each village, remembered."""
+        height = round(height, 3)
+        z, bank = _patch(height)
+        _, h, steps = _patch_flood(height, forcing)
+        depth = h.detach().numpy()
+        gradient = _patch_gradient(row, column, height, forcing)
+        others = np.abs(gradient)
+        others[row, column] = 0.0
+        return {
+            "flood": _painted(hillshade(z, _PATCH_DX), bank, depth),
+            "depth": depth,
+            "gradient": gradient,
+            "scale": float(others.max()) or 1.0,
+            "village": (row, column),
+            "bank": bool(height > 0),
+            "inlet": forcing == _FORCINGS[0],
+            "steps": steps,
+        }
+
+    def draw(self, data: Data) -> None:
+        """Put maps, lines and the village in place."""
+        flood, gradient, *lines = self.figure.data
+        cells = np.arange(_PATCH)
+        flood.update(x=cells, y=cells, z=data["flood"], customdata=data["depth"])
+        shown = np.clip(data["gradient"] / data["scale"], -1.0, 1.0)
+        gradient.update(x=cells, y=cells, z=shown, customdata=data["gradient"])
+        row, column = data["village"]
+        west, east = _BANK - 0.5, _BANK + 0.5
+        box_x, box_y = [], []
+        for top, bottom in ((-0.5, _GAP.start - 0.5), (_GAP.stop - 0.5, _PATCH - 0.5)) if data["bank"] else ():
+            box_x += [west, east, east, west, west, None]
+            box_y += [top, top, bottom, bottom, top, None]
+        for bank, canal, inlet, village in (lines[:4], lines[4:]):
+            bank.update(x=box_x or [None], y=box_y or [None])
+            canal.update(x=[-0.5, _BANK - 0.5], y=[_CANAL, _CANAL])
+            ends = [_PATCH_INLET.start - 0.5, _PATCH_INLET.stop - 0.5] if data["inlet"] else [None, None]
+            inlet.update(x=[-0.45, -0.45], y=ends)
+            village.update(x=[column], y=[row])
+        titles = self.figure.layout.annotations
+        titles[0].text = f"{data['steps']} steps; village {data['depth'][row, column]:.2f} m deep"
+        if data["depth"][row, column] > 0:
+            titles[1].text = f"full colour: {data['scale']:.2g} m of water per m of earth"
+        else:
+            titles[1].text = "the village is dry: no gradient"
+
+
+_MAPS = 6
+#: Depths [m] at which a new colour begins: blocks of rain water are shallow, rivers deep.
+_SHALLOW, _DEEP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), _DEPTHS
+#: Parts of the figure's width that the three maps and the bars take.
+_PLACES = ((0.0, 0.26), (0.295, 0.555), (0.59, 0.85), (0.93, 1.0))
+_RAIN_FLOOD, _RIVER_FLOOD = "rain", "river"
+_FROM_RAIN, _FROM_BOTH = "rain", "rain and rivers"
+
+
+@lru_cache(maxsize=2)
+def _floods(kind: str) -> FloodDataset:
+    """A few floods of the region that no network was trained on."""
+    return draw_floods(_MAPS, seed=2, split="test", kind="rain" if kind == _RAIN_FLOOD else "inflow")
+
+
+def _coarse_map(z: torch.Tensor, rule: str, factor: int, relief: float) -> torch.Tensor:
+    """A network's map, or a pooled one with another relief."""
+    if rule in SHIPPED:
+        drawn: torch.Tensor = _network(rule)(z[:, None])[:, 0]
+        return drawn
+    # the map's mean level is zero, so to multiply its heights is to multiply its relief
+    return relief * pool_dem(z, factor, rule)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=512)
+def _coarse_flood(kind: str, index: int, rule: str, factor: int, relief: float) -> tuple[Array, Array, float, float]:
+    """Depths on a coarse map and what they should be [m], the rms error [m], and the success index at 0.1 m.
+
+    `rule` is a pooling, whose relief is multiplied, or the name of a network that ships with the package.
+    """
+    one = _floods(kind).part(slice(index, index + 1))
+    solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
+    with torch.no_grad():
+        z = _coarse_map(one.z, rule, factor, relief)
+    h = one.forcing.coarse(factor).simulate(solver, z, backend="compiled")
+    truth = pool_dem(one.h, factor)
+    scores = flood_metrics(h, truth, thresholds=(0.1,))
+    return h[0].numpy(), truth[0].numpy(), scores["rmse"], scores["csi_0.1"]
+
+
+@lru_cache(maxsize=4)
+def _network(name: str) -> Detour:
+    return trained_downsampler(name).model
+
+
+@lru_cache(maxsize=12)
+def _shaded_plain(kind: str, index: int) -> Array:
+    return hillshade(_floods(kind).z[index].numpy(), CELL)
+
+
+class SameFlood(Explorer):
+    """One flood on the fine map, on a pooled one and on a learnt one."""
+
+    name = "same_flood"
+    title = "The same flood on three maps"
+    caption = (
+        "Left: the water on the fine map of 128 x 128 cells, or its mean in each block. Then the water that the same "
+        "solver finds on coarse maps: pooled (and, if you like, flattened), and drawn by a network that was trained "
+        "through the solver on another region. Right: root mean square error of the depth for this flood (shorter is "
+        "better); success is how well the flooded area agrees (critical success index at 0.1 m, 1 is perfect)."
+    )
+    declared = {
+        "relief": Slider("relief of the pooled map", 0.0, 1.2, 0.05, 1.0, format=".2f"),
+        "index": Slider("map", 0, _MAPS - 1, 1, 2),
+        "flood": Choice("flood", (_RAIN_FLOOD, _RIVER_FLOOD), _RAIN_FLOOD),
+        "factor": Choice("factor", ("8", "16"), "16"),
+        "pooling": Choice("pooling", ("mean", "max", "min", "median", "nearest"), "mean"),
+        "learnt": Choice("learnt from (factor 16)", (_FROM_RAIN, _FROM_BOTH), _FROM_RAIN),
+        "means": Toggle("show block means on the left"),
+    }
+
+    def __init__(self, **values: Any) -> None:
+        for kind in (_RAIN_FLOOD, _RIVER_FLOOD):
+            _floods(kind)  # a second or two, once, and not when a control moves
+        super().__init__(**values)
+
+    def build(self) -> go.Figure:
+        """Three maps and the bars."""
+        figure = new_figure(4, titles=("fine", "pooled", "learnt", "error"), height=430)
+        for title, (start, end) in zip(figure.layout.annotations, _PLACES, strict=True):
+            title.x = (start + end) / 2
+        for column, place in enumerate(_PLACES[:3], start=1):
+            figure.add_heatmap(
+                colorscale=_painted_scale(),
+                zmin=0,
+                zmax=2 + len(_WATER),
+                showscale=False,
+                name="map",
+                hovertemplate="%{customdata:.2f} m of water<extra></extra>",
+                row=1,
+                col=column,
+            )
+            size = 128 * CELL
+            figure.update_xaxes(
+                title="metres", range=[0, size], domain=place, tickvals=[0, 400, 800], row=1, col=column
+            )
+            anchor = f"x{column if column > 1 else ''}"
+            figure.update_yaxes(
+                range=[0, size], scaleanchor=anchor, constrain="domain", tickvals=[0, 400, 800],
+                showticklabels=column == 1, row=1, col=column,
+            )  # fmt: skip
+        figure.add_bar(marker={"color": [COLOURS["grey"], COLOURS["blue"]]}, showlegend=False, row=1, col=4)
+        figure.update_xaxes(title="map", domain=_PLACES[3], tickangle=90, row=1, col=4)
+        figure.update_yaxes(title="rms error [m]", rangemode="tozero", nticks=5, row=1, col=4)
+        for colour in _WATER:
+            figure.add_scatter(
+                x=[None],
+                y=[None],
+                mode="markers",
+                marker={"color": colour, "size": 12, "symbol": "square"},
+                name="depth",
+                showlegend=True,
+            )
+        return figure
+
+    def compute(
+        self, *, index: int, flood: str, factor: str, pooling: str, relief: float, learnt: str, means: bool
+    ) -> Data:
+        """The fine flood is there already; the coarse ones take a few milliseconds."""
+        width = int(factor)
+        name = "rain-factor8" if width == 8 else ("rain" if learnt == _FROM_RAIN else "mixed")
+        pooled, truth, pooled_error, pooled_index = _coarse_flood(flood, index, pooling, width, round(relief, 3))
+        drawn, _, drawn_error, drawn_index = _coarse_flood(flood, index, name, width, 1.0)
+        fine = truth if means else _floods(flood).h[index].numpy()
+        classes = _SHALLOW if flood == _RAIN_FLOOD else _DEEP
+        shades = [np.full(truth.shape, 0.7)] if means else [_shaded_plain(flood, index)]
+        shades += [np.full(truth.shape, 0.7)] * 2
+        painted = [
+            _painted(shade, np.zeros(depth.shape, dtype=bool), depth, classes)[::-1]
+            for shade, depth in zip(shades, (fine, pooled, drawn), strict=False)
+        ]
+        return {
+            "fine": painted[0],
+            "pooled": painted[1],
+            "drawn": painted[2],
+            "fine_depth": fine[::-1],
+            "pooled_depth": pooled[::-1],
+            "drawn_depth": drawn[::-1],
+            "errors": np.array([pooled_error, drawn_error]),
+            "success": np.array([pooled_index, drawn_index]),
+            "names": (pooling, "net"),
+            "classes": classes,
+            "means": means,
+        }
+
+    def draw(self, data: Data) -> None:
+        """Put maps and bars in place."""
+        for trace, name in zip(self.figure.data, ("fine", "pooled", "drawn"), strict=False):
+            depth = data[f"{name}_depth"]
+            side = depth.shape[0]
+            centres = (np.arange(side) + 0.5) * 128 * CELL / side
+            trace.update(x=centres, y=centres, z=data[name], customdata=depth)
+        pooling, learnt = data["names"]
+        self.figure.data[3].update(x=[pooling, learnt], y=data["errors"])
+        classes = data["classes"]
+        for key, low, high in zip(self.figure.data[4:], classes, (*classes[1:], None), strict=True):
+            key.name = f"over {low:g} m" if high is None else f"{low:g}–{high:g} m"
+        titles = self.figure.layout.annotations
+        titles[0].text = "fine, block means" if data["means"] else "fine"
+        for title, name, success in zip(titles[1:3], (pooling, "learnt"), data["success"], strict=True):
+            title.text = f"{name}: success {success:.2f}"
+        saved = 1 - data["errors"][1] / data["errors"][0]
+        titles[3].text = f"error {-saved:+.0%}"

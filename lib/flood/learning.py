@@ -1,0 +1,579 @@
+"""Training of a coarse map through the solver, and how good the water on a coarse map is.
+
+The loss looks at water, not at terrain: the coarse solver runs on the network's map, and its depths at the end are
+held against the block means of the fine solution. Gradients come back through every time step (Giladi et al.,
+NeurIPS 2021, arXiv 2106.07218, Section 3 and Eqs. 3 and 4).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import Dataset
+
+from lib.flood.downsampler import Detour
+from lib.flood.faces import DEPTH_LIMIT
+from lib.flood.metrics import Loss, downsample_loss
+from lib.flood.pooling import Pooling, blocks, pool_dem
+from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
+from lib.flood.solver import LocalInertialSolver
+from lib.training import TrainingRun, fit, processes, size_of
+from lib.validation import positive_integer, positive_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "CoarseModel",
+    "CoarseResult",
+    "DescentResult",
+    "FloodLoss",
+    "check_training",
+    "coarse_floods",
+    "depth_gradient",
+    "descend_coarse_maps",
+    "mean_square_error",
+    "train_downsampler",
+]
+
+
+class CoarseModel(nn.Module):
+    """A network and the coarse solver behind it, as one differentiable map from elevations to water.
+
+    Parameters
+    ----------
+    downsampler
+        The network.
+    solver
+        The coarse one: its cells are `downsampler.factor` times as wide as those of the maps.
+    augment
+        While training, let the network see each map turned and mirrored at random. The solver commutes with the
+        symmetries of the square, so only the network's answer has to be turned back.
+    generator
+        Source of these symmetries.
+    checkpoint_every
+        As in `LocalInertialSolver.simulate`.
+    """
+
+    def __init__(
+        self,
+        downsampler: Detour,
+        solver: LocalInertialSolver,
+        *,
+        augment: bool = False,
+        generator: torch.Generator | None = None,
+        checkpoint_every: int = 0,
+    ) -> None:
+        super().__init__()
+        self.downsampler, self.solver = downsampler, solver
+        self.augment, self.generator, self.checkpoint_every = augment, generator, checkpoint_every
+
+    def forward(self, z: Tensor, *forcing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Coarse depths, the network's maps and the block means, each (B, R / factor, C / factor) [m]."""
+        factor = self.downsampler.factor
+        coarse = self._seen_turned(z) if self.augment and self.training else self.downsampler(z[:, None])[:, 0]
+        # water stays in the maps' precision whatever the network computes in
+        with torch.autocast(z.device.type, enabled=False):
+            coarse = coarse.to(z.dtype)
+            h = (
+                Forcing(*forcing)
+                .coarse(factor)
+                .simulate(self.solver, coarse, checkpoint_every=self.checkpoint_every)
+            )  # fmt: skip
+            return h, coarse, blocks(z, factor).mean((-2, -1))
+
+    def _seen_turned(self, z: Tensor) -> Tensor:
+        """The network's maps of maps that it saw turned and mirrored."""
+        # a map that is not square cannot be transposed
+        square = z.shape[-2] == z.shape[-1]
+        which = torch.randint(8 if square else 4, (len(z),), generator=self.generator).tolist()
+        turned = torch.stack([_turn(each, s) for each, s in zip(z, which, strict=True)])
+        seen = self.downsampler(turned[:, None])[:, 0]
+        return torch.stack([_turn_back(each, s) for each, s in zip(seen, which, strict=True)])
+
+
+def _turn(z: Tensor, symmetry: int) -> Tensor:
+    """One of the 8 symmetries of the square: bits for two mirrors, then for a transposition."""
+    z = z.flip([d for d, bit in ((-2, 1), (-1, 2)) if symmetry & bit])
+    return z.transpose(-2, -1) if symmetry & 4 else z
+
+
+def _turn_back(z: Tensor, symmetry: int) -> Tensor:
+    z = z.transpose(-2, -1) if symmetry & 4 else z
+    return z.flip([d for d, bit in ((-2, 1), (-1, 2)) if symmetry & bit])
+
+
+#: Depth [m] of a flood that is hardly one.
+_LITTLE = 0.01
+
+
+@dataclass(frozen=True)
+class FloodLoss:
+    """The loss of a batch, and what it is measured in.
+
+    Attributes
+    ----------
+    factor, kind, beta
+        As in `downsample_loss`.
+    unit
+        What counts as 1: a number, or None for the loss of each map if it stayed dry, but at least that of a
+        centimetre of water.
+    smoothness
+        Weight of the paper's regularizer: Huber distance between the network's map, averaged over 2 x 2 cells, and
+        the block means.
+    """
+
+    factor: int
+    kind: Loss = "mse"
+    beta: float = 1.0
+    unit: float | None = 1.0
+    smoothness: float = 0.0
+
+    def __call__(self, outputs: tuple[Tensor, Tensor, Tensor], h_fine: Tensor) -> Tensor:
+        """Mean over the batch."""
+        h, coarse, pooled = outputs
+        if self.unit is not None:
+            loss = self._distance(h, h_fine) / self.unit
+        else:
+            least = self._distance(torch.full_like(h[0], _LITTLE), torch.zeros_like(h_fine[0]))
+            losses = [
+                self._distance(one, fine) / self._distance(torch.zeros_like(one), fine).clamp_min(least)
+                for one, fine in zip(h, h_fine, strict=True)
+            ]
+            loss = torch.stack(losses).mean()
+        if self.smoothness:
+            above = functional.pad(coarse[:, None], (1, 0, 1, 0), mode="replicate")
+            smooth = functional.avg_pool2d(above, 2, stride=1)[:, 0]
+            loss = loss + self.smoothness * functional.smooth_l1_loss(smooth, pooled)
+        return loss
+
+    def _distance(self, h: Tensor, h_fine: Tensor) -> Tensor:
+        return downsample_loss(h, h_fine, self.factor, self.kind, self.beta)
+
+
+def train_downsampler(
+    model: Detour,
+    data: Dataset[tuple[Tensor, ...]],
+    solver: LocalInertialSolver,
+    *,
+    epochs: int,
+    lr: float = 3e-3,
+    batch: int = 16,
+    seed: int = 0,
+    loss: Loss = "mse",
+    beta: float = 1.0,
+    unit: Literal["data", "map", "metres"] = "data",
+    smoothness: float = 0.0,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    warmup: float | None = 0.15,
+    clip: float | None = 1.0,
+    augment: bool = True,
+    checkpoint_every: int = 0,
+    test: Dataset[tuple[Tensor, ...]] | None = None,
+    folder: str | Path | None = None,
+    every: int | None = None,
+    device: str = "cpu",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    workers: int = 0,
+) -> TrainingRun:
+    """Train a network in place, through the coarse solver.
+
+    Parameters
+    ----------
+    model
+        The network.
+    data
+        `FloodDataset` or `TileFolder`.
+    solver
+        The coarse one, its `dx` that of a coarse cell (`LocalInertialSolver.coarse`).
+    epochs, lr, batch, seed
+        As usual; `seed` of the order of maps and of their turning.
+    loss, beta
+        As in `downsample_loss`.
+    unit
+        What the loss is measured in. `"data"`: the mean loss of all maps where they stay dry. `"map"`: each map's
+        own, so that shallow floods count as much as deep ones. `"metres"`: as it is.
+    smoothness
+        Weight of the paper's regularizer, see `FloodLoss`.
+    optimizer
+        Adam, or gradient descent with momentum 0.9. Where the rate rises and falls, the momentum (Adam's first) falls
+        from 0.95 to 0.85 and rises again.
+    warmup
+        Part of the steps in which the learning rate rises to `lr`, after which it falls to zero; None for a constant.
+    clip
+        Largest norm of a gradient; None for any.
+    augment, checkpoint_every
+        As in `CoarseModel`.
+    test
+        Maps on which the mean square error [m^2] is measured after each epoch.
+    folder, every, device, precision, workers
+        As in `lib.training.fit`.
+
+    Returns
+    -------
+    TrainingRun
+        Losses before every step, and scores if there are test maps.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, or shapes do not fit.
+
+    Examples
+    --------
+    >>> from lib.flood import Downsampler, draw_floods
+    >>> data = draw_floods(4, seed=1, side=32)
+    >>> model = Downsampler(8, (4, 4, 4), generator=torch.Generator().manual_seed(0))
+    >>> run = train_downsampler(model, data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), epochs=20, batch=4)
+    >>> bool(run.losses[-1] < run.losses[0])
+    True
+    """
+    check_training(
+        epochs=epochs,
+        lr=lr,
+        batch=batch,
+        loss=loss,
+        beta=beta,
+        unit=unit,
+        smoothness=smoothness,
+        optimizer=optimizer,
+        warmup=warmup,
+        clip=clip,
+        checkpoint_every=checkpoint_every,
+    )
+    per_epoch = size_of(data) // batch
+    if per_epoch == 0:
+        raise ValueError(f"batch must be at most {size_of(data)}; it is {batch}")
+    one = None if unit == "map" else 1.0 if unit == "metres" else _dry_loss(data, model.factor, loss, beta)
+    measured = FloodLoss(model.factor, loss, beta, one, smoothness)
+    if isinstance(data, TileFolder) and not math.isclose(solver.dx, data.dx * model.factor):
+        raise ValueError(
+            f"solver.dx must be {data.dx * model.factor:g} m, that of a coarse cell; it is {solver.dx:g} m"
+        )
+    turns = torch.Generator().manual_seed(seed)
+    whole = CoarseModel(model, solver, augment=augment, generator=turns, checkpoint_every=checkpoint_every)
+    moves = (
+        torch.optim.Adam(model.parameters(), lr=lr)
+        if optimizer == "adam"
+        else torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    )
+    cycle = None
+    if warmup is not None:
+        total = epochs * per_epoch
+        # where the warm-up is over with the first step, torch would divide by zero
+        first = warmup * (1 + 1e-9) if warmup * total == 1 else warmup
+        cycle = OneCycleLR(moves, lr, total_steps=total, pct_start=first)
+
+    return fit(
+        whole,
+        data,
+        measured,
+        moves,
+        epochs=epochs,
+        batch=batch,
+        seed=seed,
+        schedule=cycle,
+        noise=(turns,),
+        evaluate=None
+        if test is None
+        else lambda _: mean_square_error(
+            model, test, solver, batch=-(-batch // processes(device).num_processes), device=device
+        ),
+        folder=folder,
+        every=every,
+        clip=clip,
+        device=device,
+        precision=precision,
+        workers=workers,
+        facts={
+            "epochs": epochs,
+            "measured": repr(measured),
+            "solver": repr(solver),
+            "optimizer": f"{optimizer}, lr {lr}, warmup {warmup}, clip {clip}, augment {augment}",
+        },
+        description="through the solver",
+    )
+
+
+def check_training(
+    *,
+    epochs: int,
+    lr: float,
+    batch: int,
+    loss: str,
+    beta: float,
+    unit: str,
+    smoothness: float,
+    optimizer: str,
+    warmup: float | None,
+    clip: float | None,
+    checkpoint_every: int,
+) -> None:
+    """Refuse settings that `train_downsampler` cannot use, before floods are solved for them.
+
+    Examples
+    --------
+    >>> check_training(epochs=1, lr=1e-3, batch=4, loss="mse", beta=1.0, unit="metre", smoothness=0.0,
+    ...                optimizer="adam", warmup=None, clip=None, checkpoint_every=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: unit must be 'data', 'map' or 'metres'; it is 'metre'
+    """
+    positive_integer("epochs", epochs)
+    positive_integer("batch", batch)
+    positive_number("lr", lr)
+    positive_number("beta", beta)
+    if clip is not None:
+        positive_number("clip", clip)
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; it is {loss!r}")
+    if unit not in ("data", "map", "metres"):
+        raise ValueError(f"unit must be 'data', 'map' or 'metres'; it is {unit!r}")
+    if optimizer not in ("adam", "sgd"):
+        raise ValueError(f"optimizer must be 'adam' or 'sgd'; it is {optimizer!r}")
+    if warmup is not None and not 0 < warmup < 1:
+        raise ValueError(f"warmup must lie between 0 and 1; it is {warmup}")
+    if not 0 <= smoothness < float("inf"):
+        raise ValueError(f"smoothness must not be negative; it is {smoothness}")
+    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+        raise ValueError(f"checkpoint_every must be an integer of at least 0; it is {checkpoint_every!r}")
+
+
+def _dry_loss(data: Dataset[tuple[Tensor, ...]], factor: int, kind: Loss, beta: float) -> float:
+    """The mean loss over maps that stay dry."""
+    total = 0.0
+    for index in range(size_of(data)):
+        h_fine = data[index][-1]
+        dry = torch.zeros_like(blocks(h_fine, factor)[..., 0, 0])
+        total += float(downsample_loss(dry, h_fine, factor, kind, beta)) / size_of(data)
+    if not total > 0:
+        raise ValueError("data must hold floods; all maps stay dry")
+    return total
+
+
+class CoarseResult(NamedTuple):
+    """Water on coarse maps and what it should be, each (B, R, C) [m].
+
+    Attributes
+    ----------
+    h
+        Depths that the coarse solver finds.
+    truth
+        Block means of the fine depths.
+    z
+        The coarse maps.
+    """
+
+    h: Tensor
+    truth: Tensor
+    z: Tensor
+
+
+def coarse_floods(
+    rule: Detour | Pooling, data: FloodDataset, solver: LocalInertialSolver, *, factor: int | None = None
+) -> CoarseResult:
+    """Run the floods of a data set on coarse maps, without gradients, by the compiled loop.
+
+    Parameters
+    ----------
+    rule
+        A network, or a way of pooling (`pool_dem`).
+    data
+        The floods.
+    solver
+        The coarse one.
+    factor
+        Of a pooling; a network has its own.
+
+    Raises
+    ------
+    ValueError
+        If a pooling comes without a factor, a network with another one than its own, or a side is no multiple.
+
+    Examples
+    --------
+    >>> from lib.flood import draw_floods, flood_metrics
+    >>> data = draw_floods(3, seed=2, split="test", side=64)
+    >>> found = coarse_floods("mean", data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8)
+    >>> bool(flood_metrics(found.h, found.truth)["rmse"] < 0.1)
+    True
+    """
+    if isinstance(rule, Detour):
+        if factor not in (None, rule.factor):
+            raise ValueError(f"factor must be that of the network, {rule.factor}; it is {factor}")
+        factor, was_training = rule.factor, rule.training
+        device = next(rule.parameters()).device
+        rule.eval()
+        with torch.no_grad():
+            z = rule(data.z[:, None].to(device))[:, 0].to(data.z)
+        rule.train(was_training)
+    elif factor is None:
+        raise ValueError(f"factor must be given for the pooling {rule!r}")
+    else:
+        z = pool_dem(data.z, factor, rule)
+    h = data.forcing.coarse(factor).simulate(solver, z, backend="compiled")
+    if not bool((h.abs() < DEPTH_LIMIT).all()):
+        raise RuntimeError("a coarse flood has grown beyond all bounds: take a smaller alpha")
+    return CoarseResult(h, blocks(data.h, factor).mean((-2, -1)), z)
+
+
+def mean_square_error(
+    rule: Detour | Pooling,
+    data: Dataset[tuple[Tensor, ...]],
+    solver: LocalInertialSolver,
+    *,
+    factor: int | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+) -> float:
+    """The mean square error [m^2] of coarse floods against block means; processes that train together share the maps.
+
+    Parameters
+    ----------
+    rule, solver, factor
+        As in `coarse_floods`.
+    data
+        `FloodDataset` or `TileFolder`.
+    batch
+        Maps at a time.
+    device
+        Of the processes that train together.
+
+    Examples
+    --------
+    >>> from lib.flood import draw_floods
+    >>> data = draw_floods(3, seed=2, split="test", side=64)
+    >>> bool(mean_square_error("mean", data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8) < 0.01)
+    True
+    """
+    from accelerate.utils import reduce
+
+    state = processes(device)
+    mine = range(state.process_index, size_of(data), state.num_processes)
+    total = torch.zeros((), dtype=torch.float64)
+    for start in range(0, len(mine), positive_integer("batch", batch)):
+        z, *forcing, h = (
+            torch.stack(parts) for parts in zip(*(data[i] for i in mine[start : start + batch]), strict=True)
+        )
+        found = coarse_floods(rule, FloodDataset(z, h, Forcing(*forcing)), solver, factor=factor)
+        total += (found.h - found.truth).square().mean((-2, -1), dtype=torch.float64).sum()
+    if state.num_processes > 1:
+        total = reduce(total.to(state.device), reduction="sum")
+    return float(total) / size_of(data)
+
+
+class DescentResult(NamedTuple):
+    """What gradient descent on coarse maps found.
+
+    Attributes
+    ----------
+    z
+        The best map for each flood (B, R, C) [m].
+    errors
+        Mean square errors [m^2] (iterations + 1, B), the block means first.
+    """
+
+    z: Tensor
+    errors: Tensor
+
+
+def descend_coarse_maps(
+    data: FloodDataset, solver: LocalInertialSolver, *, factor: int, iterations: int = 30, lr: float = 0.02
+) -> DescentResult:
+    """Move the elevations of each coarse map until its water is right: what one map for one flood can reach.
+
+    There is no network and nothing that carries over to another map or flood. Adam starts from the block means, with
+    a learning rate that falls to zero along a cosine; the best map on the way is kept.
+
+    Parameters
+    ----------
+    data
+        The floods.
+    solver
+        The coarse one.
+    factor
+        Fine cells along a side of a coarse one.
+    iterations, lr
+        Of Adam; `lr` [m].
+
+    Examples
+    --------
+    >>> from lib.flood import draw_floods
+    >>> data = draw_floods(2, seed=2, split="test", side=64)
+    >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=5)
+    >>> bool((found.errors.amin(0) < found.errors[0]).all())
+    True
+    """
+    positive_integer("iterations", iterations)
+    pooled = pool_dem(data.z, factor)
+    truth = blocks(data.h, factor).mean((-2, -1))
+    forcing = data.forcing.coarse(factor)
+    z = pooled.clone().requires_grad_()
+    adam = torch.optim.Adam([z], lr=positive_number("lr", lr))
+    falls = torch.optim.lr_scheduler.CosineAnnealingLR(adam, iterations)
+    best, least = pooled.clone(), pooled.new_full((len(pooled),), torch.inf)
+    errors: list[Tensor] = []
+    for iteration in range(iterations + 1):
+        h = forcing.simulate(solver, z)
+        error = (h - truth).square().mean((-2, -1))
+        errors.append(error.detach())
+        better = errors[-1] < least
+        best[better], least[better] = z.detach()[better], errors[-1][better]
+        if iteration < iterations:
+            adam.zero_grad()
+            error.sum().backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            falls.step()
+    return DescentResult(best, torch.stack(errors))
+
+
+def depth_gradient(
+    solver: LocalInertialSolver, z: Tensor, duration: float, cell: tuple[int, int], **options: Any
+) -> tuple[Tensor, Tensor]:
+    """How the depth in one cell at the end depends on the elevation of every cell.
+
+    Parameters
+    ----------
+    solver, z, duration
+        The run: a map (R, C).
+    cell
+        Row and column.
+    options
+        For `LocalInertialSolver.simulate`.
+
+    Returns
+    -------
+    h, gradient
+        Depths at the end [m] and `d h[cell] / d z` [-], both (R, C).
+
+    Raises
+    ------
+    ValueError
+        If there is more than one map, or the cell is not on it.
+
+    Examples
+    --------
+    A cell that lies higher is less deep; a map that lies higher as a whole changes nothing:
+
+    >>> z = torch.zeros(3, 3, dtype=torch.float64)
+    >>> h, gradient = depth_gradient(LocalInertialSolver(dx=10.0), z, 600.0, (1, 1), h0=0.5)
+    >>> bool(gradient[1, 1] < -0.5), bool(gradient.sum().abs() < 1e-12)
+    (True, True)
+    """
+    if z.ndim != 2:
+        raise ValueError(f"z must be one map (R, C); its shape is {tuple(z.shape)}")
+    rows, columns = z.shape
+    if not (0 <= cell[0] < rows and 0 <= cell[1] < columns):
+        raise ValueError(f"cell must lie on the map of {rows} x {columns} cells; it is {cell}")
+    moved = z.detach().clone().requires_grad_()
+    h = solver.simulate(moved, duration, **options).h
+    if not h.requires_grad:  # no time has passed
+        return h, torch.zeros_like(z)
+    (gradient,) = torch.autograd.grad(h[cell], moved)
+    return h.detach(), gradient

@@ -1,0 +1,278 @@
+"""`python -m lib simulate flood`: from a file of elevations to files of depths, and every input that it refuses."""
+
+import inspect
+import re
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import typer
+import xarray
+from typer.testing import CliRunner
+
+from lib.flood import commands
+from lib.flood.boundaries import Boundary
+from lib.flood.faces import State
+from lib.flood.geo import coarse_profile, read_dem, sample_geotiff
+from lib.flood.pooling import pool_dem
+from lib.flood.solver import LocalInertialSolver
+
+AREA = 90.0**2
+
+
+@pytest.fixture(scope="module")
+def dem(tmp_path_factory):
+    return sample_geotiff(tmp_path_factory.mktemp("map") / "valley.tif", shape=(64, 96))
+
+
+@pytest.fixture
+def basin(tmp_path):
+    """A level basin, 8 x 12 cells of 10 m, 300 m above the sea."""
+    path = tmp_path / "basin.tif"
+    settings = {"height": 8, "width": 12, "count": 1, "dtype": "float32", "crs": "EPSG:32616"}
+    transform = rasterio.Affine(10, 0, 700000, 0, -10, 4000000)
+    with rasterio.open(path, "w", driver="GTiff", transform=transform, **settings) as dataset:
+        dataset.write(np.full((1, 8, 12), 300, np.float32))
+    return path
+
+
+def run(*words):
+    """The command on its own, as the chapter's place in `python -m lib` calls it."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    app.command("flood")(commands.COMMANDS["simulate"])
+    return CliRunner().invoke(app, ["flood", *(str(word) for word in words)], env={"COLUMNS": "200"})
+
+
+def said(done):
+    """What a run printed, as one line without frames."""
+    return re.sub(r"[\s│╭╮╰╯─]+", " ", done.output)
+
+
+def line(done, name):
+    return re.search(rf"^{name} +(.+)$", done.output, re.MULTILINE).group(1)
+
+
+def test_rain_on_a_valley_becomes_three_files(dem, tmp_path):
+    files = [tmp_path / name for name in ("new/depth.nc", "depth.tif", "depth.png")]
+    done = run("--dem", dem, "--rain", 50, "--duration", 1800, "--out", files[0], "--out", files[1],
+               "--picture", files[2], "--frames", 4)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert [file.is_file() for file in files] == [True] * 3
+    assert sorted(tmp_path.rglob(".*")) == []
+    with xarray.open_dataset(files[0], engine="h5netcdf") as flood:
+        assert dict(flood.sizes) == {"time": 4, "y": 64, "x": 96}
+        assert flood.depth.attrs["units"] == "m"
+        assert flood.depth.attrs["grid_mapping"] == "crs"
+        assert flood.crs.attrs["projected_crs_name"].endswith("UTM zone 16N")
+        assert "rain 50 mm/h" in flood.attrs["comment"]
+        seconds = (flood.time - flood.time[0]) / np.timedelta64(1, "s")
+        assert seconds.values.tolist() == [0, 600, 1200, 1800]
+        volumes = flood.depth.sum(("y", "x")).values * AREA
+        last = flood.depth[-1].values
+        deepest = flood.depth[-1].where(flood.depth[-1] == flood.depth[-1].max(), drop=True)
+        x, y = float(deepest.x[0]), float(deepest.y[0])
+    np.testing.assert_allclose(volumes, np.arange(4) / 3 * 0.025 * 64 * 96 * AREA, rtol=1e-5)
+    again = read_dem(files[1])
+    assert np.array_equal(again.z.numpy(), last)
+    assert again.profile["transform"] == read_dem(dem).profile["transform"]
+    assert again.profile["dtype"] == "float32"
+    assert line(done, "cells") == "6144 (64 x 96 of 90 m)"
+    assert float(line(done, "water in").split()[0]) == pytest.approx(0.025 * 6144 * AREA, rel=1e-6)
+    assert float(line(done, "water out").split()[0]) == 0
+    assert abs(float(line(done, "mass error").split()[0])) < 1e-5
+    assert line(done, "deepest") == f"{last.max():.3f} m at x = {x:.1f} m, y = {y:.1f} m"
+    assert line(done, "flooded").startswith(f"{(last > 0.1).sum() * AREA:.0f} m^2")
+    assert all(str(file) in line(done, "written") for file in files)
+
+
+def test_the_depths_are_those_of_the_solver(basin, tmp_path):
+    done = run("--dem", basin, "--inflow", "west=2@0:25", "--inflow", "west=1@70:80", "--inflow", "north=0.5",
+               "--outflow", "east=0.001", "--outflow", "west=0.002", "--duration", 300, "--precision", "float64",
+               "--h0", 0.1, "--out", tmp_path / "depth.tif", "--manning", 0.04, "--theta", 0.8,
+               "--alpha", 0.4)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    west = torch.tensor([0.08, 0.08, 0.04, 0, 0, 0, 0, 0.1], dtype=torch.float64)
+    boundary = Boundary({"west": west, "north": 0.5 / 120}, {"east": 0.001, "west": (west == 0).double() * 0.002})
+    solver = LocalInertialSolver(dx=10.0, manning=0.04, theta=0.8, alpha=0.4)
+    # 100 pieces are asked for, and twelve intervals of nine are the next that fit
+    pieces = [300 / 108 * i for i in range(1, 109)]
+    expected = solver.simulate(
+        torch.zeros(8, 12, dtype=torch.float64), 300.0, 0.1, boundary=boundary, save_times=pieces, backend="compiled"
+    )
+    torch.testing.assert_close(read_dem(tmp_path / "depth.tif").z, expected.h, rtol=0, atol=1e-13)
+    assert float(line(done, "water in").split()[0]) == pytest.approx(3.5 * 300, abs=0.06)
+    assert float(line(done, "water out").split()[0]) == pytest.approx(expected.volume_out.item(), abs=0.06)
+    assert line(done, "water before") == "960.0 m^3"
+    assert abs(float(line(done, "mass error").split()[0])) < 1e-12
+
+
+def test_the_backends_agree_and_one_frame_is_the_last(basin, tmp_path):
+    depths = []
+    for backend in ("compiled", "torch"):
+        path = tmp_path / f"{backend}.nc"
+        done = run("--dem", basin, "--inflow", "south=3@20:50", "--duration", 120, "--frames", 1, "--out", path,
+                   "--backend", backend, "--precision", "float64")  # fmt: skip
+        assert done.exit_code == 0, done.output
+        with xarray.open_dataset(path, engine="h5netcdf") as flood:
+            assert dict(flood.sizes) == {"time": 1, "y": 8, "x": 12}
+            depths.append(flood.depth.values)
+    np.testing.assert_allclose(*depths, atol=1e-12)
+    assert depths[0].sum() * 100 == pytest.approx(360)
+
+
+def test_a_coarse_map_lies_where_the_fine_one_does(dem, tmp_path):
+    path = tmp_path / "depth.tif"
+    done = run("--dem", dem, "--rain", 50, "--duration", 600, "--out", path, "--factor", 8, "--pooling", "max")
+    assert done.exit_code == 0, done.output
+    fine, coarse = read_dem(dem), read_dem(path)
+    assert coarse.dx == 720
+    assert coarse.profile["transform"] == coarse_profile(fine.profile, 8)["transform"]
+    assert line(done, "cells") == "96 (8 x 12 of 720 m)"
+    z = pool_dem(fine.z, 8, "max")
+    expected = LocalInertialSolver(dx=720.0).simulate(z, 600.0, rain=50 / 3.6e6, dt_max=600 / 108)
+    torch.testing.assert_close(coarse.z, expected.h, rtol=0.02, atol=1e-3)
+
+
+def test_high_ground_costs_float32_no_digits(tmp_path, basin):
+    with rasterio.open(basin, "r+") as dataset:
+        dataset.write(np.full((1, 8, 12), 8000.0, np.float32))
+    done = run("--dem", basin, "--h0", 0.01, "--rain", 1, "--duration", 60, "--out", tmp_path / "a.tif")
+    assert done.exit_code == 0, done.output
+    torch.testing.assert_close(
+        read_dem(tmp_path / "a.tif").z, torch.full((8, 12), 0.01 + 1 / 60000, dtype=torch.float64), rtol=1e-5, atol=0
+    )
+
+
+def test_fast_flow_is_told(tmp_path, basin):
+    words = ("--dem", basin, "--out", tmp_path / "a.tif", "--duration", 60, "--inflow", "west=40")
+    assert "Warning" not in run(*words, "--h0", 2).output
+    with rasterio.open(basin, "r+") as dataset:
+        dataset.write(np.repeat(-2.0 * np.arange(12, dtype=np.float32)[None, None], 8, axis=1))
+    done = run(*words)
+    assert re.search(r"Warning: the flow was supercritical .* \d+ cells at a time, \d+% of the up to \d+", said(done))
+
+
+def test_froude_numbers_are_those_of_their_definition():
+    h = torch.tensor([[1.0, 1.0, 0.04, 0.0]])
+    qx = torch.tensor([[3.0, 3.0, 3.2, 9.0, 0.0]])
+    qy = torch.zeros(2, 4)
+    # 3 / sqrt(9.8) < 1, 3.1 / sqrt(9.8) < 1
+    assert commands._supercritical(State(h, qx, qy), 9.8) == (2, 0)
+    # 3.1 m^2/s to the east and 1 to the south: sqrt(10.61 / 9.8) > 1
+    qy[:, 1] = 1.0
+    assert commands._supercritical(State(h, qx, qy), 9.8) == (2, 1)
+
+
+def test_a_run_that_diverges_leaves_nothing(basin, tmp_path, monkeypatch):
+    class Bursting(LocalInertialSolver):
+        def simulate(self, *args, **kwargs):
+            result = super().simulate(*args, **kwargs)
+            result.h[0, 0] = float("nan")
+            result.time.fill_(float("nan"))
+            return result
+
+    monkeypatch.setattr("lib.flood.solver.LocalInertialSolver", Bursting)
+    done = run("--dem", basin, "--rain", 5, "--out", tmp_path / "a.nc")
+    assert done.exit_code == 1
+    assert "diverged and nothing was written" in done.output
+    assert list(tmp_path.iterdir()) == [basin]
+
+
+def test_the_defaults_are_the_solvers():
+    options = inspect.signature(commands.COMMANDS["simulate"]).parameters
+    solver = LocalInertialSolver(dx=1.0)
+    assert {name: options[name].default for name in ("manning", "theta", "alpha")} == {
+        name: getattr(solver, name) for name in ("manning", "theta", "alpha")
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dem", "nowhere.tif", "--rain", 5], "there is no file nowhere.tif"),
+        (["--rain", -5], "--rain must be finite and not negative; it is -5.0"),
+        (["--rain", "nan"], "--rain must be finite"),
+        (["--rain", 5, "--h0", -1], "--h0 must be finite and not negative"),
+        ([], "there is no water: give --rain, --inflow or --h0"),
+        (["--rain", 5, "--duration", 0], "--duration must be positive"),
+        (["--rain", 5, "--frames", 0], "--frames must be at least 1"),
+        (["--rain", 5, "--precision", "float16"], "--precision must be one of float32, float64; it is 'float16'"),
+        (["--rain", 5, "--backend", "cuda"], "--backend must be one of compiled, torch; it is 'cuda'"),
+        (["--rain", 5, "--pooling", "mode"], "--pooling must be one of mean, max"),
+        (["--rain", 5, "--factor", 5], "multiples of the factor 5; this map has 8 x 12 cells: crop it to 5 x 10"),
+        (["--rain", 5, "--factor", 0], "factor must be at least 1"),
+        (["--rain", 5, "--manning", 0], "manning must be positive"),
+        (["--rain", 5, "--theta", 2], "theta must lie between 0 and 1"),
+        (["--rain", 5, "--alpha", 1.5], "alpha must be above 0 and at most 1"),
+        (["--rain", 5, "--fill", "inf"], "fill must be a finite elevation"),
+        (["--inflow", "up=3"], "--inflow must begin with west=, east=, north=, south=; it is 'up=3'"),
+        (["--inflow", "west"], "--inflow must begin with west="),
+        (["--inflow", "west=much"], "--inflow must hold numbers; 'much' in 'west=much' is none"),
+        (["--inflow", "west=-3"], "--inflow must be a positive discharge; it is 'west=-3'"),
+        (["--inflow", "west=3@40:20"], "--inflow must lie between 0 and 80 m"),
+        (["--inflow", "west=3@0:81"], "--inflow must lie between 0 and 80 m"),
+        (["--inflow", "west=3@5"], "--inflow must hold numbers; '' in 'west=3@5'"),
+        (["--inflow", "west=3@nan:5"], "--inflow must lie between 0 and 80 m"),
+        (["--rain", 5, "--outflow", "left=0.1"], "--outflow must begin with west="),
+        (["--rain", 5, "--outflow", "west=0"], "--outflow must have a positive slope"),
+        (["--rain", 5, "--outflow", "west=inf"], "outflow['west'] must be finite"),
+        (["--rain", 5, "--outflow", "west=1", "--outflow", "west=2"], "--outflow must name a side once"),
+        (["--inflow", "west=3", "--outflow", "west=1"], "a part of a side without inflow; 'west' has none"),
+        (["--rain", 5, "--out", "depth.csv"], "--out must end in .nc or .tif or .tiff; it is depth.csv"),
+        (["--rain", 5, "--picture", "depth.jpg"], "--picture must end in .png; it is depth.jpg"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_the_run(basin, tmp_path, monkeypatch, words, message):
+    def unwanted(*_args, **_kwargs):
+        raise AssertionError("the run has started")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "_run", unwanted)
+    start = [] if "--dem" in words else ["--dem", basin.name]
+    done = run(*start, "--out", "depth.nc", *words)
+    assert done.exit_code == 2, done.output
+    assert message in said(done)
+    assert list(tmp_path.iterdir()) == [basin]
+
+
+def test_maps_that_cannot_be_used_are_refused(tmp_path, basin):
+    def refused(**options):
+        with rasterio.open(basin) as dataset:
+            profile, values = dataset.profile | options, dataset.read()
+        values[0, 0, 0] = -9999
+        with rasterio.open(tmp_path / "bad.tif", "w", **profile) as dataset:
+            dataset.write(values)
+        words = ("--dem", tmp_path / "bad.tif", "--rain", 5, "--duration", 10, "--out", tmp_path / "a.tif")
+        return run(*words), run(*words, "--fill", 310)
+
+    without, filled = refused(nodata=-9999)
+    assert without.exit_code == 2
+    assert "1 of the 96 cells" in said(without)
+    assert filled.exit_code == 0
+    degrees, _ = refused(crs="EPSG:4326", transform=rasterio.Affine(0.001, 0, -84, 0, -0.001, 36))
+    assert degrees.exit_code == 2
+    assert "in degrees" in said(degrees)
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path, basin):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.tif").mkdir()
+    for out, message in (
+        (basin, "--out must not be the map itself"),
+        (tmp_path / "file" / "a.tif", "--out must lie in a folder that can be written to"),
+        (tmp_path / "folder.tif", "--out must be a file"),
+    ):
+        done = run("--dem", basin, "--rain", 5, "--out", out)
+        assert done.exit_code == 2
+        assert message in said(done)
+
+
+def test_a_missing_package_is_named_before_the_run(tmp_path, basin, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5netcdf", None)
+    done = run("--dem", basin, "--rain", 5, "--out", tmp_path / "a.nc")
+    assert done.exit_code == 1
+    assert "h5netcdf is needed for NetCDF files" in done.output
+    assert run("--dem", basin, "--rain", 5, "--duration", 5, "--out", tmp_path / "a.tif").exit_code == 0

@@ -1,0 +1,196 @@
+"""The networks: they start as mean pooling, know no origin of elevations, and are the paper's where they say so."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, PaperDownsampler
+from lib.flood.pooling import pool_dem
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def maps(*shape: int, dtype=torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=seeded(seed), dtype=dtype) * 6 + 100
+
+
+def small_network(name: str, *, seed: int = 0) -> Detour:
+    """One of the networks that start as mean pooling, for blocks of 8 x 8 cells."""
+    if name == "features":
+        return FeatureDownsampler(8, 6, generator=seeded(seed))
+    return Downsampler(8, (4, 6, 8), generator=seeded(seed))
+
+
+def with_open_head(network: Detour, *, seed: int = 9) -> Detour:
+    """The same network with a last layer that is not zero."""
+    with torch.no_grad():
+        for parameter in network.layers[-1].parameters():
+            parameter.normal_(generator=seeded(seed))
+    return network
+
+
+@pytest.mark.parametrize("name", ["convolutional", "features"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(8, 8), (24, 40), (56, 8)])
+def test_a_fresh_network_is_mean_pooling_bit_for_bit(name, dtype, shape) -> None:
+    z = maps(3, 1, *shape, dtype=dtype)
+    found = small_network(name).to(dtype)(z)
+    assert found.dtype == dtype
+    assert torch.equal(found[:, 0], pool_dem(z[:, 0], 8))
+    assert not torch.equal(with_open_head(small_network(name)).to(dtype)(z), found)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
+def test_widths_double_with_each_halving(factor) -> None:
+    network = Downsampler(factor)
+    strides = [layer.out_channels for layer in network.layers if isinstance(layer, nn.Conv2d)]
+    assert strides == [8 * 2**i for i in range(factor.bit_length() - 1)] + [1]
+    assert network(maps(1, 1, factor, 2 * factor)).shape == (1, 1, 1, 2)
+
+
+def test_blocks_of_any_size_have_features() -> None:
+    z = maps(2, 1, 9, 15)
+    assert torch.equal(FeatureDownsampler(3)(z)[:, 0], pool_dem(z[:, 0], 3))
+
+
+@pytest.mark.parametrize("name", ["convolutional", "features", "batch", "group"])
+def test_a_map_that_lies_higher_gives_one_that_lies_higher_by_as_much(name) -> None:
+    paper = name in ("batch", "group")
+    network = PaperDownsampler(name, generator=seeded()) if paper else with_open_head(small_network(name))
+    network = network.double().eval()
+    z = maps(2, 1, 32, 48, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(z + 1234.5), network(z) + 1234.5, rtol=0, atol=1e-9)
+        # and each map by itself, whatever lies beside it in the batch
+        shift = torch.tensor([0.0, -77.0]).double().reshape(2, 1, 1, 1)
+        torch.testing.assert_close(network(z + shift), network(z) + shift, rtol=0, atol=1e-9)
+        assert (network(z) - pool_dem(z, network.factor)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["convolutional", "features"])
+def test_gradients_reach_every_parameter_once_the_head_is_open(name) -> None:
+    z = maps(2, 1, 24, 40)
+    fresh = small_network(name)
+    fresh(z).square().sum().backward()
+    head = set(fresh.layers[-1].parameters())
+    assert all(bool((parameter.grad != 0).any()) == (parameter in head) for parameter in fresh.parameters())
+    network = with_open_head(small_network(name))
+    network(z).square().sum().backward()
+    assert all(bool((parameter.grad != 0).any()) for parameter in network.parameters())
+
+
+def test_a_correction_sees_only_what_is_near() -> None:
+    """The features of a block reach the coarse cells within three convolutions, and nothing farther."""
+    network = with_open_head(FeatureDownsampler(4, 5, generator=seeded())).double()
+    z = maps(1, 1, 4, 48, dtype=torch.float64)
+    other = z.clone()
+    # turned inside a block: its mean, and the map's, stay what they are
+    other[..., :4] = other[..., :4].flip(-1).cumsum(-1)
+    other[..., :4] += z[..., :4].mean() - other[..., :4].mean()
+    with torch.no_grad():
+        changed = (network(z) - network(other)).abs()[0, 0, 0] > 1e-9
+    assert changed.tolist() == [True] * 4 + [False] * 8
+
+
+def test_the_papers_network() -> None:
+    network = Downsampler.paper()
+    assert isinstance(network, PaperDownsampler)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_168_192
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert all(module.bias is None for module in convolutions)
+    assert {module.padding_mode for module in convolutions if module.kernel_size == (3, 3)} == {"replicate"}
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 20
+    grouped = Downsampler.paper("group")
+    assert sum(parameter.numel() for parameter in grouped.parameters()) == 11_168_192
+    groups = [module for module in grouped.modules() if isinstance(module, nn.GroupNorm)]
+    assert len(groups) == 20
+    assert {module.num_channels // module.num_groups for module in groups} == {16}
+
+
+@pytest.mark.parametrize("side", [16, 48, 80])
+def test_the_papers_network_takes_any_multiple_of_sixteen(side) -> None:
+    network = Downsampler.paper("group").eval()
+    with torch.no_grad():
+        assert network(maps(1, 1, side, 32)).shape == (1, 1, side // 16, 2)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_blocks_that_are_computed_anew_change_nothing(norm) -> None:
+    """Neither values nor gradients, nor what batch normalisation remembers for the time after training."""
+    z = maps(3, 1, 48, 64)
+    found = []
+    for checkpointed in (False, True):
+        network = Downsampler.paper(norm, checkpointed=checkpointed, generator=seeded())
+        for _ in range(2):
+            value = network(z)
+            value.square().mean().backward()
+        state = {name: part for name, part in network.named_buffers() if not name.endswith("num_batches_tracked")}
+        with torch.no_grad():
+            later = network.eval()(z)
+        found.append((value.detach(), [parameter.grad for parameter in network.parameters()], state, later))
+    (value, grads, state, later), (again, other, kept, then) = found
+    assert torch.equal(value, again)
+    assert all(torch.equal(a, b) for a, b in zip(grads, other, strict=True))
+    assert len(state) == (40 if norm == "batch" else 0)
+    assert all(torch.equal(state[name], kept[name]) for name in state)
+    assert torch.equal(later, then)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda generator: Downsampler(8, generator=generator),
+        lambda generator: FeatureDownsampler(8, generator=generator),
+        lambda generator: PaperDownsampler(generator=generator),
+    ],
+)
+def test_weights_come_from_the_generator_alone(network) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        return nn.utils.parameters_to_vector(network(seeded(seed)).parameters())
+
+    first = weights(0)
+    torch.manual_seed(5)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Downsampler(12), "factor must be a power of two above 1; it is 12"),
+        (lambda: Downsampler(1), "factor must be a power of two above 1; it is 1"),
+        (lambda: Downsampler(0), "factor must be at least 1"),
+        (lambda: Downsampler(8, (4, 4)), "width must name 3 numbers of channels for the factor 8"),
+        (lambda: Downsampler(4, (4, 0)), "width must be at least 1"),
+        (lambda: FeatureDownsampler(0), "factor must be at least 1"),
+        (lambda: FeatureDownsampler(8, 0), "width must be at least 1"),
+        (lambda: PaperDownsampler("layer"), "norm must be 'batch' or 'group'; it is 'layer'"),
+    ],
+)
+def test_networks_that_cannot_be(build, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("name", ["convolutional", "features", "paper"])
+def test_maps_that_do_not_fit(name) -> None:
+    network = PaperDownsampler("group") if name == "paper" else small_network(name)
+    factor = network.factor
+    for shape in ((2, factor, factor), (2, 2, factor, factor), (factor, factor)):
+        with pytest.raises(ValueError, match=r"z must have the shape \(B, 1, H, W\); it has"):
+            network(torch.zeros(shape))
+    with pytest.raises(ValueError, match=f"multiples of the factor {factor}"):
+        network(torch.zeros(1, 1, factor, factor + 4))
+    hole = torch.zeros(1, 1, factor, factor)
+    hole[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="z must be finite; 1 of its"):
+        network(hole)
+    with pytest.raises(TypeError, match="z must be a floating-point tensor"):
+        network(torch.zeros(1, 1, factor, factor, dtype=torch.int64))
+
+
+def test_a_bare_detour_has_no_correction() -> None:
+    with pytest.raises(NotImplementedError):
+        Detour(2)(torch.zeros(1, 1, 2, 2))
