@@ -240,8 +240,8 @@ def time_steps_are_left_out() -> Evidence:
 
 @claim(
     source="derived here",
-    statement="Waves of two cells grow where α² > θ/2 in two dimensions and α² > θ in one: the α = 0.7 of the paper's "
-    "code, with its θ = 0.7, is beyond that bound for deep water.",
+    statement="Waves of two cells grow where α² > θ/2 in two dimensions and α² > θ in one, for steps of αΔx/√(gh): "
+    "α = θ = 0.7 is beyond that bound.",
 )
 def two_cell_waves_set_the_bound() -> Evidence:
     calm, wild = [], []

@@ -16,7 +16,7 @@ __all__ = ["two_cell_wave_bound", "two_cell_wave_matrix"]
 def two_cell_wave_matrix(axes: int) -> sympy.Matrix:
     """One step of a wave of two cells along so many axes: of its depth, and of its discharge along each of them.
 
-    The symbols are `alpha` (CFL number) and `theta`; discharges are in units of the depth times `sqrt(g h)`.
+    The symbols are `alpha` (CFL number) and `theta`; discharges are divided by `sqrt(g h)`.
 
     Examples
     --------
