@@ -1,0 +1,184 @@
+"""ConvNeXt on the torus in four versions that differ in what happens at strides and in activation functions.
+
+The baseline is ConvNeXt (Liu et al. 2022, arXiv 2201.03545) with circular convolutions. `"blurpool"` and `"aps"`
+replace its strides, `"afc"` all that does not commute with translation (Michaeli et al., CVPR 2023, arXiv 2303.08085).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lib.alias_free.layers import (
+    AliasFreeLayerNorm,
+    AliasFreeMLP,
+    APSDownsample2d,
+    BlurPool2d,
+    CircularConv2d,
+)
+from lib.validation import positive_integer, positive_number
+
+__all__ = ["ConvNeXt", "Mode"]
+
+Mode = Literal["baseline", "blurpool", "aps", "afc"]
+
+
+class _PixelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class _GELUMLP(nn.Module):
+    """The two 1 x 1 layers of a ConvNeXt block around GELU, on (B, H, W, C)."""
+
+    def __init__(self, dim: int, expand: int = 4) -> None:
+        super().__init__()
+        self.pwconv1, self.pwconv2 = nn.Linear(dim, expand * dim), nn.Linear(expand * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.pwconv2(functional.gelu(self.pwconv1(x)))
+        return result
+
+
+def _strided(channels_in: int, channels_out: int, kernel: int, stride: int, mode: Mode) -> nn.Module:
+    """A convolution whose result is coarser by the stride, in the way of the mode."""
+    if mode in ("baseline", "afc") or stride == 1:
+        return CircularConv2d(channels_in, channels_out, kernel, stride=stride, lowpass=mode == "afc")
+    conv = CircularConv2d(channels_in, channels_out, kernel)
+    if mode == "blurpool":
+        return nn.Sequential(conv, BlurPool2d(channels_out, stride))
+    # a stride of four is two of two, as far as that goes
+    steps = [2] * (stride.bit_length() - 1) if stride & (stride - 1) == 0 else [stride]
+    return nn.Sequential(conv, *(APSDownsample2d(step) for step in steps))
+
+
+class _Block(nn.Module):
+    """A depthwise convolution, a normalisation, two 1 x 1 layers, around which the input passes."""
+
+    def __init__(self, dim: int, kernel: int, layer_scale: float, act_scale: float, mode: Mode) -> None:
+        super().__init__()
+        self.dwconv = CircularConv2d(dim, dim, kernel, groups=dim)
+        self.norm: nn.Module = AliasFreeLayerNorm(dim) if mode == "afc" else _PixelNorm(dim, eps=1e-6)
+        self.mlp: nn.Module = (
+            AliasFreeMLP(dim, in_scale=act_scale, out_scale=act_scale) if mode == "afc" else _GELUMLP(dim)
+        )
+        self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.mlp(self.norm(self.dwconv(x)).movedim(1, -1))
+        return x + (self.gamma * y).movedim(-1, 1)
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt on the torus.
+
+    Parameters
+    ----------
+    in_chans, num_classes
+        Channels of the pictures, and outputs.
+    depths, dims
+        Blocks and channels of each stage.
+    mode
+        `"baseline"`: strided convolutions, GELU, normalisation of each pixel. `"blurpool"`, `"aps"`: the same with
+        other strides. `"afc"`: no layer creates an alias, so that outputs do not depend on the place of the picture.
+    patch, stem_kernel
+        Stride and kernel of the first convolution; those between stages have 2 and 2.
+    kernel
+        Of the depthwise convolutions.
+    layer_scale
+        What blocks are multiplied by at the start.
+    init_std
+        Standard deviation of the weights, cut off at two of them, with zero biases; None: torch's own.
+    act_scale
+        Scales of the polynomials, for `"afc"`.
+    generator
+        Source of the weights, for an `init_std`.
+
+    Raises
+    ------
+    ValueError
+        If the mode is unknown or a number out of range; in use, if a side of the pictures is no multiple of the total
+        stride.
+
+    Examples
+    --------
+    >>> from lib.alias_free import fourier_shift
+    >>> net = ConvNeXt(depths=(1, 1), dims=(8, 16), layer_scale=1.0, init_std=None).double().eval()
+    >>> x = torch.rand(1, 1, 20, 24, dtype=torch.float64)
+    >>> bool(torch.allclose(net(x), net(fourier_shift(x, (0.3, -5.7)))))
+    True
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 1,
+        num_classes: int = 10,
+        depths: Sequence[int] = (2, 2),
+        dims: Sequence[int] = (24, 48),
+        mode: Mode = "afc",
+        *,
+        patch: int = 2,
+        stem_kernel: int = 4,
+        kernel: int = 7,
+        layer_scale: float = 1e-6,
+        init_std: float | None = 0.02,
+        act_scale: float = 7.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {mode!r}")
+        if len(depths) != len(dims) or not len(dims):
+            raise ValueError(f"depths and dims must be as long as each other; they are {depths} and {dims}")
+        for name, numbers in (("depths", depths), ("dims", dims)):
+            for number in numbers:
+                positive_integer(name, number)
+        self.mode: Mode = mode
+        self.total_stride = positive_integer("patch", patch) * 2 ** (len(dims) - 1)
+        norm = AliasFreeLayerNorm if mode == "afc" else _PixelNorm
+        self.stem = nn.Sequential(_strided(in_chans, dims[0], stem_kernel, patch, mode), norm(dims[0], eps=1e-6))
+        self.downsamples = nn.ModuleList(
+            nn.Sequential(norm(before, eps=1e-6), _strided(before, after, 2, 2, mode))
+            for before, after in pairwise(dims)
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(_Block(dim, kernel, layer_scale, act_scale, mode) for _ in range(depth)))
+            for depth, dim in zip(depths, dims, strict=True)
+        )
+        self.norm, self.head = nn.LayerNorm(dims[-1], eps=1e-6), nn.Linear(dims[-1], num_classes)
+        if init_std is not None:
+            _draw(self, positive_number("init_std", init_std), generator)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) to (B, dims[-1], H / total stride, W / total stride)."""
+        if x.ndim != 4:
+            raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
+        if any(side % self.total_stride for side in x.shape[-2:]):
+            raise ValueError(
+                f"H and W must be multiples of the total stride {self.total_stride}; they are "
+                f"{x.shape[-2]} and {x.shape[-1]}"
+            )
+        x = self.stages[0](self.stem(x))
+        for downsample, stage in zip(self.downsamples, self.stages[1:], strict=True):
+            x = stage(downsample(x))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) to (B, num_classes)."""
+        logits: Tensor = self.head(self.norm(self.forward_features(x).mean((-2, -1))))
+        return logits
+
+
+def _draw(network: nn.Module, std: float, generator: torch.Generator | None) -> None:
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,429 @@
+r"""Layers that commute with every translation of the torus, by whole pixels or parts of them, and those that do not.
+
+The ideal ones follow Michaeli et al. (CVPR 2023, arXiv 2303.08085): a brick-wall low-pass before every stride, a
+polynomial on a finer grid as activation function, a normalisation by one number for the whole picture. That the
+low-pass commutes with a circular convolution, so that it can come first, and how fine the grid must be are derived
+here. Beside them stand the layers that they are compared with: BlurPool (Zhang 2019, arXiv 1904.11486) and adaptive
+polyphase sampling (Chaman and Dokmanic 2021, arXiv 2011.14214), written from their definitions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size
+from lib.alias_free.resampling import ideal_lowpass, ideal_resample
+from lib.validation import positive_integer, positive_number
+
+__all__ = [
+    "APSDownsample2d",
+    "AliasFreeActivation",
+    "AliasFreeLayerNorm",
+    "AliasFreeMLP",
+    "BlurPool2d",
+    "CircularConv2d",
+    "IdealDownsample2d",
+    "PolyActivation",
+]
+
+
+def _coarse_size(x: Tensor, stride: int) -> tuple[int, int]:
+    """The sides after a stride, which must divide them: other samples would not lie evenly on the circle."""
+    if x.ndim != 4:
+        raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
+    height, width = x.shape[-2:]
+    if height % stride or width % stride:
+        raise ValueError(f"H and W must be multiples of the stride {stride}; they are {height} and {width}")
+    return height // stride, width // stride
+
+
+class CircularConv2d(nn.Conv2d):
+    """A convolution on the torus; with a stride, behind an ideal low-pass if asked for.
+
+    The low-pass commutes with the convolution, so it comes first: on the channels that come in, which are mostly
+    fewer, and the convolution runs with its stride instead of at full resolution (derived here).
+
+    Parameters
+    ----------
+    channels_in, channels_out, kernel
+        As in `torch.nn.Conv2d`; the kernel is square. Pads of an even kernel are `(k - 1) // 2` before and `k // 2`
+        behind.
+    stride
+        Of the result.
+    lowpass
+        Whether what the coarser grid cannot hold is removed before.
+    groups, bias
+        As in `torch.nn.Conv2d`.
+
+    Raises
+    ------
+    ValueError
+        If a side of the input is no multiple of the stride.
+
+    Examples
+    --------
+    >>> from lib.alias_free import fourier_shift
+    >>> x = torch.rand(1, 3, 12, 8, dtype=torch.float64)
+    >>> layer = CircularConv2d(3, 5, 4, stride=2, lowpass=True).double()
+    >>> moved = layer(fourier_shift(x, (0.3, 1.7)))
+    >>> bool(torch.allclose(moved, fourier_shift(layer(x), (0.15, 0.85))))
+    True
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        lowpass: bool = False,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            channels_in,
+            channels_out,
+            positive_integer("kernel", kernel),
+            stride=positive_integer("stride", stride),
+            groups=groups,
+            bias=bias,
+        )
+        self.lowpass = lowpass
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, channels_out, H / stride, W / stride)."""
+        stride, kernel = self.stride[0], self.kernel_size[0]
+        size = _coarse_size(x, stride)
+        if self.lowpass and stride > 1:
+            x = ideal_lowpass(x, size)
+        before, behind = (kernel - 1) // 2, kernel // 2
+        return super().forward(_wrapped(x, before, behind))
+
+
+def _wrapped(x: Tensor, before: int, behind: int) -> Tensor:
+    """Pad on the torus, by more than a whole side where a kernel is larger than the picture."""
+    while before or behind:
+        first, last = min(before, *x.shape[-2:]), min(behind, *x.shape[-2:])
+        x = functional.pad(x, (first, last, first, last), mode="circular")
+        before, behind = before - first, behind - last
+    return x
+
+
+class IdealDownsample2d(nn.Module):
+    """Keep what a coarser grid can hold, and sample it there.
+
+    Parameters
+    ----------
+    stride
+        By how much coarser.
+
+    Raises
+    ------
+    ValueError
+        If a side of the input is no multiple of the stride.
+
+    Examples
+    --------
+    >>> IdealDownsample2d(3)(torch.ones(1, 2, 9, 6)).shape
+    torch.Size([1, 2, 3, 2])
+    """
+
+    def __init__(self, stride: int = 2) -> None:
+        super().__init__()
+        self.stride = positive_integer("stride", stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H / stride, W / stride)."""
+        return ideal_resample(x, _coarse_size(x, self.stride))
+
+
+class BlurPool2d(nn.Module):
+    """Smooth by a binomial filter on the torus, then keep every so many-th pixel (Zhang 2019).
+
+    Parameters
+    ----------
+    channels
+        Of the input.
+    stride
+        Every so many-th.
+    filt_size
+        Taps of the filter, 1 to 7.
+
+    Raises
+    ------
+    ValueError
+        If the filter has another size, or a side of the input is no multiple of the stride.
+
+    Examples
+    --------
+    >>> BlurPool2d(1)(torch.ones(1, 1, 4, 4)).flatten().tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    taps: Tensor
+
+    def __init__(self, channels: int, stride: int = 2, filt_size: int = 3) -> None:
+        super().__init__()
+        self.channels, self.stride = positive_integer("channels", channels), positive_integer("stride", stride)
+        if positive_integer("filt_size", filt_size) > 7:
+            raise ValueError(f"filt_size must be 1 to 7; it is {filt_size}")
+        row = torch.tensor([float(math.comb(filt_size - 1, i)) for i in range(filt_size)])
+        self.register_buffer("taps", torch.outer(row, row) / row.sum() ** 2, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H / stride, W / stride)."""
+        _coarse_size(x, self.stride)
+        size = self.taps.shape[0]
+        wide = _wrapped(x, (size - 1) // 2, size // 2)
+        weight = self.taps.to(x.dtype).expand(self.channels, 1, size, size)
+        return functional.conv2d(wide, weight, stride=self.stride, groups=self.channels)
+
+
+class APSDownsample2d(nn.Module):
+    """Keep, of all ways to take every so many-th pixel, the one of the largest norm (Chaman and Dokmanic 2021).
+
+    A whole shift of the input permutes these ways and rolls them, so the result is rolled: exact for whole shifts
+    unless norms are equal, and silent about parts of a pixel.
+
+    Parameters
+    ----------
+    stride
+        Every so many-th.
+    p
+        Of the norm, positive.
+
+    Raises
+    ------
+    ValueError
+        If a side of the input is no multiple of the stride, or `p` is not positive.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0, 0.0, 1.0, 0.0], [5.0, 0.0, 6.0, 0.0]]).reshape(1, 1, 2, 4)
+    >>> APSDownsample2d()(x).flatten().tolist()
+    [5.0, 6.0]
+    """
+
+    def __init__(self, stride: int = 2, p: float = 2) -> None:
+        super().__init__()
+        self.stride, self.p = positive_integer("stride", stride), positive_number("p", p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H / stride, W / stride)."""
+        height, width = _coarse_size(x, self.stride)
+        batch, channels = x.shape[:2]
+        stride = self.stride
+        parts = x.reshape(batch, channels, height, stride, width, stride).permute(0, 3, 5, 1, 2, 4)
+        parts = parts.reshape(batch, stride**2, channels, height, width)
+        with torch.no_grad():
+            norms = parts.float().abs().pow(self.p).sum((2, 3, 4)) if x.dtype != torch.float64 else (
+                parts.abs().pow(self.p).sum((2, 3, 4))
+            )  # fmt: skip
+            best = norms.argmax(1)
+        return parts[torch.arange(batch, device=x.device), best]
+
+
+class _Quadratic(torch.autograd.Function):
+    """`c0 + c1 x + c2 x^2` with a coefficient for each channel of the last axis; keeps the input alone for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, c0: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
+        ctx.save_for_backward(x, c1, c2)
+        return torch.addcmul(c0, x, torch.addcmul(c1, x, c2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, c1, c2 = ctx.saved_tensors
+        (g,) = gradients
+        slope = torch.addcmul(c1, x, c2, value=2)
+        weighted = g * x
+        axes = tuple(range(x.ndim - 1))
+        return g * slope, g.sum(axes), weighted.sum(axes), (weighted * x).sum(axes)
+
+
+class PolyActivation(nn.Module):
+    """A polynomial for each channel, `out_scale * p(in_scale * x)`, its coefficients trained.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    coef
+        Coefficients to start from, the constant first.
+    in_scale, out_scale
+        To start from; one number each for the layer.
+
+    Attributes
+    ----------
+    coef
+        (channels, degree + 1).
+    in_scale, out_scale
+        (1,).
+
+    Raises
+    ------
+    ValueError
+        If there are no coefficients, or one is not finite.
+
+    Examples
+    --------
+    >>> square = PolyActivation(3, coef=(0.0, 0.0, 1.0))
+    >>> square(torch.full((1, 3, 1, 1), -2.0)).flatten().tolist()
+    [4.0, 4.0, 4.0]
+    """
+
+    def __init__(
+        self, channels: int, coef: Sequence[float] = GELU_QUADRATIC, in_scale: float = 1.0, out_scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        values = torch.tensor([float(value) for value in coef], dtype=torch.float64)
+        if not len(values) or not bool(torch.isfinite(values).all()):
+            raise ValueError(f"coef must hold finite numbers, and one at least; it is {tuple(coef)}")
+        start = values.to(torch.get_default_dtype()).repeat(positive_integer("channels", channels), 1)
+        self.coef = nn.Parameter(start)
+        self.in_scale, self.out_scale = (nn.Parameter(torch.tensor([float(s)])) for s in (in_scale, out_scale))
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial."""
+        return self.coef.shape[1] - 1
+
+    def folded(self) -> tuple[Tensor, ...]:
+        """Coefficients (channels,) of the powers of the input itself: the scales are in them."""
+        powers = torch.cat([self.in_scale**j for j in range(self.degree + 1)])
+        return (self.coef * powers * self.out_scale).unbind(1)
+
+    def last_axis(self, x: Tensor) -> Tensor:
+        """Apply to (..., channels)."""
+        coefficients = tuple(part.to(x.dtype) for part in self.folded())
+        if self.degree == 2:
+            result: Tensor = _Quadratic.apply(x, *coefficients)  # type: ignore[no-untyped-call]
+            return result
+        total = coefficients[-1].expand_as(x)
+        for part in coefficients[-2::-1]:
+            total = total * x + part
+        return total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape, point by point."""
+        return self.last_axis(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class AliasFreeActivation(nn.Module):
+    """A polynomial on a grid that holds its spectrum: a drop-in for GELU that commutes with every translation.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    oversample
+        None: the smallest grid that is exact (`dealias_size`), half as large again for a quadratic. A whole number:
+        so many times the grid, 2 as published.
+    poly
+        For `PolyActivation`.
+
+    Examples
+    --------
+    >>> from lib.alias_free import fourier_shift
+    >>> x = fourier_shift(torch.rand(1, 2, 9, 8, dtype=torch.float64), (0, 0), nyquist="zero")
+    >>> layer = AliasFreeActivation(2).double()
+    >>> bool(torch.allclose(layer(fourier_shift(x, (0.7, 0.2))), fourier_shift(layer(x), (0.7, 0.2))))
+    True
+    """
+
+    def __init__(self, channels: int, oversample: int | None = None, **poly: Any) -> None:
+        super().__init__()
+        self.oversample = None if oversample is None else positive_integer("oversample", oversample)
+        self.poly = PolyActivation(channels, **poly)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        fine: Tensor = self.poly(ideal_resample(x, _fine_size(x.shape[-2:], self.oversample, self.poly.degree)))
+        return ideal_resample(fine, (x.shape[-2], x.shape[-1]))
+
+
+def _fine_size(size: Sequence[int], oversample: int | None, degree: int) -> tuple[int, int]:
+    height, width = (
+        dealias_size(side, max(degree, 1)) if oversample is None else oversample * side for side in size
+    )  # fmt: skip
+    return height, width
+
+
+class AliasFreeLayerNorm(nn.Module):
+    """Subtract each pixel's mean over channels, divide by one standard deviation for the whole picture.
+
+    The mean over channels is linear, and by Parseval's theorem the variance over the picture depends on the sizes of
+    its frequencies alone: both commute with translation. A variance for each pixel would not.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    eps
+        Added to the variance.
+
+    Examples
+    --------
+    >>> out = AliasFreeLayerNorm(4)(torch.rand(2, 4, 5, 5))
+    >>> bool((out.mean(1).abs() < 1e-6).all())
+    True
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = positive_number("eps", eps)
+        self.weight = nn.Parameter(torch.ones(positive_integer("channels", channels)))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        centred = x - x.mean(1, keepdim=True)
+        scale = (centred.square().mean((1, 2, 3), keepdim=True) + self.eps).rsqrt()
+        return centred * scale * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class AliasFreeMLP(nn.Module):
+    """The two 1 x 1 layers of a ConvNeXt block around a polynomial, on a grid that holds its spectrum.
+
+    Layers of 1 x 1 pixels commute with resampling. So the picture is resampled where it has few channels, before the
+    first and behind the second of them, at the price of running both on the finer grid.
+
+    Parameters
+    ----------
+    dim
+        Channels of the input and the result.
+    expand
+        Times as many between.
+    in_scale, out_scale
+        Of the polynomial.
+    oversample
+        As in `AliasFreeActivation`.
+
+    Examples
+    --------
+    >>> AliasFreeMLP(4)(torch.rand(1, 6, 7, 4)).shape
+    torch.Size([1, 6, 7, 4])
+    """
+
+    def __init__(
+        self, dim: int, expand: int = 4, in_scale: float = 7.0, out_scale: float = 7.0, oversample: int | None = None
+    ) -> None:
+        super().__init__()
+        wide = positive_integer("dim", dim) * positive_integer("expand", expand)
+        self.oversample = None if oversample is None else positive_integer("oversample", oversample)
+        self.pwconv1, self.pwconv2 = nn.Linear(dim, wide), nn.Linear(wide, dim)
+        self.act = PolyActivation(wide, in_scale=in_scale, out_scale=out_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to the same shape."""
+        size = (x.shape[-3], x.shape[-2])
+        fine = ideal_resample(x, _fine_size(size, self.oversample, self.act.degree), channels_last=True)
+        narrow: Tensor = self.pwconv2(self.act.last_axis(self.pwconv1(fine)))
+        return ideal_resample(narrow, size, channels_last=True)

@@ -1,0 +1,121 @@
+"""Polynomials as activation functions: which grid holds their spectrum, and which quadratic is nearest to GELU.
+
+A product of two functions adds their frequencies, so a polynomial of degree `d` widens the band of its input `d` times
+and no more. On a grid that is fine enough it can be applied point by point without an alias in the band that is kept
+(Michaeli et al., CVPR 2023, arXiv 2303.08085; the smallest such grid is derived here).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import erf
+
+from lib.validation import positive_integer, positive_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["GELU_QUADRATIC", "dealias_size", "fit_activation", "gelu"]
+
+
+def gelu(x: ArrayLike) -> NDArray[np.float64]:
+    """Exact GELU, `x Phi(x)`, in float64.
+
+    Examples
+    --------
+    >>> print(f"{gelu(1.0):.6f}")
+    0.841345
+    """
+    values = np.asarray(x, dtype=np.float64)
+    result: NDArray[np.float64] = values * 0.5 * (1 + erf(values / math.sqrt(2)))
+    return result
+
+
+def fit_activation(
+    fn: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+    degree: int = 2,
+    half_width: float = math.sqrt(2),
+    n_points: int = 200,
+) -> NDArray[np.float64]:
+    """Least-squares polynomial through a function on evenly spaced points.
+
+    Parameters
+    ----------
+    fn
+        The function of an array; None: exact GELU.
+    degree
+        Of the polynomial, at least 1.
+    half_width
+        Points lie between minus and plus this.
+    n_points
+        How many, ends included; more than the degree.
+
+    Returns
+    -------
+    ndarray, float64
+        Coefficients (degree + 1,), the constant first.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the function is not finite.
+
+    Examples
+    --------
+    >>> np.round(fit_activation(), 6)
+    array([0.016939, 0.5     , 0.307836])
+    """
+    positive_integer("degree", degree)
+    if positive_integer("n_points", n_points) <= degree:
+        raise ValueError(f"n_points must be above the degree {degree}; it is {n_points}")
+    x = np.linspace(-1, 1, n_points) * positive_number("half_width", half_width)
+    y = np.asarray((gelu if fn is None else fn)(x), dtype=np.float64)
+    if y.shape != x.shape or not np.isfinite(y).all():
+        raise ValueError("fn must give one finite value for each point")
+    # in Legendre polynomials the problem is well conditioned for every degree
+    fitted = np.polynomial.Legendre.fit(x, y, degree, domain=[x[0], x[-1]])
+    coefficients = np.asarray(fitted.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef, dtype=np.float64)
+    # a highest coefficient of exactly zero is left out by numpy
+    return np.pad(coefficients, (0, degree + 1 - len(coefficients)))
+
+
+#: The quadratic nearest to GELU between -sqrt(2) and sqrt(2), constant first: where the layers start.
+GELU_QUADRATIC = tuple(float(value) for value in fit_activation())
+
+
+def dealias_size(n: int, degree: int = 2) -> int:
+    """The smallest grid on which a polynomial of `n` samples can be applied point by point, without error in its band.
+
+    The frequencies of the result reach `degree * B`, `B` the highest of the input. On a grid of `M` points the
+    frequency `degree * B` appears at `degree * B - M`, and that must lie below the band `-K ... K` that is kept:
+    `M >= degree * B + K + 1`. For a quadratic this is one and a half times the grid, the "3/2 rule" of spectral codes
+    for fluids (derived here; it is sharp).
+
+    Parameters
+    ----------
+    n
+        Samples along a side.
+    degree
+        Of the polynomial.
+
+    Raises
+    ------
+    ValueError
+        If a number is below 1.
+
+    Examples
+    --------
+    >>> [dealias_size(n) for n in (7, 14, 28, 56)]
+    [10, 21, 42, 84]
+    >>> dealias_size(28, 5)
+    84
+    """
+    positive_integer("n", n)
+    positive_integer("degree", degree)
+    band = n // 2  # for an even side its half counts as well
+    return n if degree == 1 else degree * band + (n - 1) // 2 + 1

@@ -1,0 +1,232 @@
+"""What translation does to layers and networks: equivariance of features, accuracy in the worst case, consistency.
+
+Sets of shifts and measures are those of Michaeli et al. (CVPR 2023, arXiv 2303.08085). Shifts by multiples of half a
+pixel can hide what a network on a grid of twice the size does wrong: test with irrational or random ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lib.alias_free.resampling import fourier_shift
+from lib.validation import positive_integer
+
+__all__ = ["Kind", "ShiftRobustness", "crop_translate", "equivariance_error", "shift_robustness", "translate"]
+
+Kind = Literal["circular", "zero", "bilinear"]
+
+
+def equivariance_error(
+    module: Callable[[Tensor], Tensor], x: Tensor, shift: tuple[float, float], stride: int = 1
+) -> float:
+    """How far a layer is from commuting with a shift: `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|`.
+
+    Parameters
+    ----------
+    module
+        The layer, or any function of pictures (B, C, H, W).
+    x
+        Pictures.
+    shift
+        Rows and columns.
+    stride
+        By how much coarser the result is.
+
+    Raises
+    ------
+    ValueError
+        If the shift is not finite, or the stride not positive.
+
+    Examples
+    --------
+    >>> x = fourier_shift(torch.rand(1, 2, 9, 9, dtype=torch.float64), (0, 0), nyquist="zero")
+    >>> equivariance_error(lambda y: 3 * y, x, (0.3, 1.2)) < 1e-12 < equivariance_error(torch.relu, x - 0.5, (0.3, 1.2))
+    True
+    """
+    positive_integer("stride", stride)
+    with torch.no_grad():
+        plain = module(x)
+        wanted = fourier_shift(plain, (shift[0] / stride, shift[1] / stride))
+        wrong = (module(fourier_shift(x, shift)) - wanted).abs().max()
+        return float(wrong / plain.abs().max())
+
+
+def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fill: float = 0.0) -> Tensor:
+    """Move pictures.
+
+    Parameters
+    ----------
+    x
+        Pictures (..., H, W), floating point.
+    shift
+        Rows and columns, positive towards larger indices.
+    kind
+        `"circular"`: on the torus, by any real number. `"zero"`: by whole pixels; what comes in is `fill`.
+        `"bilinear"`: by any real number, between the four nearest pixels; outside lies `fill`.
+    fill
+        What lies outside.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not floating point.
+    ValueError
+        If the kind is unknown, or the shift is not finite, or not whole for `"zero"`.
+
+    Examples
+    --------
+    >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 1), "zero")
+    tensor([[0., 1., 2.]])
+    >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 0.5), "bilinear")
+    tensor([[0.5000, 1.5000, 2.5000]])
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
+    if len(shift) != 2 or not all(math.isfinite(part) for part in shift):
+        raise ValueError(f"shift must be two finite numbers; it is {shift}")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
+    whole = all(float(part).is_integer() for part in shift)
+    if kind == "circular":
+        return x.roll((int(shift[0]), int(shift[1])), (-2, -1)) if whole else fourier_shift(x, shift)
+    if kind == "zero" and not whole:
+        raise ValueError(f"shift must be whole for kind 'zero'; it is {shift}")
+    down, right = (math.floor(part) for part in shift)
+    moved = torch.zeros_like(x)
+    for i, weight_i in ((down, 1 - (shift[0] - down)), (down + 1, shift[0] - down)):
+        for j, weight_j in ((right, 1 - (shift[1] - right)), (right + 1, shift[1] - right)):
+            if weight_i * weight_j:
+                moved = moved + weight_i * weight_j * _filled(x, i, j, fill)
+    return moved
+
+
+def _filled(x: Tensor, down: int, right: int, fill: float) -> Tensor:
+    """Moved by whole pixels."""
+    height, width = x.shape[-2:]
+    pads = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
+    wide = functional.pad(x, pads, value=fill)
+    top, left = max(-down, 0), max(-right, 0)
+    return wide[..., top : top + height, left : left + width]
+
+
+def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """A crop of larger pictures, the middle one moved: real content comes in at the sides.
+
+    Parameters
+    ----------
+    x
+        Pictures (..., H, W).
+    shift
+        By how many pixels the content moves, positive towards larger indices.
+    size
+        Of the crop.
+
+    Raises
+    ------
+    ValueError
+        If the crop does not lie within the pictures.
+
+    Examples
+    --------
+    >>> crop_translate(torch.arange(5.0).reshape(1, 5), (0, 1), (1, 3))
+    tensor([[0., 1., 2.]])
+    """
+    corner = [
+        (have - positive_integer("size", want)) // 2 - by
+        for have, want, by in zip(x.shape[-2:], size, shift, strict=True)
+    ]
+    if any(not 0 <= first <= have - want for first, have, want in zip(corner, x.shape[-2:], size, strict=True)):
+        raise ValueError(f"a crop of {size} moved by {shift} must lie within {tuple(x.shape[-2:])}")
+    return x[..., corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+
+
+class ShiftRobustness(NamedTuple):
+    """What shifts do to a classifier; all but the last between 0 and 1.
+
+    Attributes
+    ----------
+    clean_accuracy
+        Right without a shift.
+    adversarial_accuracy
+        Right without a shift and with each of them.
+    consistency
+        The same class as without a shift, the mean over shifts.
+    max_relative_change
+        Largest change of an output over the largest output, over all shifts.
+    """
+
+    clean_accuracy: float
+    adversarial_accuracy: float
+    consistency: float
+    max_relative_change: float
+
+
+def shift_robustness(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    shifts: Sequence[tuple[float, float]],
+    *,
+    kind: Kind = "circular",
+    fill: float = 0.0,
+    batch_size: int = 256,
+) -> ShiftRobustness:
+    """Classify pictures at many places.
+
+    Parameters
+    ----------
+    model
+        The classifier; it is left in the mode in which it came.
+    x, y
+        Pictures (N, C, H, W) and classes (N,).
+    shifts
+        At least one.
+    kind, fill
+        As in `translate`.
+    batch_size
+        Pictures at a time.
+
+    Raises
+    ------
+    ValueError
+        If there is no shift or no picture, or not one class for each picture.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    >>> net[1].weight.data = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+    >>> x = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 2, 2)
+    >>> shift_robustness(net, x, torch.tensor([0]), [(0, 1)])[:3]
+    (1.0, 0.0, 0.0)
+    """
+    if not len(shifts):
+        raise ValueError("shifts must not be empty")
+    if not len(x) or y.shape != x.shape[:1]:
+        raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            clean = _outputs(model, x, batch_size)
+            classes = clean.argmax(1)
+            right = classes == y
+            always, same, change = right.clone(), 0.0, 0.0
+            for shift in shifts:
+                moved = _outputs(model, translate(x, shift, kind, fill), batch_size)
+                always &= moved.argmax(1) == y
+                same += float((moved.argmax(1) == classes).double().mean()) / len(shifts)
+                change = max(change, float((moved - clean).abs().max() / clean.abs().max()))
+    finally:
+        model.train(was_training)
+    return ShiftRobustness(float(right.double().mean()), float(always.double().mean()), same, change)
+
+
+def _outputs(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+    parts = torch.split(x, positive_integer("batch_size", batch_size))
+    return torch.cat([model(part) for part in parts])
