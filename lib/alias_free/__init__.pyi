@@ -1,3 +1,5 @@
+from .auditing import audit as audit
+from .auditing import make_alias_free as make_alias_free
 from .convnext import ConvNeXt as ConvNeXt
 from .layers import AliasFreeActivation as AliasFreeActivation
 from .layers import AliasFreeLayerNorm as AliasFreeLayerNorm
@@ -5,6 +7,7 @@ from .layers import AliasFreeMLP as AliasFreeMLP
 from .layers import APSDownsample2d as APSDownsample2d
 from .layers import BlurPool2d as BlurPool2d
 from .layers import CircularConv2d as CircularConv2d
+from .layers import DemodulatingStem as DemodulatingStem
 from .layers import IdealDownsample2d as IdealDownsample2d
 from .layers import PolyActivation as PolyActivation
 from .polynomials import GELU_QUADRATIC as GELU_QUADRATIC

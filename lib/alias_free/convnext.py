@@ -20,6 +20,8 @@ from lib.alias_free.layers import (
     APSDownsample2d,
     BlurPool2d,
     CircularConv2d,
+    DemodulatingStem,
+    IdealDownsample2d,
 )
 from lib.validation import positive_integer, positive_number
 
@@ -98,14 +100,17 @@ class ConvNeXt(nn.Module):
         Standard deviation of the weights, cut off at two of them, with zero biases; None: torch's own.
     act_scale
         Scales of the polynomials, for `"afc"`.
+    stem_activation
+        For `"afc"`: a quadratic term between the first convolution and its stride (`DemodulatingStem`), as in the
+        paper's code; the convolution then runs at full resolution.
     generator
         Source of the weights, for an `init_std`.
 
     Raises
     ------
     ValueError
-        If the mode is unknown or a number out of range; in use, if a side of the pictures is no multiple of the total
-        stride.
+        If the mode is unknown or does not fit, or a number is out of range; in use, if a side of the pictures is no
+        multiple of the total stride.
 
     Examples
     --------
@@ -130,6 +135,7 @@ class ConvNeXt(nn.Module):
         layer_scale: float = 1e-6,
         init_std: float | None = 0.02,
         act_scale: float = 7.0,
+        stem_activation: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -143,7 +149,13 @@ class ConvNeXt(nn.Module):
         self.mode: Mode = mode
         self.total_stride = positive_integer("patch", patch) * 2 ** (len(dims) - 1)
         norm = AliasFreeLayerNorm if mode == "afc" else _PixelNorm
-        self.stem = nn.Sequential(_strided(in_chans, dims[0], stem_kernel, patch, mode), norm(dims[0], eps=1e-6))
+        first = [_strided(in_chans, dims[0], stem_kernel, patch, mode)]
+        if stem_activation:
+            if mode != "afc" or patch == 1:
+                raise ValueError(f"stem_activation needs the mode 'afc' and a stride; they are {mode!r} and {patch}")
+            quadratic = DemodulatingStem(dims[0], patch, in_scale=act_scale, out_scale=act_scale)
+            first = [CircularConv2d(in_chans, dims[0], stem_kernel), quadratic, IdealDownsample2d(patch)]
+        self.stem = nn.Sequential(*first, norm(dims[0], eps=1e-6))
         self.downsamples = nn.ModuleList(
             nn.Sequential(norm(before, eps=1e-6), _strided(before, after, 2, 2, mode))
             for before, after in pairwise(dims)

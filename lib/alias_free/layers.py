@@ -28,6 +28,7 @@ __all__ = [
     "AliasFreeMLP",
     "BlurPool2d",
     "CircularConv2d",
+    "DemodulatingStem",
     "IdealDownsample2d",
     "PolyActivation",
 ]
@@ -354,6 +355,61 @@ def _fine_size(size: Sequence[int], oversample: int | None, degree: int) -> tupl
         dealias_size(side, max(degree, 1)) if oversample is None else oversample * side for side in size
     )  # fmt: skip
     return height, width
+
+
+class DemodulatingStem(nn.Module):
+    """A quadratic term before a stride, `x + g q(x)`, that needs no finer grid although it aliases.
+
+    `q(x) = s_out (c0 + c1 y + c2 y L(y))` with `y = s_in x` and `L` an ideal low-pass that keeps the part `1 - 1 / r`
+    of the frequencies, `r` the stride that follows. The product's aliases then lie outside of what the stride keeps
+    (derived here; a higher part would let them in). It brings high frequencies down into the band that is kept, which
+    a linear layer before a low-pass cannot. At the start `g` is zero.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    stride
+        Of the `IdealDownsample2d` that must follow.
+    coef, in_scale, out_scale
+        As in `PolyActivation`, of degree 2.
+
+    Raises
+    ------
+    ValueError
+        If there are not three coefficients, the stride is 1, or a side of the input is no multiple of it.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 2, 8, 8)
+    >>> bool((DemodulatingStem(2, 4)(x) == x).all())
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int,
+        coef: Sequence[float] = GELU_QUADRATIC,
+        *,
+        in_scale: float = 1.0,
+        out_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if len(coef) != 3:
+            raise ValueError(f"coef must hold three numbers; it is {tuple(coef)}")
+        self.stride = positive_integer("stride", stride)
+        if stride == 1:
+            raise ValueError("stride must be above 1: without one there is nothing that takes the aliases away")
+        self.poly = PolyActivation(channels, coef, in_scale, out_scale)
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        rows, columns = _coarse_size(x, self.stride)
+        low = ideal_lowpass(x, (x.shape[-2] - rows, x.shape[-1] - columns))
+        c0, c1, c2 = (part.to(x.dtype)[:, None, None] for part in self.poly.folded())
+        return x + self.gain * (c0 + x * (c1 + c2 * low))
 
 
 class AliasFreeLayerNorm(nn.Module):
