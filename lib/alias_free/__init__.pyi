@@ -1,6 +1,11 @@
 from .auditing import audit as audit
 from .auditing import make_alias_free as make_alias_free
 from .convnext import ConvNeXt as ConvNeXt
+from .experiment import ALIAS_FREE_PRESETS as ALIAS_FREE_PRESETS
+from .experiment import AliasFreePreset as AliasFreePreset
+from .experiment import alias_free_task as alias_free_task
+from .experiment import clothes as clothes
+from .experiment import train_alias_free as train_alias_free
 from .layers import AliasFreeActivation as AliasFreeActivation
 from .layers import AliasFreeLayerNorm as AliasFreeLayerNorm
 from .layers import AliasFreeMLP as AliasFreeMLP
