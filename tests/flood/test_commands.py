@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+from dataclasses import replace as with_settings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from lib.flood import commands
 from lib.flood.boundaries import Boundary
+from lib.flood.experiment import load_downsampler, save_downsampler, trained_downsampler
 from lib.flood.faces import State
 from lib.flood.geo import coarse_profile, read_dem, sample_geotiff
 from lib.flood.pooling import pool_dem
@@ -276,3 +278,55 @@ def test_a_missing_package_is_named_before_the_run(tmp_path, basin, monkeypatch)
     assert done.exit_code == 1
     assert "h5netcdf is needed for NetCDF files" in done.output
     assert run("--dem", basin, "--rain", 5, "--duration", 5, "--out", tmp_path / "a.tif").exit_code == 0
+
+
+def test_the_coarse_map_of_a_trained_network(dem, tmp_path):
+    trained = trained_downsampler("rain")
+    fitting = trained._replace(preset=with_settings(trained.preset, dx=90.0))
+    save_downsampler(tmp_path / "network.npz", fitting)
+    path, asked = tmp_path / "depth.tif", ("--rain", 50, "--duration", 600)
+    done = run("--dem", dem, *asked, "--out", path, "--network", tmp_path / "network.npz")
+    assert done.exit_code == 0, done.output
+    assert line(done, "cells") == "24 (4 x 6 of 1440 m)"
+    depths = read_dem(path)
+    assert depths.dx == 1440
+    fine = read_dem(dem)
+    with torch.no_grad():
+        z = trained.model((fine.z - fine.z.mean()).float()[None, None])[0, 0]
+    wanted = LocalInertialSolver(dx=1440.0).simulate(z, 600.0, rain=50 / 3.6e6, backend="compiled").h
+    # the command runs in a hundred pieces, whose steps are shorter
+    assert (depths.z - wanted).abs().max() < 2e-3
+    # for other cells, another factor, and from a file that holds no network
+    save_downsampler(tmp_path / "small.npz", trained)
+    for words, message in (
+        (["--network", tmp_path / "small.npz"], "--network was trained on cells of 8 m; the map's have 90 m"),
+        (["--network", tmp_path / "network.npz", "--factor", 8], "--factor must be that of the network, 16; it is 8"),
+        (["--network", dem], "holds no network that can be read"),
+    ):
+        refused = run("--dem", dem, *asked, "--out", tmp_path / "other.tif", *words)
+        assert refused.exit_code == 2
+        assert message in said(refused)
+    assert not (tmp_path / "other.tif").exists()
+
+
+def test_training_and_solving_from_the_command_line(tmp_path):
+    app = typer.Typer()
+    for verb in ("solve", "train"):
+        app.command(verb)(commands.COMMANDS[verb])
+
+    def call(*words):
+        return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+
+    small = ["--preset", "quick", "--count", 4, "--batch", 4, "--epochs", 1]
+    done = call("train", *small, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "mean square error on the test maps" in done.output
+    assert load_downsampler(tmp_path / "run" / "network.npz").preset.count == 4
+    assert call("train", "--preset", "huge", "--out", tmp_path / "x").exit_code == 2
+    tiles = tmp_path / "tiles"
+    tiles.mkdir()
+    np.save(tiles / "a.npy", np.zeros((16, 16)))
+    done = call("solve", "--tiles", tiles, "--dx", 400, "--kind", "rain")
+    assert "1 tiles of 16 x 16 cells are solved" in done.output
+    assert (tiles / "a.flood.npz").exists()
+    assert call("solve", "--tiles", tmp_path / "nowhere", "--dx", 400).exit_code == 2
