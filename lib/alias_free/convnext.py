@@ -141,6 +141,8 @@ class ConvNeXt(nn.Module):
         super().__init__()
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {mode!r}")
+        positive_integer("in_chans", in_chans)
+        positive_integer("num_classes", num_classes)
         if len(depths) != len(dims) or not len(dims):
             raise ValueError(f"depths and dims must be as long as each other; they are {depths} and {dims}")
         for name, numbers in (("depths", depths), ("dims", dims)):

@@ -34,14 +34,40 @@ __all__ = [
 ]
 
 
+def _check_pictures(x: Tensor, channels: int | None = None, *, channels_last: bool = False) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim != 4:
+        shape = "(B, H, W, C)" if channels_last else "(B, C, H, W)"
+        raise ValueError(f"x must have the shape {shape}; it has {tuple(x.shape)}")
+    found = x.shape[-1 if channels_last else 1]
+    if channels is not None and found != channels:
+        raise ValueError(f"x must have {channels} channels; it has {found}, in the shape {tuple(x.shape)}")
+
+
 def _coarse_size(x: Tensor, stride: int) -> tuple[int, int]:
     """The sides after a stride, which must divide them: other samples would not lie evenly on the circle."""
-    if x.ndim != 4:
-        raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
     height, width = x.shape[-2:]
     if height % stride or width % stride:
         raise ValueError(f"H and W must be multiples of the stride {stride}; they are {height} and {width}")
     return height // stride, width // stride
+
+
+def _resampled(x: Tensor, size: tuple[int, int], *, channels_last: bool = False) -> Tensor:
+    """`ideal_resample` in float32 at least, whatever autocast says: rounded to bfloat16 its matrices leak aliases."""
+    with torch.autocast(x.device.type, enabled=False):
+        return ideal_resample(_full(x), size, channels_last=channels_last).to(x.dtype)
+
+
+def _low(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`ideal_lowpass`, in float32 at least."""
+    with torch.autocast(x.device.type, enabled=False):
+        return ideal_lowpass(_full(x), size).to(x.dtype)
+
+
+def _full(x: Tensor) -> Tensor:
+    """Half precision as float32, all else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class CircularConv2d(nn.Conv2d):
@@ -100,10 +126,11 @@ class CircularConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, channels_out, H / stride, W / stride)."""
+        _check_pictures(x, self.in_channels)
         stride, kernel = self.stride[0], self.kernel_size[0]
         size = _coarse_size(x, stride)
         if self.lowpass and stride > 1:
-            x = ideal_lowpass(x, size)
+            x = _low(x, size)
         before, behind = (kernel - 1) // 2, kernel // 2
         return super().forward(_wrapped(x, before, behind))
 
@@ -142,7 +169,8 @@ class IdealDownsample2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
-        return ideal_resample(x, _coarse_size(x, self.stride))
+        _check_pictures(x)
+        return _resampled(x, _coarse_size(x, self.stride))
 
 
 class BlurPool2d(nn.Module):
@@ -180,6 +208,7 @@ class BlurPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
+        _check_pictures(x, self.channels)
         _coarse_size(x, self.stride)
         size = self.taps.shape[0]
         wide = _wrapped(x, (size - 1) // 2, size // 2)
@@ -218,35 +247,41 @@ class APSDownsample2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
-        height, width = _coarse_size(x, self.stride)
-        batch, channels = x.shape[:2]
+        _check_pictures(x)
         stride = self.stride
-        parts = x.reshape(batch, channels, height, stride, width, stride).permute(0, 3, 5, 1, 2, 4)
-        parts = parts.reshape(batch, stride**2, channels, height, width)
+        height, width = _coarse_size(x, stride)
+        # pixel (i, j) of every block; only the chosen ones are copied
+        ways = x.view(*x.shape[:2], height, stride, width, stride)
         with torch.no_grad():
-            norms = parts.float().abs().pow(self.p).sum((2, 3, 4)) if x.dtype != torch.float64 else (
-                parts.abs().pow(self.p).sum((2, 3, 4))
-            )  # fmt: skip
-            best = norms.argmax(1)
-        return parts[torch.arange(batch, device=x.device), best]
+            norms = _full(ways).abs().pow(self.p).sum((1, 2, 4))
+            best = norms.flatten(1).argmax(1)
+        batch = torch.arange(len(x), device=x.device)
+        chosen: Tensor = ways.permute(0, 3, 5, 1, 2, 4)[batch, best // stride, best % stride]
+        return chosen
 
 
 class _Quadratic(torch.autograd.Function):
-    """`c0 + c1 x + c2 x^2` with a coefficient for each channel of the last axis; keeps the input alone for backward."""
+    """`c1 x + c2 x^2` with coefficients for each channel of the last axis; keeps the input alone for backward.
+
+    Coefficients have the precision of the input or a higher one, in which their gradients are summed. Backward consists
+    of differentiable operations, so that it has a derivative as well.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, c0: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
         ctx.save_for_backward(x, c1, c2)
-        return torch.addcmul(c0, x, torch.addcmul(c1, x, c2))
+        return torch.addcmul(c1.to(x.dtype), x, c2.to(x.dtype)).mul_(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, c1, c2 = ctx.saved_tensors
         (g,) = gradients
-        slope = torch.addcmul(c1, x, c2, value=2)
-        weighted = g * x
+        slope = torch.addcmul(c1.to(x.dtype), x, c2.to(x.dtype), value=2)
         axes = tuple(range(x.ndim - 1))
-        return g * slope, g.sum(axes), weighted.sum(axes), (weighted * x).sum(axes)
+        weighted = g * x
+        first = weighted.sum(axes, dtype=c1.dtype)
+        # these maps are the largest of a network: each is used again rather than allocated anew
+        return slope.mul_(g), first, weighted.mul_(x).sum(axes, dtype=c2.dtype)
 
 
 class PolyActivation(nn.Module):
@@ -271,7 +306,7 @@ class PolyActivation(nn.Module):
     Raises
     ------
     ValueError
-        If there are no coefficients, or one is not finite.
+        If there are no coefficients, or a number is not finite.
 
     Examples
     --------
@@ -287,6 +322,9 @@ class PolyActivation(nn.Module):
         values = torch.tensor([float(value) for value in coef], dtype=torch.float64)
         if not len(values) or not bool(torch.isfinite(values).all()):
             raise ValueError(f"coef must hold finite numbers, and one at least; it is {tuple(coef)}")
+        for name, scale in (("in_scale", in_scale), ("out_scale", out_scale)):
+            if not math.isfinite(scale):
+                raise ValueError(f"{name} must be finite; it is {scale}")
         start = values.to(torch.get_default_dtype()).repeat(positive_integer("channels", channels), 1)
         self.coef = nn.Parameter(start)
         self.in_scale, self.out_scale = (nn.Parameter(torch.tensor([float(s)])) for s in (in_scale, out_scale))
@@ -301,20 +339,21 @@ class PolyActivation(nn.Module):
         powers = torch.cat([self.in_scale**j for j in range(self.degree + 1)])
         return (self.coef * powers * self.out_scale).unbind(1)
 
-    def last_axis(self, x: Tensor) -> Tensor:
-        """Apply to (..., channels)."""
-        coefficients = tuple(part.to(x.dtype) for part in self.folded())
+    def without_constant(self, x: Tensor) -> Tensor:
+        """All terms but the constant, which is the same in every pixel, on (pixels, ..., channels)."""
+        _, *coefficients = self.folded()
         if self.degree == 2:
             result: Tensor = _Quadratic.apply(x, *coefficients)  # type: ignore[no-untyped-call]
             return result
-        total = coefficients[-1].expand_as(x)
-        for part in coefficients[-2::-1]:
-            total = total * x + part
+        total = torch.zeros_like(x)
+        for part in reversed(coefficients):
+            total = (total + part.to(x.dtype)) * x
         return total
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape, point by point."""
-        return self.last_axis(x.movedim(1, -1)).movedim(-1, 1)
+        _check_pictures(x, self.coef.shape[0])
+        return (self.without_constant(x.movedim(1, -1)) + self.folded()[0].to(x.dtype)).movedim(-1, 1)
 
 
 class AliasFreeActivation(nn.Module):
@@ -346,8 +385,11 @@ class AliasFreeActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        fine: Tensor = self.poly(ideal_resample(x, _fine_size(x.shape[-2:], self.oversample, self.poly.degree)))
-        return ideal_resample(fine, (x.shape[-2], x.shape[-1]))
+        _check_pictures(x, self.poly.coef.shape[0])
+        fine = _resampled(x, _fine_size(x.shape[-2:], self.oversample, self.poly.degree))
+        values = self.poly.without_constant(fine.movedim(1, -1)).movedim(-1, 1)
+        # the constant passes every low-pass as it is
+        return _resampled(values, (x.shape[-2], x.shape[-1])) + self.poly.folded()[0].to(x.dtype)[:, None, None]
 
 
 def _fine_size(size: Sequence[int], oversample: int | None, degree: int) -> tuple[int, int]:
@@ -406,8 +448,9 @@ class DemodulatingStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
+        _check_pictures(x, self.poly.coef.shape[0])
         rows, columns = _coarse_size(x, self.stride)
-        low = ideal_lowpass(x, (x.shape[-2] - rows, x.shape[-1] - columns))
+        low = _low(x, (x.shape[-2] - rows, x.shape[-1] - columns))
         c0, c1, c2 = (part.to(x.dtype)[:, None, None] for part in self.poly.folded())
         return x + self.gain * (c0 + x * (c1 + c2 * low))
 
@@ -440,9 +483,12 @@ class AliasFreeLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        centred = x - x.mean(1, keepdim=True)
+        _check_pictures(x, len(self.weight))
+        full = _full(x)
+        centred = full - full.mean(1, keepdim=True)
         scale = (centred.square().mean((1, 2, 3), keepdim=True) + self.eps).rsqrt()
-        return centred * scale * self.weight[:, None, None] + self.bias[:, None, None]
+        weight, bias = (part[:, None, None] for part in (self.weight, self.bias))
+        return torch.addcmul(bias, centred, scale * weight).to(x.dtype)
 
 
 class AliasFreeMLP(nn.Module):
@@ -479,7 +525,11 @@ class AliasFreeMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) to the same shape."""
+        _check_pictures(x, self.pwconv1.in_features, channels_last=True)
         size = (x.shape[-3], x.shape[-2])
-        fine = ideal_resample(x, _fine_size(size, self.oversample, self.act.degree), channels_last=True)
-        narrow: Tensor = self.pwconv2(self.act.last_axis(self.pwconv1(fine)))
-        return ideal_resample(narrow, size, channels_last=True)
+        fine = _resampled(x, _fine_size(size, self.oversample, self.act.degree), channels_last=True)
+        wide = self.act.without_constant(self.pwconv1(fine))
+        # the constant of the polynomial is a bias of what follows
+        weight = self.pwconv2.weight
+        bias = functional.linear(self.act.folded()[0], weight, self.pwconv2.bias)
+        return _resampled(functional.linear(wide, weight, bias), size, channels_last=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -50,11 +51,30 @@ def equivariance_error(
     True
     """
     positive_integer("stride", stride)
+    _check_shift(shift)
     with torch.no_grad():
         plain = module(x)
         wanted = fourier_shift(plain, (shift[0] / stride, shift[1] / stride))
         wrong = (module(fourier_shift(x, shift)) - wanted).abs().max()
-        return float(wrong / plain.abs().max())
+        return _relative(wrong, plain)
+
+
+def _relative(wrong: Tensor, plain: Tensor) -> float:
+    """An error over the largest entry; 0 where both are zero."""
+    return float(wrong / plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny))
+
+
+def _check_shift(shift: tuple[float, float], kind: Kind = "circular") -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
+    if len(shift) != 2 or not all(math.isfinite(part) for part in shift):
+        raise ValueError(f"shift must be two finite numbers; it is {shift}")
+    if kind == "zero" and not _whole(shift):
+        raise ValueError(f"shift must be whole for kind 'zero'; it is {shift}")
+
+
+def _whole(shift: tuple[float, float]) -> bool:
+    return all(float(part).is_integer() for part in shift)
 
 
 def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fill: float = 0.0) -> Tensor:
@@ -77,7 +97,7 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
     TypeError
         If `x` is not floating point.
     ValueError
-        If the kind is unknown, or the shift is not finite, or not whole for `"zero"`.
+        If the kind is unknown, the shift or `fill` is not finite, or the shift is not whole for `"zero"`.
 
     Examples
     --------
@@ -86,17 +106,13 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
     >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 0.5), "bilinear")
     tensor([[0.5000, 1.5000, 2.5000]])
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
-    if len(shift) != 2 or not all(math.isfinite(part) for part in shift):
-        raise ValueError(f"shift must be two finite numbers; it is {shift}")
+    _check_shift(shift, kind)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
-    whole = all(float(part).is_integer() for part in shift)
+    if not math.isfinite(fill):
+        raise ValueError(f"fill must be finite; it is {fill}")
     if kind == "circular":
-        return x.roll((int(shift[0]), int(shift[1])), (-2, -1)) if whole else fourier_shift(x, shift)
-    if kind == "zero" and not whole:
-        raise ValueError(f"shift must be whole for kind 'zero'; it is {shift}")
+        return x.roll((int(shift[0]), int(shift[1])), (-2, -1)) if _whole(shift) else fourier_shift(x, shift)
     down, right = (math.floor(part) for part in shift)
     moved = torch.zeros_like(x)
     for i, weight_i in ((down, 1 - (shift[0] - down)), (down + 1, shift[0] - down)):
@@ -182,7 +198,7 @@ def shift_robustness(
     Parameters
     ----------
     model
-        The classifier; it is left in the mode in which it came.
+        The classifier; each of its layers is left in the mode in which it came.
     x, y
         Pictures (N, C, H, W) and classes (N,).
     shifts
@@ -194,8 +210,11 @@ def shift_robustness(
 
     Raises
     ------
+    TypeError
+        If the model is no module, `x` not floating point, or `y` holds no integers.
     ValueError
-        If there is no shift or no picture, or not one class for each picture.
+        If there is no shift or no picture, a shift does not fit the kind, `x` is not finite, or there is not one class
+        for each picture.
 
     Examples
     --------
@@ -205,28 +224,41 @@ def shift_robustness(
     >>> shift_robustness(net, x, torch.tensor([0]), [(0, 1)])[:3]
     (1.0, 0.0, 0.0)
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module; it is {type(model).__name__}")
+    if not x.is_floating_point() or y.is_floating_point():
+        raise TypeError(f"x must be floating point and y hold integers; they are {x.dtype} and {y.dtype}")
     if not len(shifts):
         raise ValueError("shifts must not be empty")
+    for shift in shifts:
+        _check_shift(shift, kind)
     if not len(x) or y.shape != x.shape[:1]:
         raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
-    was_training = model.training
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x must be finite; an entry is NaN or infinite")
+    positive_integer("batch_size", batch_size)
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             clean = _outputs(model, x, batch_size)
             classes = clean.argmax(1)
             right = classes == y
-            always, same, change = right.clone(), 0.0, 0.0
+            always, same, changes = right.clone(), 0.0, []
             for shift in shifts:
-                moved = _outputs(model, translate(x, shift, kind, fill), batch_size)
+                moved = _outputs(model, x, batch_size, partial(translate, shift=shift, kind=kind, fill=fill))
                 always &= moved.argmax(1) == y
                 same += float((moved.argmax(1) == classes).double().mean()) / len(shifts)
-                change = max(change, float((moved - clean).abs().max() / clean.abs().max()))
+                changes.append(_relative((moved - clean).abs().max(), clean))
     finally:
-        model.train(was_training)
+        for module, flag in training.items():
+            module.training = flag
+    # unlike Python's, this maximum lets NaN through: a network that diverged is not robust
+    change = float(torch.tensor(changes, dtype=torch.float64).max())
     return ShiftRobustness(float(right.double().mean()), float(always.double().mean()), same, change)
 
 
-def _outputs(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
-    parts = torch.split(x, positive_integer("batch_size", batch_size))
-    return torch.cat([model(part) for part in parts])
+def _outputs(
+    model: nn.Module, x: Tensor, batch_size: int, move: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
+    return torch.cat([model(move(part)) for part in torch.split(x, batch_size)])

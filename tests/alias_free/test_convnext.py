@@ -1,18 +1,12 @@
-"""The network in its four versions, and what shifts do to it."""
+"""The network in its four versions: which of them commute with translation, and what they are built of."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lib.alias_free import (
-    ConvNeXt,
-    crop_translate,
-    equivariance_error,
-    fourier_shift,
-    shift_robustness,
-    translate,
-)
+from lib.alias_free import ConvNeXt, equivariance_error, fourier_shift
+from lib.alias_free.plain import plain_version
 
 F64 = torch.float64
 
@@ -47,6 +41,19 @@ def test_the_others_are_not(mode) -> None:
     rolled = net(x.roll((1, 3), (-2, -1)))
     whole = float(((rolled - plain).abs().max() / plain.abs().max()).detach())
     assert (whole < 1e-11) == (mode == "aps")
+
+
+def test_values_and_gradients_are_those_of_the_plain_form() -> None:
+    net, x = network().double(), pictures(2, 1, 24, 32)
+    plain = plain_version(net)
+    assert list(plain.state_dict()) == list(net.state_dict())
+    found = [
+        (logits, *torch.autograd.grad(logits.square().sum(), tuple(one.parameters())))
+        for one in (net, plain)
+        for logits in (one(x),)
+    ]
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 def test_features_move_with_the_picture() -> None:
@@ -98,6 +105,8 @@ def test_it_learns(mode) -> None:
         (lambda: ConvNeXt(mode="relu"), "mode must be one of baseline, blurpool, aps, afc; it is 'relu'"),
         (lambda: ConvNeXt(depths=(1,), dims=(4, 8)), "depths and dims must be as long as each other"),
         (lambda: ConvNeXt(depths=(0, 1)), "depths must be at least 1"),
+        (lambda: ConvNeXt(in_chans=0), "in_chans must be at least 1"),
+        (lambda: ConvNeXt(num_classes=0), "num_classes must be at least 1"),
         (lambda: ConvNeXt(init_std=0.0), "init_std must be positive"),
         (lambda: network()(torch.zeros(1, 1, 28, 28)), "H and W must be multiples of the total stride 8"),
         (lambda: network()(torch.zeros(1, 28, 28)), r"x must have the shape \(B, C, H, W\)"),
@@ -106,63 +115,3 @@ def test_it_learns(mode) -> None:
 def test_bad_networks_are_refused(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_translations() -> None:
-    x = pictures(1, 2, 5, 6)
-    assert torch.equal(translate(x, (2, -1)), x.roll((2, -1), (-2, -1)))
-    assert torch.equal(translate(x, (0.5, 1)), fourier_shift(x, (0.5, 1)))
-    zero = translate(x, (2, -1), "zero", fill=7.0)
-    assert (zero[..., :2, :] == 7).all()
-    assert (zero[..., -1] == 7).all()
-    assert torch.equal(zero[..., 2:, :-1], x[..., :3, 1:])
-    assert torch.equal(translate(x, (2, -1), "bilinear", fill=7.0), zero)
-    assert (translate(x, (9, 0), "zero", fill=3.0) == 3).all()
-    half = translate(x, (0, 0.25), "bilinear")
-    assert torch.allclose(half[..., 1:], 0.75 * x[..., 1:] + 0.25 * x[..., :-1])
-    large = pictures(1, 9, 9)
-    assert torch.equal(crop_translate(large, (1, -2), (5, 5)), large[:, 1:6, 4:9])
-    assert torch.equal(crop_translate(large, (0, 0), (5, 5)), large[:, 2:7, 2:7])
-
-
-class Column(nn.Module):
-    """The brightest of the first columns."""
-
-    def forward(self, x):
-        return x.sum((1, 2))
-
-
-def test_robustness_by_hand() -> None:
-    x = torch.zeros(3, 1, 4, 4)
-    x[0, :, :, 0] = x[1, :, :, 1] = x[2, :, :, 2] = 1
-    y = torch.tensor([0, 1, 0])
-    model = Column().train()
-    found = shift_robustness(model, x, y, [(0, 1), (2, 0)], batch_size=2)
-    assert model.training
-    # two of three are right; a shift by a column spoils both, one by rows none
-    assert found.clean_accuracy == pytest.approx(2 / 3)
-    assert found.adversarial_accuracy == 0
-    assert found.consistency == pytest.approx(1 / 2)
-    assert found.max_relative_change == pytest.approx(1)
-    rows = shift_robustness(model.eval(), x, y, [(1, 0), (2, 0)], kind="circular")
-    assert rows.adversarial_accuracy == rows.clean_accuracy
-    assert rows.consistency == 1
-    assert not model.training
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda x: translate(x, (0.5, 0), "zero"), ValueError, "shift must be whole for kind 'zero'"),
-        (lambda x: translate(x, (0, 0), "mirror"), ValueError, "kind must be one of circular, zero, bilinear"),
-        (lambda x: translate(x, (float("inf"), 0)), ValueError, "shift must be two finite numbers"),
-        (lambda x: translate(x.byte(), (1, 0)), TypeError, "x must be a floating-point tensor"),
-        (lambda x: crop_translate(x, (2, 0), (5, 5)), ValueError, "must lie within"),
-        (lambda x: shift_robustness(Column(), x, torch.zeros(2), []), ValueError, "shifts must not be empty"),
-        (lambda x: shift_robustness(Column(), x, torch.zeros(3), [(1, 1)]), ValueError, "y must hold one class"),
-        (lambda x: equivariance_error(nn.ReLU(), x, (1, 1), 0), ValueError, "stride must be at least 1"),
-    ],
-)
-def test_bad_shifts_are_refused(call, error, message) -> None:
-    with pytest.raises(error, match=message):
-        call(torch.zeros(2, 1, 6, 6))

@@ -18,6 +18,7 @@ from lib.alias_free import (
     fourier_shift,
     ideal_lowpass,
 )
+from lib.alias_free.plain import plain_downsample, plain_upsample, plain_version
 
 F64 = torch.float64
 #: Shifts that no grid of a few times the size makes whole.
@@ -39,6 +40,13 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
+class PixelNorm(nn.LayerNorm):
+    """Of the channels of each pixel, as in ConvNeXt."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 X = pictures(2, 8, 32, 24)
 
 EXACT = {
@@ -58,11 +66,13 @@ BROKEN = {
     "maximum pooling": (nn.MaxPool2d(2), 2),
     "average pooling": (nn.AvgPool2d(2), 2),
     "BlurPool 3": (BlurPool2d(8, filt_size=3), 2),
+    "BlurPool 5": (BlurPool2d(8, filt_size=5), 2),
     "BlurPool 7": (BlurPool2d(8, filt_size=7), 2),
     "adaptive polyphase sampling": (APSDownsample2d(), 2),
     "ReLU": (nn.ReLU(), 1),
     "GELU": (nn.GELU(), 1),
     "quadratic point by point": (PolyActivation(8), 1),
+    "normalisation of each pixel": (PixelNorm(8), 1),
     "quadratic on too coarse a grid": (AliasFreeActivation(8, oversample=1), 1),
 }
 
@@ -102,39 +112,51 @@ def test_low_pass_and_convolution_commute(stride) -> None:
     assert torch.allclose(fast(x), slow, atol=1e-12)
 
 
-def plain_activation(x: torch.Tensor, poly: PolyActivation) -> torch.Tensor:
-    """As published: zeros between the pixels, two full FFTs, the polynomial, a low-pass, every second pixel."""
-
-    def filtered(y: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        spectrum = torch.fft.fft2(y)
-        for axis, side in ((-2, size[0]), (-1, size[1])):
-            n = y.shape[axis]
-            keep = (torch.fft.fftfreq(n, 1 / n, dtype=F64).abs() <= (side - 1) // 2).to(F64)
-            spectrum = spectrum * (keep[:, None] if axis == -2 else keep)
-        return torch.fft.ifft2(spectrum).real
-
-    height, width = x.shape[-2:]
-    stuffed = x.new_zeros(*x.shape[:-2], 2 * height, 2 * width)
-    stuffed[..., ::2, ::2] = x
-    fine = 4 * filtered(stuffed, (height, width))
-    values = sum(poly.coef[:, j, None, None] * (poly.in_scale * fine) ** j for j in range(poly.degree + 1))
-    return filtered(poly.out_scale * values, (height, width))[..., ::2, ::2]
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Pictures with all frequencies, those of even sides' halves as well."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-@pytest.mark.parametrize("size", [(14, 14), (7, 12)])
-@pytest.mark.parametrize("oversample", [None, 2])
-def test_values_and_gradients_are_those_of_the_plain_form(size, oversample) -> None:
-    x = pictures(2, 3, *size).requires_grad_()
-    layer = drawn(AliasFreeActivation(3, oversample, in_scale=2.0, out_scale=1.5))
-    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
-    found = [
-        (result, *torch.autograd.grad((result * weight).sum(), (x, *layer.parameters())))
-        for result in (layer(x), plain_activation(x, layer.poly))
-    ]
-    for ours, plain in zip(*found, strict=True):
-        # the plain form's low-pass also removes what even sides' halves hold
-        assert torch.allclose(ideal_lowpass(ours, size) if ours.shape == x.shape else ours,
-                              ideal_lowpass(plain, size) if plain.shape == x.shape else plain, atol=1e-10)  # fmt: skip
+#: What is compared with its plain form, and what it is given.
+AGAINST_PLAIN = {
+    "quadratic": (AliasFreeActivation(3, in_scale=2.0, out_scale=1.5), noise(2, 3, 14, 14)),
+    "quadratic, odd and even side": (AliasFreeActivation(3), noise(2, 3, 7, 12)),
+    "quadratic on twice the grid": (AliasFreeActivation(3, 2), noise(2, 3, 9, 10)),
+    "cubic": (AliasFreeActivation(3, coef=(0.1, 0.5, 0.2, -0.1)), noise(2, 3, 9, 10)),
+    "degree 4 on three times the grid": (AliasFreeActivation(3, 3, coef=(0.1, 0.5, 0.2, -0.1, 0.1)), noise(1, 3, 5, 6)),
+    "two 1 x 1 layers": (AliasFreeMLP(4, in_scale=2.0, out_scale=0.5), noise(2, 7, 10, 4)),
+    "two 1 x 1 layers on twice the grid": (AliasFreeMLP(4, oversample=2, in_scale=1.0), noise(1, 8, 5, 4)),
+    "strided convolution": (CircularConv2d(3, 5, 4, stride=4, lowpass=True), noise(2, 3, 16, 12)),
+    "strided convolution in groups": (CircularConv2d(4, 8, 2, stride=2, lowpass=True, groups=2), noise(1, 4, 6, 10)),
+    "odd stride": (CircularConv2d(2, 3, 3, stride=3, lowpass=True, bias=False), noise(1, 2, 15, 12)),
+    "down-sampling": (IdealDownsample2d(2), noise(2, 3, 12, 10)),
+    "large pictures": (CircularConv2d(1, 2, 4, stride=4, lowpass=True), noise(1, 1, 160, 132)),
+}
+
+
+@pytest.mark.parametrize("name", AGAINST_PLAIN)
+def test_values_and_gradients_are_those_of_the_plain_form(name) -> None:
+    module, x = AGAINST_PLAIN[name]
+    layer, x = drawn(module), x.clone().requires_grad_()
+    plain = plain_version(layer)
+    assert type(plain) is not type(layer)
+    assert list(plain.state_dict()) == list(layer.state_dict())
+    found = []
+    for one in (layer, plain):
+        result = one(x)
+        weight = noise(*result.shape, seed=1)
+        found.append((result, *torch.autograd.grad((result * weight).sum(), (x, *one.parameters()))))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_no_plain_form_where_twice_the_grid_is_too_coarse() -> None:
+    with pytest.raises(ValueError, match="degree 3 at most without oversample; it has 4"):
+        plain_version(nn.Sequential(AliasFreeActivation(2, coef=(0.0,) * 5)))
+    with pytest.raises(ValueError, match="multiples of the stride 2; they are 7 and 8"):
+        plain_downsample(torch.zeros(7, 8))
+    with pytest.raises(ValueError, match="factor must be at least 1"):
+        plain_upsample(torch.zeros(8, 8), 0)
 
 
 def test_the_quadratics_own_gradient() -> None:
@@ -145,6 +167,14 @@ def test_the_quadratics_own_gradient() -> None:
     assert torch.autograd.gradgradcheck(lambda x, *_: poly(x), (x, *parameters))
     by_hand = poly.out_scale * sum(poly.coef[:, j, None, None] * (poly.in_scale * x) ** j for j in range(3))
     assert torch.allclose(poly(x), by_hand, atol=1e-13)
+
+
+def test_the_quadratic_keeps_its_input_alone() -> None:
+    kept = []
+    x = noise(50, 4).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda part: kept.append(part) or part, lambda part: part):
+        PolyActivation(4).double().without_constant(x)
+    assert [part.data_ptr() for part in kept if part.numel() >= x.numel()] == [x.data_ptr()]
 
 
 def test_every_coefficient_counts() -> None:
@@ -162,6 +192,22 @@ def test_polyphase_sampling_rolls_for_whole_shifts(shift) -> None:
     for b in range(len(X)):
         assert any(torch.allclose(moved[b], roll[b], atol=1e-12) for roll in rolls)
     assert torch.allclose(out.mean((-2, -1)), moved.mean((-2, -1)), atol=1e-12)
+
+
+def test_polyphase_sampling_by_hand() -> None:
+    """One way for each picture, that of the largest norm, whatever the norm and the place of the batch."""
+    x = noise(3, 2, 6, 9)
+    for p in (1, 2, 3.5):
+        found = APSDownsample2d(3, p)(x)
+        for picture, kept in zip(x, found, strict=True):
+            ways = [picture[:, i::3, j::3] for i in range(3) for j in range(3)]
+            assert torch.equal(kept, max(ways, key=lambda way: float(way.abs().pow(p).sum())))
+    weight = noise(3, 2, 2, 3, seed=1)
+    y = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((APSDownsample2d(3)(y) * weight).sum(), y)
+    assert int((gradient != 0).sum()) == weight.numel()
+    assert torch.allclose((gradient * x).sum(), (APSDownsample2d(3)(x) * weight).sum())
+    assert APSDownsample2d()(x[..., :8].contiguous(memory_format=torch.channels_last)).shape == (3, 2, 3, 4)
 
 
 def test_blur_filters() -> None:
@@ -182,11 +228,35 @@ def test_normalisation_by_hand() -> None:
     assert torch.allclose(layer(X), wanted, atol=1e-13)
 
 
-def test_autocast_and_small_pictures() -> None:
-    layer = AliasFreeMLP(4, in_scale=1.0, out_scale=1.0)
-    x = torch.rand(1, 6, 6, 4, generator=torch.Generator().manual_seed(0))
+def test_normalisation_needs_pictures_without_the_frequency_of_an_even_sides_half() -> None:
+    layer = drawn(AliasFreeLayerNorm(3))
+    assert equivariance_error(layer, noise(1, 3, 8, 8), GENERIC[0]) > 1e-3
+    assert equivariance_error(layer, noise(1, 3, 9, 7), GENERIC[0]) < 1e-11
+
+
+def test_resampling_stays_exact_under_autocast() -> None:
+    x = X.float()
+    for layer, stride in ((IdealDownsample2d(2), 2), (AliasFreeLayerNorm(8), 1), (AliasFreeActivation(8), 1)):
+        plain = layer(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(layer(x), plain)
+            assert equivariance_error(layer, x, GENERIC[0], stride) < 1e-5
+        half = layer(x.bfloat16())
+        assert half.dtype == torch.bfloat16
+        assert (half.float() - plain).abs().max() < 0.05 * plain.abs().max()
+    mlp = AliasFreeMLP(8, in_scale=1.0, out_scale=1.0)
+    last = x.movedim(1, -1).requires_grad_()
+    plain = mlp(last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (layer(x).float() - layer(x.double().float())).abs().max() < 0.1
+        rounded = mlp(last)
+    assert (rounded - plain).abs().max() < 0.05 * plain.abs().max()
+    gradients = [torch.autograd.grad(out.square().sum(), (last, *mlp.parameters())) for out in (plain, rounded)]
+    for exact, other in zip(*gradients, strict=True):
+        assert other.dtype == torch.float32
+        assert (exact - other).norm() < 0.05 * exact.norm()
+
+
+def test_small_pictures() -> None:
     # a kernel that is larger than the torus goes round it
     assert CircularConv2d(1, 1, 7)(torch.ones(1, 1, 2, 2)).shape == (1, 1, 2, 2)
     ones = CircularConv2d(1, 1, 7, bias=False)
@@ -218,8 +288,32 @@ def test_autocast_and_small_pictures() -> None:
         (lambda: PolyActivation(2, coef=(1.0, float("inf"))), "coef must hold finite numbers"),
         (lambda: AliasFreeActivation(2, oversample=0), "oversample must be at least 1"),
         (lambda: AliasFreeLayerNorm(0), "channels must be at least 1"),
+        (lambda: PolyActivation(2, in_scale=float("nan")), "in_scale must be finite"),
+        (lambda: AliasFreeMLP(4)(torch.zeros(4, 6, 4)), r"x must have the shape \(B, H, W, C\)"),
+        (lambda: AliasFreeMLP(4)(torch.zeros(1, 4, 6, 6)), "x must have 4 channels; it has 6"),
+        (lambda: AliasFreeActivation(4)(torch.zeros(1, 6, 6, 4)), "x must have 4 channels; it has 6"),
+        (lambda: BlurPool2d(4)(torch.zeros(1, 1, 6, 6)), "x must have 4 channels; it has 1"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        AliasFreeActivation(2),
+        AliasFreeLayerNorm(2),
+        AliasFreeMLP(2),
+        APSDownsample2d(),
+        BlurPool2d(2),
+        CircularConv2d(2, 2, 3),
+        IdealDownsample2d(),
+        PolyActivation(2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_pictures_of_integers_are_refused(layer) -> None:
+    with pytest.raises(TypeError, match=r"x must be a floating-point tensor; it is torch\.uint8"):
+        layer(torch.zeros(1, 2, 2, 2, dtype=torch.uint8))

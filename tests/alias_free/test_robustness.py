@@ -1,0 +1,121 @@
+"""Translations by hand, and the measures of what they do to a classifier."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.alias_free import crop_translate, equivariance_error, fourier_shift, shift_robustness, translate
+
+F64 = torch.float64
+
+
+def pictures(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+
+def test_translations() -> None:
+    x = pictures(1, 2, 5, 6)
+    assert torch.equal(translate(x, (2, -1)), x.roll((2, -1), (-2, -1)))
+    assert torch.equal(translate(x, (0.5, 1)), fourier_shift(x, (0.5, 1)))
+    zero = translate(x, (2, -1), "zero", fill=7.0)
+    assert (zero[..., :2, :] == 7).all()
+    assert (zero[..., -1] == 7).all()
+    assert torch.equal(zero[..., 2:, :-1], x[..., :3, 1:])
+    assert torch.equal(translate(x, (2, -1), "bilinear", fill=7.0), zero)
+    assert (translate(x, (9, 0), "zero", fill=3.0) == 3).all()
+    half = translate(x, (0, 0.25), "bilinear")
+    assert torch.allclose(half[..., 1:], 0.75 * x[..., 1:] + 0.25 * x[..., :-1])
+    large = pictures(1, 9, 9)
+    assert torch.equal(crop_translate(large, (1, -2), (5, 5)), large[:, 1:6, 4:9])
+    assert torch.equal(crop_translate(large, (0, 0), (5, 5)), large[:, 2:7, 2:7])
+
+
+class Column(nn.Module):
+    """The brightest of the first columns."""
+
+    def forward(self, x):
+        return x.sum((1, 2))
+
+
+def test_robustness_by_hand() -> None:
+    x = torch.zeros(3, 1, 4, 4)
+    x[0, :, :, 0] = x[1, :, :, 1] = x[2, :, :, 2] = 1
+    y = torch.tensor([0, 1, 0])
+    model = Column().train()
+    found = shift_robustness(model, x, y, [(0, 1), (2, 0)], batch_size=2)
+    assert model.training
+    # two of three are right; a shift by a column spoils both, one by rows none
+    assert found.clean_accuracy == pytest.approx(2 / 3)
+    assert found.adversarial_accuracy == 0
+    assert found.consistency == pytest.approx(1 / 2)
+    assert found.max_relative_change == pytest.approx(1)
+    rows = shift_robustness(model.eval(), x, y, [(1, 0), (2, 0)], kind="circular")
+    assert rows.adversarial_accuracy == rows.clean_accuracy
+    assert rows.consistency == 1
+    assert not model.training
+
+
+class Watched(nn.Module):
+    """Notes whether gradients are recorded and in which mode its layers are, and says what it is told to."""
+
+    def __init__(self, answer: float) -> None:
+        super().__init__()
+        self.answer, self.frozen, self.seen = answer, nn.Dropout(0.5), set()
+
+    def forward(self, x):
+        self.seen.add((torch.is_grad_enabled(), self.training, self.frozen.training))
+        return torch.full((len(x), 2), self.answer)
+
+
+def test_every_layer_keeps_its_mode_and_nothing_is_hidden() -> None:
+    x = torch.zeros(5, 1, 4, 4)
+    model = Watched(0.0).train()
+    model.frozen.eval()
+    found = shift_robustness(model, x, torch.zeros(5, dtype=torch.long), [(0.3, 0.1)], batch_size=2)
+    assert model.seen == {(False, False, False)}
+    assert model.training
+    assert not model.frozen.training
+    # a network that says the same of everything is consistent, at whatever accuracy
+    assert found == (1, 1, 1, 0)
+    diverged = shift_robustness(Watched(float("nan")), x, torch.zeros(5, dtype=torch.long), [(1, 1)])
+    assert np.isnan(diverged.max_relative_change)
+    assert torch.is_grad_enabled()
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        shift_robustness(nn.Sequential(nn.LayerNorm(3)).train(), x, torch.zeros(5, dtype=torch.long), [(1, 1)])
+
+
+def test_the_error_of_a_layer_that_gives_nothing() -> None:
+    assert equivariance_error(torch.zeros_like, pictures(1, 1, 5, 5), (0.3, 0.4)) == 0
+
+
+CLASSES = torch.zeros(2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: translate(x, (0.5, 0), "zero"), ValueError, "shift must be whole for kind 'zero'"),
+        (lambda x: translate(x, (0, 0), "mirror"), ValueError, "kind must be one of circular, zero, bilinear"),
+        (lambda x: translate(x, (float("inf"), 0)), ValueError, "shift must be two finite numbers"),
+        (lambda x: translate(x.byte(), (1, 0)), TypeError, "x must be a floating-point tensor"),
+        (lambda x: crop_translate(x, (2, 0), (5, 5)), ValueError, "must lie within"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, []), ValueError, "shifts must not be empty"),
+        (lambda x: shift_robustness(Column(), x, CLASSES[:1], [(1, 1)]), ValueError, "y must hold one class"),
+        (lambda x: equivariance_error(nn.ReLU(), x, (1, 1), 0), ValueError, "stride must be at least 1"),
+        (lambda x: equivariance_error(nn.ReLU(), x, (float("nan"), 1)), ValueError, "shift must be two finite numbers"),
+        (lambda x: translate(x, (1, 0), "zero", float("nan")), ValueError, "fill must be finite"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, [(1, 1), (1, 2, 3)]), ValueError, "shift must be two"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, [(0.5, 1)], kind="zero"), ValueError, "must be whole"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, [(1, 1)], kind="mirror"), ValueError, "kind must be one of"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, [(1, 1)], batch_size=0), ValueError, "batch_size must be"),
+        (lambda x: shift_robustness(Column(), x / 0, CLASSES, [(1, 1)]), ValueError, "x must be finite"),
+        (lambda x: shift_robustness(Column(), x[:0], CLASSES[:0], [(1, 1)]), ValueError, "y must hold one class"),
+        (lambda x: shift_robustness(Column(), x.byte(), CLASSES, [(1, 1)]), TypeError, "x must be floating point"),
+        (lambda x: shift_robustness(Column(), x, x[:, 0, 0, 0], [(1, 1)]), TypeError, "y hold integers"),
+        (lambda x: shift_robustness(torch.sum, x, CLASSES, [(1, 1)]), TypeError, "model must be a module"),
+    ],
+)
+def test_bad_shifts_are_refused(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call(torch.zeros(2, 1, 6, 6))
