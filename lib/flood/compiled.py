@@ -327,6 +327,9 @@ def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
             else:
                 _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes)
             odd = not odd
+            if steps == 0 and not flags[3]:
+                # what passed the sides in an earlier run; walls write nothing there, and the second step writes here
+                qx[:, 0], qx[:, columns], qy[0], qy[h.shape[0]] = 0, 0, 0, 0
             volumes[0] += np.float64(dt) * rain_total
             steps += 1
         history[s] = h
