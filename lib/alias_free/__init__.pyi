@@ -1,3 +1,4 @@
+from . import symbolic as symbolic
 from .auditing import audit as audit
 from .auditing import make_alias_free as make_alias_free
 from .convnext import ConvNeXt as ConvNeXt
@@ -17,6 +18,7 @@ from .layers import IdealDownsample2d as IdealDownsample2d
 from .layers import PolyActivation as PolyActivation
 from .polynomials import GELU_QUADRATIC as GELU_QUADRATIC
 from .polynomials import dealias_size as dealias_size
+from .polynomials import evaluate_polynomial as evaluate_polynomial
 from .polynomials import fit_activation as fit_activation
 from .resampling import fourier_shift as fourier_shift
 from .resampling import ideal_lowpass as ideal_lowpass

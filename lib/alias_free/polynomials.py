@@ -8,7 +8,7 @@ and no more. On a grid that is fine enough it can be applied point by point with
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.special import erf
@@ -16,11 +16,18 @@ from scipy.special import erf
 from lib.validation import positive_integer, positive_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from torch import Tensor
 
-__all__ = ["GELU_QUADRATIC", "dealias_size", "fit_activation", "gelu"]
+__all__ = ["GELU_QUADRATIC", "dealias_size", "evaluate_polynomial", "fit_activation", "gelu"]
+
+Values = TypeVar("Values", "Tensor", "NDArray[np.floating]")
+
+#: The quadratic nearest to GELU between -sqrt(2) and sqrt(2), constant first: where the layers start. It is what
+#: `fit_activation()` gives, written out because the last digits of a fit differ from machine to machine.
+GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
 
 
 def gelu(x: ArrayLike) -> NDArray[np.float64]:
@@ -84,8 +91,40 @@ def fit_activation(
     return np.pad(coefficients, (0, degree + 1 - len(coefficients)))
 
 
-#: The quadratic nearest to GELU between -sqrt(2) and sqrt(2), constant first: where the layers start.
-GELU_QUADRATIC = tuple(float(value) for value in fit_activation())
+def evaluate_polynomial(x: Values, coefficients: Sequence[Any]) -> Values:
+    """A polynomial of every entry, by Horner's scheme: one product and one sum for each degree.
+
+    Parameters
+    ----------
+    x
+        A floating-point tensor or array.
+    coefficients
+        The constant first, two at least; each a number, or a tensor or array that broadcasts with `x`.
+
+    Returns
+    -------
+    tensor or array
+        Of the shape of `x`, or of that which it broadcasts to, and for coefficients that are numbers of its dtype.
+        Gradients flow to `x` and to the coefficients.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two coefficients.
+
+    Examples
+    --------
+    >>> evaluate_polynomial(np.array([0.0, 1.0, 2.0]), (1.0, 0.0, 3.0))
+    array([ 1.,  4., 13.])
+    """
+    if len(coefficients) < 2:
+        raise ValueError(f"coefficients must hold two numbers at least; it holds {len(coefficients)}")
+    # numpy's own float64 would widen arrays of float32
+    parts: list[Any] = [float(part) if isinstance(part, float) else part for part in coefficients]
+    total: Values = x * parts.pop() + parts.pop()
+    while parts:
+        total = total * x + parts.pop()
+    return total
 
 
 def dealias_size(n: int, degree: int = 2) -> int:
@@ -102,6 +141,11 @@ def dealias_size(n: int, degree: int = 2) -> int:
         Samples along a side.
     degree
         Of the polynomial.
+
+    Returns
+    -------
+    int
+        Of degree 1 `n` itself: nothing is widened. At degree 2 and above `degree * (n // 2) + (n - 1) // 2 + 1`.
 
     Raises
     ------

@@ -6,7 +6,9 @@ al., CVPR 2023, arXiv 2303.08085, speak of equivariance in the continuous domain
 after the other.
 
 Small pictures are resampled by two products with real matrices, derived here, which is faster than FFTs of pictures
-that are mostly zeros, and works in every precision; large ones by real FFTs.
+that are mostly zeros, and works in every precision; large ones by real FFTs. Everything is computed in the precision of
+the input, also under autocast: a matrix rounded to bfloat16 would leak aliases into float32 pictures. Half precision
+that comes in gives half precision's errors.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ Nyquist = Literal["real", "zero"]
 
 Picture = TypeVar("Picture", Tensor, "NDArray[np.floating]")
 
-#: Sides up to which matrix products are faster than FFTs.
-_MATRIX_SIDE = 128
+#: Sides, the larger of before and after, up to which matrix products are faster than FFTs on a CPU.
+_MATRIX_SIDE = 256
 
 
 def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = "real") -> Picture:
@@ -58,7 +60,7 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     Raises
     ------
     TypeError
-        If `x` is not floating point.
+        If `x` is not floating point, or the shift does not hold numbers.
     ValueError
         If `x` has fewer than two axes, the shift is not a pair of finite numbers, or `nyquist` is unknown.
 
@@ -71,13 +73,13 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     >>> bool(torch.allclose(half, x.roll(2, -1)))
     True
     """
-    if len(shift) != 2 or not all(math.isfinite(part) for part in shift):
-        raise ValueError(f"shift must be two finite numbers; it is {shift}")
+    down, right = _checked_shift(shift)
     if nyquist not in get_args(Nyquist):
         raise ValueError(f"nyquist must be 'real' or 'zero'; it is {nyquist!r}")
-    down, right = (float(part) for part in shift)
 
     def moved(pictures: Tensor) -> Tensor:
+        if not pictures.numel():  # an empty batch has no FFT
+            return pictures
         wide = _transformable(pictures)
         rows = _phases(wide.shape[-2], down, nyquist, wide)
         columns = _phases(wide.shape[-1], right, nyquist, wide)[: wide.shape[-1] // 2 + 1]
@@ -104,18 +106,50 @@ def _transformable(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _on_tensors(x: Picture, function: Callable[[Tensor], Tensor]) -> Picture:
-    """Apply a function of tensors to tensors or arrays."""
-    pictures = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
-    if not isinstance(pictures, Tensor) or not pictures.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor or array; it is {getattr(x, 'dtype', type(x).__name__)}")
-    if pictures.ndim < 2 or not pictures.shape[-1] or not pictures.shape[-2]:
-        raise ValueError(f"x must have the shape (..., H, W) and hold pixels; its shape is {tuple(pictures.shape)}")
-    result = function(pictures)
+def _on_tensors(x: Picture, function: Callable[[Tensor], Tensor], *, channels_last: bool = False) -> Picture:
+    """Apply a function of tensors to tensors or arrays, in their own precision."""
+    pictures = _as_tensor(x)
+    rows, columns, axes = (-3, -2, "(..., H, W, C)") if channels_last else (-2, -1, "(..., H, W)")
+    if pictures.ndim < -rows or not pictures.shape[rows] or not pictures.shape[columns]:
+        raise ValueError(f"x must have the shape {axes} and hold pixels; its shape is {tuple(pictures.shape)}")
+    with torch.autocast(pictures.device.type, enabled=False):
+        result = function(pictures)
     return result.numpy() if isinstance(x, np.ndarray) else result
 
 
-@lru_cache(maxsize=256)
+def _as_tensor(x: Picture) -> Tensor:
+    """A tensor itself, or a copy of an array: torch shares no read-only, reversed or byte-swapped memory."""
+    if isinstance(x, Tensor) and x.is_floating_point():
+        return x
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.dtype.itemsize <= 8:
+        return torch.from_numpy(x.astype(x.dtype.newbyteorder("="), order="C"))
+    kind = getattr(x, "dtype", type(x).__name__)
+    raise TypeError(f"x must be a floating-point tensor or array, of 64 bits at most; it is {kind}")
+
+
+def _checked_shift(shift: tuple[float, float]) -> tuple[float, float]:
+    """Two finite numbers, as floats."""
+    try:
+        parts = tuple(shift)
+        allowed = len(parts) == 2 and all(math.isfinite(part) for part in parts)
+    except TypeError:
+        raise TypeError(f"shift must be two finite numbers; it is {shift!r}") from None
+    if not allowed:
+        raise ValueError(f"shift must be two finite numbers; it is {shift!r}")
+    return float(parts[0]), float(parts[1])
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Two integers of at least 1."""
+    try:
+        parts = tuple(size)
+    except TypeError:
+        raise TypeError(f"size must be two integers, height and width; it is {size!r}") from None
+    if len(parts) != 2:
+        raise ValueError(f"size must be two integers, height and width; it is {size!r}")
+    return positive_integer("size", parts[0]), positive_integer("size", parts[1])
+
+
 def resample_matrix(
     n_in: int, n_out: int, *, dtype: torch.dtype = torch.float64, device: str | torch.device | None = None
 ) -> Tensor:
@@ -127,15 +161,17 @@ def resample_matrix(
         Numbers of samples, at least 1. Where there are fewer afterwards, frequencies above `(n_out - 1) // 2` are
         removed first; where there are at least as many, the frequency `n_in / 2` of an even side is a cosine.
     dtype, device
-        Of the result.
+        Of the result; None is the CPU.
 
     Returns
     -------
     Tensor
-        (n_out, n_in); shared between calls, not to be changed.
+        (n_out, n_in).
 
     Raises
     ------
+    TypeError
+        If a number is no integer, or `dtype` not floating point.
     ValueError
         If a number is below 1.
 
@@ -146,18 +182,42 @@ def resample_matrix(
     >>> bool(torch.allclose(resample_matrix(6, 9) @ x, wanted))
     True
     """
-    positive_integer("n_in", n_in)
-    positive_integer("n_out", n_out)
+    n_in, n_out = positive_integer("n_in", n_in), positive_integer("n_out", n_out)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point dtype of torch; it is {dtype!r}")
+    # the cached one is shared by all pictures of this size
+    return _resample_matrix(n_in, n_out, dtype, torch.device(device or "cpu")).clone()
+
+
+@lru_cache(maxsize=256)
+def _resample_matrix(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     places, samples = np.arange(n_out)[:, None], np.arange(n_in)[None]
-    # the distance n / n_in - m / n_out in whole parts of 1 / (n_in n_out): cosines of large arguments stay exact
-    parts = n_in * n_out
-    distance = (places * n_in - samples * n_out) % parts
-    matrix = np.ones((n_out, n_in))
-    for k in range(1, (min(n_in, n_out) - 1) // 2 + 1):
-        matrix += 2 * np.cos(2 * np.pi * ((k * distance) % parts) / parts)
+    # places and samples both lie on a grid of so many points
+    points = math.lcm(n_in, n_out)
+    distances = (places * (points // n_out) - samples * (points // n_in)) % points
+    matrix = _dirichlet_kernel(points, (min(n_in, n_out) - 1) // 2)[distances]
     if n_in % 2 == 0 and n_out >= n_in:
         matrix += np.cos(np.pi * n_in * places / n_out) * np.cos(np.pi * samples)
-    return torch.from_numpy(matrix / n_in).to(dtype=dtype, device=device)
+    return _constant(matrix / n_in, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _lowpass_matrix(side: int, keeps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The symmetric, circulant matrix (side, side) that keeps frequencies up to `keeps`."""
+    distances = (np.arange(side)[:, None] - np.arange(side)[None]) % side
+    return _constant(_dirichlet_kernel(side, keeps)[distances] / side, dtype, device)
+
+
+def _dirichlet_kernel(points: int, highest: int) -> NDArray[np.float64]:
+    """One period of `1 + 2 cos(t) + ... + 2 cos(highest t)`, `highest` below half the points."""
+    kernel: NDArray[np.float64] = np.fft.irfft(np.ones(highest + 1), points) * points
+    return kernel
+
+
+def _constant(matrix: NDArray[np.float64], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # made in inference mode, it could not be used in training afterwards
+    with torch.inference_mode(False):
+        return torch.from_numpy(matrix).to(dtype=dtype, device=device)
 
 
 def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = False) -> Picture:
@@ -175,14 +235,15 @@ def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = F
     Returns
     -------
     tensor or array
-        (..., size) or (..., size, C), of the dtype and on the device of `x`. Pixel 0 stays where it is.
+        (..., size) or (..., size, C), of the dtype and on the device of `x`. Pixel 0 stays where it is. A tensor that
+        has the size already is returned itself.
 
     Raises
     ------
     TypeError
-        If `x` is not floating point, or a size no integer.
+        If `x` is not floating point, or `size` does not hold integers.
     ValueError
-        If `x` has too few axes or a size is below 1.
+        If `x` has too few axes, or `size` is not a pair of numbers of at least 1.
 
     Examples
     --------
@@ -193,15 +254,13 @@ def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = F
     >>> bool(torch.allclose(back, fourier_shift(x, (0, 0), nyquist="zero")))
     True
     """
-    height, width = (positive_integer("size", side) for side in size)
-    if channels_last and getattr(x, "ndim", 3) < 3:
-        raise ValueError(f"x must have the shape (..., H, W, C); its shape is {tuple(x.shape)}")
+    height, width = _checked_size(size)
 
     def resampled(pictures: Tensor) -> Tensor:
         rows, columns = (-3, -2) if channels_last else (-2, -1)
         return _along(_along(pictures, height, rows), width, columns)
 
-    return _on_tensors(x, resampled)
+    return _on_tensors(x, resampled, channels_last=channels_last)
 
 
 def _along(x: Tensor, size: int, dim: int) -> Tensor:
@@ -209,9 +268,9 @@ def _along(x: Tensor, size: int, dim: int) -> Tensor:
     before = x.shape[dim]
     if before == size:
         return x
-    if max(before, size) > _MATRIX_SIDE:
+    if not _by_matrix(x, max(before, size)):
         return _by_fft(x, size, dim)
-    matrix = resample_matrix(before, size, dtype=x.dtype, device=x.device)
+    matrix = _resample_matrix(before, size, x.dtype, x.device)
     if dim == -1:
         return x @ matrix.T
     if dim == -2:
@@ -219,6 +278,11 @@ def _along(x: Tensor, size: int, dim: int) -> Tensor:
     # the axes behind the resampled one are columns of one product
     flat = matrix @ x.flatten(dim + 1)
     return flat.reshape(*x.shape[:dim], size, *x.shape[dim + 1 :])
+
+
+def _by_matrix(x: Tensor, side: int) -> bool:
+    """Whether a product with a matrix is the faster way, or the only one: an empty batch has no FFT."""
+    return side <= _MATRIX_SIDE or not x.numel()
 
 
 def _by_fft(x: Tensor, size: int, dim: int) -> Tensor:
@@ -241,14 +305,20 @@ def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     x
         Pictures (..., H, W), floating point, a tensor or an array.
     size
-        The sides of the other grid: frequencies up to `(size - 1) // 2` are kept.
+        The sides of the other grid, at least 1: frequencies up to `(size - 1) // 2` are kept. A side that is even
+        loses its frequency `N / 2` at its own size, and nothing at a larger one.
+
+    Returns
+    -------
+    tensor or array
+        Of the shape, dtype and device of `x`; a tensor that has nothing to lose is returned itself.
 
     Raises
     ------
     TypeError
-        If `x` is not floating point, or a size no integer.
+        If `x` is not floating point, or `size` does not hold integers.
     ValueError
-        If `x` has fewer than two axes or a size is below 1.
+        If `x` has fewer than two axes, or `size` is not a pair of numbers of at least 1.
 
     Examples
     --------
@@ -256,31 +326,22 @@ def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     >>> bool(ideal_lowpass(checks, (4, 4)).abs().max() < 1e-6)
     True
     """
-    height, width = (positive_integer("size", side) for side in size)
+    height, width = _checked_size(size)
 
     def filtered(pictures: Tensor) -> Tensor:
-        for dim, side in ((-2, height), (-1, width)):
-            here = pictures.shape[dim]
-            keeps = (side - 1) // 2
-            if keeps >= here // 2:
-                continue
-            if here > _MATRIX_SIDE:
-                spectrum = torch.fft.rfft(_transformable(pictures), dim=dim)
-                low = spectrum.narrow(dim, 0, keeps + 1)
-                pictures = torch.fft.irfft(low, n=here, dim=dim).to(pictures.dtype)
-                continue
-            matrix = _lowpass_matrix(here, keeps, dtype=pictures.dtype, device=pictures.device)
-            pictures = pictures @ matrix if dim == -1 else matrix @ pictures
-        return pictures
+        return _lowpass_along(_lowpass_along(pictures, (height - 1) // 2, -2), (width - 1) // 2, -1)
 
     return _on_tensors(x, filtered)
 
 
-@lru_cache(maxsize=256)
-def _lowpass_matrix(count: int, keeps: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The symmetric, circulant matrix that keeps frequencies up to `keeps`."""
-    distance = (np.arange(count)[:, None] - np.arange(count)[None]) % count
-    matrix = np.ones((count, count))
-    for k in range(1, keeps + 1):
-        matrix += 2 * np.cos(2 * np.pi * ((k * distance) % count) / count)
-    return torch.from_numpy(matrix / count).to(dtype=dtype, device=device)
+def _lowpass_along(x: Tensor, keeps: int, dim: int) -> Tensor:
+    """Keep frequencies up to `keeps` along one of the last two axes."""
+    side = x.shape[dim]
+    if keeps >= side // 2:
+        return x
+    if _by_matrix(x, side):
+        matrix = _lowpass_matrix(side, keeps, x.dtype, x.device)
+        return x @ matrix if dim == -1 else matrix @ x
+    low = torch.fft.rfft(_transformable(x), dim=dim).narrow(dim, 0, keeps + 1)
+    result: Tensor = torch.fft.irfft(low, n=side, dim=dim).to(x.dtype)
+    return result

@@ -1,0 +1,162 @@
+r"""Three facts behind the polynomial activation, by algebra (Michaeli et al., CVPR 2023, arXiv 2303.08085).
+
+A polynomial of degree `d` of one tone holds frequencies up to `d` times the tone's and no higher, which is why a finer
+grid is enough for it. The smallest such grid cannot be smaller: with one point less the highest frequency lands on the
+edge of the band that is kept. And the linear coefficient of the quadratic nearest to GELU is 1/2, because GELU is the
+sum of `x / 2` and an even function. The second and third are derived here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+
+from lib.validation import positive_integer
+
+__all__ = ["alias_beyond_band", "even_part_of_gelu", "grid_sizes", "slope_of_fitted_gelu", "tone_spectrum"]
+
+
+def tone_spectrum(degree: int) -> dict[int, Any]:
+    """What a polynomial makes of one tone: `sum_j c_j x^j` of `x = b + a e^(iKt) + conj(a) e^(-iKt)`.
+
+    Parameters
+    ----------
+    degree
+        Of the polynomial, at least 1.
+
+    Returns
+    -------
+    dict
+        The amplitude of each frequency that occurs, in ascending order; frequencies are counted in units of `K`.
+        Amplitudes are expressions in the symbols `a`, `abar` (the conjugate of `a`), `b`, and `c0`, `c1`, ...
+
+    Raises
+    ------
+    TypeError
+        If the degree is no integer.
+    ValueError
+        If the degree is below 1.
+
+    Examples
+    --------
+    A quadratic doubles the frequency, and nothing goes beyond:
+
+    >>> spectrum = tone_spectrum(2)
+    >>> list(spectrum)
+    [-2, -1, 0, 1, 2]
+    >>> spectrum[2], spectrum[1]
+    (a**2*c2, 2*a*b*c2 + a*c1)
+    """
+    positive_integer("degree", degree)
+    a, conjugate, b = sp.symbols("a abar b")
+    # e^(iKt) as a symbol: its powers are the multiples of K
+    turn = sp.Symbol("E")
+    x = b + a * turn + conjugate / turn
+    value = sum(c * x**j for j, c in enumerate(sp.symbols(f"c:{degree + 1}")))
+    powers = sp.Poly(sp.expand(value * turn**degree), turn)
+    return {power - degree: amplitude for (power,), amplitude in sorted(powers.terms(), key=lambda term: term[0])}
+
+
+def grid_sizes(*, even: bool) -> tuple[Any, Any]:
+    """Samples of a side, and points of the smallest grid that is exact for a polynomial.
+
+    Parameters
+    ----------
+    even
+        Whether the side has `2 m` samples, or `2 m + 1`.
+
+    Returns
+    -------
+    tuple
+        Two expressions in the symbols `m` and, in the second, `d`: the degree, 2 or more.
+
+    Examples
+    --------
+    One and a half times an even side, for a quadratic:
+
+    >>> side, points = grid_sizes(even=True)
+    >>> side, points, points.subs("d", 2)
+    (2*m, m*(d + 1), 3*m)
+    """
+    m, d = sp.symbols("m d")
+    return (2 * m, (d + 1) * m) if even else (2 * m + 1, (d + 1) * m + 1)
+
+
+def alias_beyond_band(*, even: bool, missing: int = 0) -> Any:
+    """How far beyond the kept band the highest frequency of a polynomial appears on a grid.
+
+    On a grid of `M` points the frequency `d B`, `B` the highest of the input, appears at `d B - M`, which is negative;
+    the kept band ends at `-K`.
+
+    Parameters
+    ----------
+    even
+        Whether the side has `2 m` samples, or `2 m + 1`.
+    missing
+        Points that the grid has less than the smallest exact one, 0 or more.
+
+    Returns
+    -------
+    expression
+        `M - d B - K`. At 1 the alias is the first frequency beyond the band, at 0 it is the band's edge.
+
+    Raises
+    ------
+    TypeError
+        If `missing` is no integer.
+    ValueError
+        If it is negative.
+
+    Examples
+    --------
+    The smallest exact grid keeps the alias out by one, whatever the side and the degree; with a point less it is in:
+
+    >>> [alias_beyond_band(even=even, missing=missing) for even in (False, True) for missing in (0, 1)]
+    [1, 0, 1, 0]
+    """
+    if isinstance(missing, bool) or not isinstance(missing, int):
+        raise TypeError(f"missing must be an integer; it is {missing!r}")
+    if missing < 0:
+        raise ValueError(f"missing must be at least 0; it is {missing}")
+    m, d = sp.symbols("m d")
+    _, points = grid_sizes(even=even)
+    # K = (N - 1) // 2 and B = N // 2
+    kept, highest = m - 1 if even else m, m
+    return sp.expand(points - missing - d * highest - kept)
+
+
+def even_part_of_gelu() -> Any:
+    """`GELU(x) - x / 2`, in the real symbol `x`: an even function.
+
+    Examples
+    --------
+    >>> rest = even_part_of_gelu()
+    >>> (x,) = rest.free_symbols
+    >>> rest, rest - rest.subs(x, -x)
+    (x*erf(sqrt(2)*x/2)/2, 0)
+    """
+    x = sp.Symbol("x", real=True)
+    return sp.expand(_gelu(x) - x / 2)
+
+
+def _gelu(x: Any) -> Any:
+    return x * (1 + sp.erf(x / sp.sqrt(2))) / 2
+
+
+def slope_of_fitted_gelu() -> Any:
+    """The linear coefficient of the least-squares quadratic through GELU at the places `-q, -p, p, q`.
+
+    Around zero odd and even powers are fitted apart from each other, and the odd part of GELU is `x / 2`. More pairs
+    of places change nothing.
+
+    Examples
+    --------
+    >>> slope_of_fitted_gelu()
+    1/2
+    """
+    p, q = sp.symbols("p q", positive=True)
+    places = (-q, -p, p, q)
+    powers = sp.Matrix([[1, x, x**2] for x in places])
+    values = sp.Matrix([_gelu(x) for x in places])
+    return sp.simplify((powers.T * powers).LUsolve(powers.T * values)[1])
