@@ -13,8 +13,10 @@ gives every process its share of each batch.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -80,7 +82,20 @@ def processes(device: str | torch.device) -> Any:
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=torch.device(device).type == "cpu")
+    state = PartialState(cpu=torch.device(device).type == "cpu")
+    _part_at_exit()
+    return state
+
+
+@cache
+def _part_at_exit() -> None:
+    atexit.register(_part)
+
+
+def _part() -> None:
+    # Left to the end of the interpreter, the threads of gloo now and then outlive what they belong to: SIGABRT.
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def is_first_process(device: str | torch.device = "cpu") -> bool:

@@ -1,5 +1,7 @@
 """The training loop: what it visits, what it stores, and that an interruption leaves no trace."""
 
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -319,3 +321,17 @@ def test_lengths_that_cannot_be(clip) -> None:
         train_weighted(clip)
     with pytest.raises(TypeError, match="clip must be a number"):
         train_weighted(str(clip))
+
+
+def test_processes_part_before_the_interpreter_ends() -> None:
+    """Else a thread of theirs may be left over, and a training that is done ends with SIGABRT."""
+    program = (
+        "import atexit, torch.distributed as group\n"
+        "from lib.training import processes\n"
+        "group.init_process_group('gloo', rank=0, world_size=1, store=group.HashStore())\n"
+        "atexit.register(lambda: print(group.is_initialized()))\n"  # runs after what is registered later
+        "processes('cpu')\n"
+        "print(group.is_initialized())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

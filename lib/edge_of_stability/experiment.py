@@ -38,7 +38,7 @@ from lib.files import atomic_path
 from lib.models import fully_connected, small_convnet
 from lib.parallel import in_parallel
 from lib.progress import progress
-from lib.training import reproducible
+from lib.training import processes, reproducible
 from lib.validation import known_device, positive_integer, positive_number
 
 if TYPE_CHECKING:
@@ -308,6 +308,7 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     """Go on from the last checkpoint to the last step; True in the one process that looks at the result."""
     from accelerate import Accelerator
 
+    processes(device)
     accelerator = Accelerator(cpu=device == "cpu")
     reproducible()
     model, data = edge_task(settings, data_path)
