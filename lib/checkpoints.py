@@ -1,26 +1,35 @@
-"""Checkpoints of long runs: whole or not there, numbered by step, loaded without unpickling code."""
+"""Checkpoints of long runs, and trained networks as files: whole or not there, loaded without unpickling code."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from lib.files import atomic_path
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "checkpoint_steps",
     "delete_checkpoint",
     "held_experiment",
     "load_checkpoint",
+    "load_network",
     "remove_unfinished",
     "save_checkpoint",
+    "save_network",
     "set_experiment",
 ]
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def _path(folder: Path, step: int) -> Path:
@@ -118,3 +127,71 @@ def set_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: Any
     """Write down which experiment a folder holds, and facts about it that are found once."""
     with atomic_path(_marker(folder)) as temporary:
         temporary.write_text(json.dumps({"preset": settings, **facts}, indent=1), encoding="utf-8")
+
+
+def save_network(
+    path: str | Path, network: torch.nn.Module, settings: Mapping[str, Any], **series: ArrayLike
+) -> None:
+    """Write a trained network to one compressed file.
+
+    Parameters
+    ----------
+    path
+        The file, by custom `.npz`.
+    network
+        Its weights are stored in the precision that they have.
+    settings
+        What the network is made from: numbers, strings, and lists of them.
+    series
+        Arrays of numbers that belong to it, such as the losses of its training.
+    """
+    stored: dict[str, Any] = {f"weights/{key}": value.cpu().numpy() for key, value in network.state_dict().items()}
+    stored |= {name: np.asarray(values) for name, values in series.items()}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **stored, preset=json.dumps(dict(settings)))
+
+
+def load_network(
+    path: str | Path, make: Callable[[dict[str, Any]], Network]
+) -> tuple[Network, dict[str, Any], dict[str, NDArray[np.float64]]]:
+    """Read what `save_network` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    make
+        The network at any weights, from its settings.
+
+    Returns
+    -------
+    tuple
+        The network in evaluation mode, its settings, and its series.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, or holds another network.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "line.npz"
+    ...     save_network(file, torch.nn.Linear(1, 1), {"bias": True}, losses=[0.5, 0.25])
+    ...     network, settings, series = load_network(file, lambda held: torch.nn.Linear(1, 1, **held))
+    >>> settings, series["losses"]
+    ({'bias': True}, array([0.5 , 0.25]))
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            settings: dict[str, Any] = json.loads(str(stored["preset"]))
+            network = make(settings)
+            state = network.state_dict()
+            weights = {key: torch.from_numpy(stored[f"weights/{key}"]).to(state[key].dtype) for key in state}
+            names = [name for name in stored.files if name != "preset" and not name.startswith("weights/")]
+            series = {name: stored[name].astype(np.float64) for name in names}
+        network.load_state_dict(weights)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no network that can be read: {error}") from error
+    return network.eval(), settings, series

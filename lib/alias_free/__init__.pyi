@@ -1,4 +1,10 @@
 from . import symbolic as symbolic
+from .attacks import Attack as Attack
+from .attacks import any_shifts as any_shifts
+from .attacks import fraction_shifts as fraction_shifts
+from .attacks import half_shifts as half_shifts
+from .attacks import standard_attacks as standard_attacks
+from .attacks import whole_shifts as whole_shifts
 from .auditing import audit as audit
 from .auditing import make_alias_free as make_alias_free
 from .convnext import ConvNeXt as ConvNeXt
@@ -6,7 +12,11 @@ from .experiment import ALIAS_FREE_PRESETS as ALIAS_FREE_PRESETS
 from .experiment import AliasFreePreset as AliasFreePreset
 from .experiment import alias_free_task as alias_free_task
 from .experiment import clothes as clothes
+from .experiment import in_every_mode as in_every_mode
+from .experiment import load_alias_free as load_alias_free
+from .experiment import save_alias_free as save_alias_free
 from .experiment import train_alias_free as train_alias_free
+from .experiment import trained_alias_free as trained_alias_free
 from .layers import AliasFreeActivation as AliasFreeActivation
 from .layers import AliasFreeLayerNorm as AliasFreeLayerNorm
 from .layers import AliasFreeMLP as AliasFreeMLP
@@ -16,6 +26,7 @@ from .layers import CircularConv2d as CircularConv2d
 from .layers import DemodulatingStem as DemodulatingStem
 from .layers import IdealDownsample2d as IdealDownsample2d
 from .layers import PolyActivation as PolyActivation
+from .plain import plain_version as plain_version
 from .polynomials import GELU_QUADRATIC as GELU_QUADRATIC
 from .polynomials import dealias_size as dealias_size
 from .polynomials import evaluate_polynomial as evaluate_polynomial

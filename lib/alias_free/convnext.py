@@ -149,6 +149,7 @@ class ConvNeXt(nn.Module):
             for number in numbers:
                 positive_integer(name, number)
         self.mode: Mode = mode
+        self.in_chans = in_chans
         self.total_stride = positive_integer("patch", patch) * 2 ** (len(dims) - 1)
         norm = AliasFreeLayerNorm if mode == "afc" else _PixelNorm
         first = [_strided(in_chans, dims[0], stem_kernel, patch, mode)]

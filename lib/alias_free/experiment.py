@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.augmentation import ImageFolder, ShiftedImages
-from lib.checkpoints import held_experiment, set_experiment
+from lib.checkpoints import held_experiment, load_network, save_network, set_experiment
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar10, fashion_mnist
 from lib.training import accuracy, fit, is_first_process, size_of
 from lib.validation import known_device, positive_integer, positive_number
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIAS_FREE_PRESETS",
+    "SHIPPED",
     "AliasFreePreset",
     "AliasFreeRun",
     "alias_free_preset",
     "alias_free_task",
     "clothes",
     "in_every_mode",
+    "load_alias_free",
+    "save_alias_free",
     "train_alias_free",
+    "trained_alias_free",
 ]
 
 
@@ -118,12 +123,15 @@ class AliasFreeRun(NamedTuple):
         Test accuracy after every epoch.
     diverged
         Whether a loss or a gradient was not finite.
+    preset
+        How it was made.
     """
 
     model: ConvNeXt
     losses: NDArray[np.float64]
     scores: NDArray[np.float64]
     diverged: bool
+    preset: AliasFreePreset = AliasFreePreset()
 
 
 def alias_free_preset(preset: str | AliasFreePreset) -> AliasFreePreset:
@@ -219,23 +227,26 @@ def alias_free_task(
     """
     settings = alias_free_preset(preset)
     train, test, channels, classes = _data(settings, data_path)
+    return _initial_network(settings, channels, classes), train, test
+
+
+def _initial_network(preset: AliasFreePreset, channels: int, classes: int) -> ConvNeXt:
     with torch.random.fork_rng(devices=[]):  # torch's own initial weights come from its own generator
-        torch.manual_seed(settings.seed)
-        model = ConvNeXt(
+        torch.manual_seed(preset.seed)
+        return ConvNeXt(
             channels,
             classes,
-            settings.depths,
-            settings.dims,
-            settings.mode,
-            patch=settings.patch,
-            stem_kernel=settings.stem_kernel,
-            kernel=settings.kernel,
-            layer_scale=settings.layer_scale,
-            init_std=settings.init_std,
-            act_scale=settings.act_scale,
-            stem_activation=settings.stem_activation and settings.mode == "afc",
+            preset.depths,
+            preset.dims,
+            preset.mode,
+            patch=preset.patch,
+            stem_kernel=preset.stem_kernel,
+            kernel=preset.kernel,
+            layer_scale=preset.layer_scale,
+            init_std=preset.init_std,
+            act_scale=preset.act_scale,
+            stem_activation=preset.stem_activation and preset.mode == "afc",
         )
-    return model, train, test
 
 
 def _data(preset: AliasFreePreset, path: str | Path | None) -> tuple[Dataset[Any], Dataset[Any], int, int]:
@@ -330,7 +341,7 @@ def train_alias_free(
         workers=workers,
         description=f"training ({settings.mode})",
     )
-    return AliasFreeRun(model.eval(), run.losses, run.scores, run.diverged)
+    return AliasFreeRun(model.eval(), run.losses, run.scores, run.diverged, settings)
 
 
 def in_every_mode(preset: str | AliasFreePreset) -> dict[Mode, AliasFreePreset]:
@@ -343,3 +354,73 @@ def in_every_mode(preset: str | AliasFreePreset) -> dict[Mode, AliasFreePreset]:
     """
     settings = alias_free_preset(preset)
     return {mode: replace(settings, mode=mode) for mode in get_args(Mode)}
+
+
+#: The presets of which trained networks ship with the package, in every mode.
+SHIPPED = ("laptop", "canvas")
+
+
+def save_alias_free(path: str | Path, run: AliasFreeRun) -> None:
+    """Write a trained network, how it was made and its training; `load_alias_free` reads it."""
+    head = run.model.head
+    # what a folder of pictures decides is not in the preset
+    settings = {**asdict(run.preset), "channels": run.model.in_chans, "classes": head.out_features}
+    save_network(path, run.model, settings, losses=run.losses, scores=run.scores)
+
+
+def load_alias_free(path: str | Path) -> AliasFreeRun:
+    """Read a network that `save_alias_free` wrote, as `python -m lib train alias-free` does.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, or no such network.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_alias_free(Path(folder) / "network.npz", trained_alias_free("aps"))
+    ...     load_alias_free(Path(folder) / "network.npz").preset.mode
+    'aps'
+    """
+    model, settings, series = load_network(path, _remembered)
+    return AliasFreeRun(model, series["losses"], series["scores"], diverged=False, preset=_remembered_preset(settings))
+
+
+def _remembered_preset(settings: dict[str, Any]) -> AliasFreePreset:
+    held = {name: value for name, value in settings.items() if name not in ("channels", "classes")}
+    # a file knows lists only
+    return AliasFreePreset(**{**held, "depths": tuple(held["depths"]), "dims": tuple(held["dims"])})
+
+
+def _remembered(settings: dict[str, Any]) -> ConvNeXt:
+    return _initial_network(_remembered_preset(settings), settings["channels"], settings["classes"])
+
+
+def trained_alias_free(mode: Mode, preset: str = "laptop") -> AliasFreeRun:
+    """A network that ships with the package, trained on 10 000 pictures of Fashion-MNIST.
+
+    Parameters
+    ----------
+    mode
+        Of `ConvNeXt`.
+    preset
+        `"laptop"`: on the pictures as they are, 28 x 28. `"canvas"`: with four pixels of background around, 36 x 36.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that mode or preset.
+
+    Examples
+    --------
+    >>> trained_alias_free("afc").model.mode
+    'afc'
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {mode!r}")
+    if preset not in SHIPPED:
+        raise ValueError(f"preset must be one of {', '.join(SHIPPED)}; it is {preset!r}")
+    with as_file(files("lib") / "data" / f"alias_free_{preset}_{mode}.npz") as place:
+        return load_alias_free(place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.checkpoints import held_experiment, set_experiment
-from lib.files import atomic_path
+from lib.checkpoints import held_experiment, load_network, save_network, set_experiment
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import check_training, train_downsampler
 from lib.flood.metrics import Loss
@@ -331,11 +328,7 @@ SHIPPED = {"rain": "laptop", "rain-factor8": "laptop-factor8", "mixed": "laptop-
 
 def save_downsampler(path: str | Path, trained: TrainedDownsampler) -> None:
     """Write a network, how it was made and its training; `load_downsampler` reads it."""
-    state = trained.model.state_dict()
-    stored: dict[str, Any] = {f"weights/{key}": value.cpu().numpy() for key, value in state.items()}
-    stored |= {"losses": trained.losses, "scores": trained.scores, "preset": json.dumps(asdict(trained.preset))}
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **stored)
+    save_network(path, trained.model, asdict(trained.preset), losses=trained.losses, scores=trained.scores)
 
 
 def load_downsampler(path: str | Path) -> TrainedDownsampler:
@@ -354,17 +347,8 @@ def load_downsampler(path: str | Path) -> TrainedDownsampler:
     ...     load_downsampler(Path(folder) / "network.npz").preset.kind
     'rain'
     """
-    try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            preset = FloodPreset(**json.loads(str(stored["preset"])))
-            model = _network(preset)
-            state = model.state_dict()
-            weights = {key: torch.from_numpy(stored[f"weights/{key}"]).to(state[key].dtype) for key in state}
-            losses, scores = (stored[key].astype(np.float64) for key in ("losses", "scores"))
-        model.load_state_dict(weights)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no network that can be read: {error}") from error
-    return TrainedDownsampler(model.eval(), losses, scores, preset)
+    model, settings, series = load_network(path, lambda held: _network(FloodPreset(**held)))
+    return TrainedDownsampler(model, series["losses"], series["scores"], FloodPreset(**settings))
 
 
 def trained_downsampler(name: str) -> TrainedDownsampler:

@@ -1,15 +1,28 @@
 """Training the four versions: alike, resumable, and from files of CIFAR-10's and ImageNet's formats."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lib.alias_free import experiment, shift_robustness
-from lib.alias_free.experiment import ALIAS_FREE_PRESETS, alias_free_task, clothes, in_every_mode, train_alias_free
-from lib.checkpoints import checkpoint_steps
+from lib.alias_free import ConvNeXt, experiment, shift_robustness
+from lib.alias_free.convnext import Mode
+from lib.alias_free.experiment import (
+    ALIAS_FREE_PRESETS,
+    SHIPPED,
+    alias_free_task,
+    clothes,
+    in_every_mode,
+    load_alias_free,
+    save_alias_free,
+    train_alias_free,
+    trained_alias_free,
+)
+from lib.checkpoints import checkpoint_steps, save_network
+from lib.training import accuracy
 
 SHORT = replace(ALIAS_FREE_PRESETS["quick"], count=320, batch=32, epochs=2, dims=(4, 8))
 
@@ -118,3 +131,60 @@ def test_bad_settings_are_refused_and_take_no_folder(change, message, tmp_path) 
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="preset must be one of"):
         train_alias_free("huge")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_shipped_networks_are_what_their_presets_make(name, mode, monkeypatch) -> None:
+    """A part of it again: the first three steps."""
+    run = trained_alias_free(mode, name)
+    assert run.preset == replace(ALIAS_FREE_PRESETS[name], mode=mode)
+    assert not run.model.training
+    assert len(run.losses) == 4 * (10_000 // 128)
+    assert run.losses[-20:].mean() < 0.5 * run.losses[:20].mean()
+    losses: list[float] = []
+    entropy = experiment.functional.cross_entropy
+
+    def watched(output, target):
+        if len(losses) == 3:
+            raise KeyboardInterrupt
+        value = entropy(output, target)
+        losses.append(float(value.detach()))
+        return value
+
+    monkeypatch.setattr(experiment.functional, "cross_entropy", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train_alias_free(run.preset)
+    np.testing.assert_allclose(losses, run.losses[:3], rtol=1e-3)
+    model, _, test = alias_free_task(run.preset)
+    model.load_state_dict(run.model.state_dict())
+    assert accuracy(model.eval(), test) == pytest.approx(run.scores[-1], abs=2e-3)
+
+
+def test_a_network_of_other_pictures_comes_back_as_it_was(tmp_path) -> None:
+    settings = replace(ALIAS_FREE_PRESETS["quick"], count=256, batch=64, epochs=1, dims=(4, 8), mode="aps")
+    run = train_alias_free(settings)
+    wider = run._replace(model=ConvNeXt(3, 5, (1, 1), (4, 8), "aps", kernel=5, layer_scale=1.0, init_std=None))
+    save_alias_free(tmp_path / "network.npz", wider)
+    again = load_alias_free(tmp_path / "network.npz")
+    assert again.preset == settings
+    np.testing.assert_array_equal(again.losses, run.losses)
+    np.testing.assert_array_equal(again.scores, run.scores)
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.model(x), wider.model.eval()(x))
+
+
+def test_what_is_no_network_is_refused(tmp_path) -> None:
+    path = tmp_path / "network.npz"
+    with pytest.raises(ValueError, match="holds no network"):
+        load_alias_free(path)
+    path.write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match="holds no network"):
+        load_alias_free(path)
+    save_network(path, torch.nn.Linear(2, 2), {"mode": "afc"})
+    with pytest.raises(ValueError, match="holds no network"):
+        load_alias_free(path)
+    with pytest.raises(ValueError, match="mode must be one of"):
+        trained_alias_free("resnet")
+    with pytest.raises(ValueError, match="preset must be one of laptop, canvas"):
+        trained_alias_free("afc", "quick")

@@ -1,6 +1,5 @@
 """Every claim of the chapter is seen to fail when the thing it speaks of is broken."""
 
-from collections.abc import Callable
 from dataclasses import replace as with_settings
 
 import numpy as np
@@ -12,17 +11,12 @@ from lib.edge_of_stability import claims as claims_module
 from lib.edge_of_stability import experiment, networks, scalar_network, squared_regression, symbolic, trajectories
 from lib.edge_of_stability.trajectories import run_gd
 from lib.initialization_shape import DiagonalPotential
-
-Break = Callable[[pytest.MonkeyPatch], None]
+from tests.breaking import Break, replace
 
 BALANCE_STEP = symbolic.balance_step
 FROZEN_MULTIPLIER = symbolic.frozen_multiplier
 INTEGRATE_ETD = networks._integrate_etd
 REGRESSION_RUN = squared_regression.SquaredRegression.run_gd
-
-
-def replace(target: object, name: str, value: object) -> Break:
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
 
 
 def rescaled(w, target=1.0):

@@ -16,7 +16,8 @@ from lib.flood.experiment import FLOOD_PRESETS, trained_downsampler
 from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import CELL, FloodDataset, Forcing, draw_floods
 from lib.flood.solver import LocalInertialSolver
-from tests.flood.test_solver_claims_can_fail import MOMENTUM, SIMULATE, Break, edit, replace
+from tests.breaking import Break, edit, replace
+from tests.flood.test_solver_claims_can_fail import MOMENTUM, SIMULATE
 
 # the package has a function of this name too
 leak = import_module("lib.flood.wall")

@@ -1,10 +1,5 @@
 """Every claim about the solver is seen to fail when the thing it speaks of is broken."""
 
-import __future__
-
-import inspect
-import textwrap
-from collections.abc import Callable
 from dataclasses import replace as with_settings
 
 import pytest
@@ -13,43 +8,11 @@ from lib.claims import Claim
 from lib.flood import faces, peer, solver, symbolic, verification
 from lib.flood import solver_claims as claims_module
 from lib.flood.solver import LocalInertialSolver
-
-Break = Callable[[pytest.MonkeyPatch], None]
+from tests.breaking import Break, both, edit, replace
 
 CLAIMS = {value.id: value for value in vars(claims_module).values() if isinstance(value, Claim)}
 STEP = LocalInertialSolver._step
 SIMULATE = LocalInertialSolver.simulate
-
-
-def replace(target: object, name: str, value: object) -> Break:
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
-
-
-def edit(target: object, name: str, old: str, new: str) -> Break:
-    """The same function but for one place in its source, where `target` looks it up."""
-
-    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
-        function = getattr(target, name)
-        source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}: adapt the break"
-        # annotations stay text, as in the module: some of their names are imported for type checkers alone
-        flags = __future__.annotations.compiler_flag
-        code = compile(source.replace(old, new), f"<{name}, edited>", "exec", flags, dont_inherit=True)
-        namespace = dict(function.__globals__)
-        exec(code, namespace)
-        monkeypatch.setattr(target, name, namespace[function.__name__])
-
-    return apply
-
-
-def both(*breaks: Break) -> Break:
-    """What is wrong in more than one place."""
-
-    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
-        for each in breaks:
-            each(monkeypatch)
-
-    return apply
 
 
 def with_clamped_depths(self, *arguments):

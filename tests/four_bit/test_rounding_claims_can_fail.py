@@ -12,8 +12,7 @@ from torch import nn
 from lib.claims import Claim
 from lib.four_bit import clipping_fit, fused_int4, integers, layers, logarithmic, multiplier_free, symbolic
 from lib.four_bit import rounding_claims as claims_module
-
-Break = Callable[[pytest.MonkeyPatch], None]
+from tests.breaking import Break, replace
 
 CLAIMS = {value.id: value for value in vars(claims_module).values() if isinstance(value, Claim)}
 
@@ -22,10 +21,6 @@ RELATIVE_VARIANCE = symbolic.relative_variance
 RANDOM_MANTISSAS = logarithmic.random_mantissas
 SCALE_OF = logarithmic.scale_of
 LUQ_ENCODE = logarithmic.luq_encode
-
-
-def replace(target: object, name: str, value: object) -> Break:
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
 
 
 def with_other(function: Callable, **changed: object) -> Callable:

@@ -14,15 +14,10 @@ from lib.four_bit.comparison import trained_runs
 from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_mean_and_variance
 from lib.four_bit.logarithmic import LOG_FORMATS, luq_decode, luq_encode, luq_mean, luq_variance
-
-Break = Callable[[pytest.MonkeyPatch], None]
+from tests.breaking import Break, replace
 
 CLAIMS = {value.id: value for value in vars(claims_module).values() if isinstance(value, Claim)}
 QUANTIZER = layers._Quantizer.__init__
-
-
-def replace(target: object, name: str, value: object) -> Break:
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
 
 
 def with_other(function: Callable, **changed: object) -> Callable:

@@ -1,7 +1,5 @@
 """Every claim of the chapter is seen to fail when the thing it speaks of is broken."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import sympy as sp
@@ -13,16 +11,11 @@ from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_descent, gradient_flow
 from lib.initialization_shape.neuron import layer_norms, neuron_limit
 from lib.initialization_shape.sweep import population_errors
+from tests.breaking import Break, replace
 
 ORIGINAL_METRIC = symbolic.neuron_metric
 ORIGINAL_DIAGONAL = symbolic.diagonal_potential
 ORIGINAL_NEURON = symbolic.neuron_potential_in_layers
-
-Break = Callable[[pytest.MonkeyPatch], None]
-
-
-def replace(target: object, name: str, value: object) -> Break:
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
 
 
 def other_k(cls, u_p, v_p, u_m, v_m) -> DiagonalPotential:

@@ -1,0 +1,183 @@
+"""Every claim of chapter 06 is seen to fail when the thing it speaks of is broken."""
+
+from dataclasses import replace as with_settings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from lib.alias_free import layer_claims, layers, network_claims, resampling, robustness, symbolic
+from lib.alias_free.experiment import AliasFreeRun, alias_free_task
+from lib.alias_free.layers import AliasFreeLayerNorm, APSDownsample2d, DemodulatingStem, IdealDownsample2d
+from lib.claims import Claim
+from tests.breaking import Break, edit, replace
+
+CLAIMS = {
+    value.id: value
+    for module in (layer_claims, network_claims)
+    for value in vars(module).values()
+    if isinstance(value, Claim)
+}
+SHIPPED = network_claims.trained_alias_free
+SHIPPED_CLOTHES = network_claims.clothes
+
+ON_ITS_OWN_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "side")
+ON_TWICE_THE_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "2 * side")
+NO_LOWPASS = replace(layers, "_low", lambda x, _: x)
+KEEPS_NYQUIST = edit(resampling, "_resample_matrix", "(min(n_in, n_out) - 1) // 2", "min(n_in, n_out) // 2")
+DEVIATION_OF_EACH_PIXEL = edit(AliasFreeLayerNorm, "forward", "mean((1, 2, 3), keepdim=True)", "mean(1, keepdim=True)")
+
+
+def a_quadratic(x):
+    return 0.5 * x + 0.3 * x * x
+
+
+def instead(modes: dict) -> Break:
+    """Other networks in the place of those that were trained."""
+
+    def other(mode, preset="laptop"):
+        return SHIPPED(modes.get(mode, mode), preset)
+
+    return replace(network_claims, "trained_alias_free", other)
+
+
+def untrained(mode, preset="laptop"):
+    settings = with_settings(SHIPPED(mode, preset).preset, count=200)
+    return AliasFreeRun(alias_free_task(settings)[0].eval(), np.empty(0), np.empty(0), diverged=False)
+
+
+def with_wrong_labels(split):
+    x, y = SHIPPED_CLOTHES(split).tensors
+    return TensorDataset(x, (y + 1) % 10)
+
+
+BREAKS: dict[str, list[Break]] = {
+    "convolution-commutes": [
+        edit(layers, "_wrapped", 'mode="circular"', 'mode="constant"'),
+        edit(layers, "_wrapped", 'mode="circular"', 'mode="replicate"'),
+    ],
+    "ideal-downsampling-is-exact": [
+        KEEPS_NYQUIST,
+        edit(resampling, "_resample_matrix", "(min(n_in, n_out) - 1) // 2", "(n_in - 1) // 2"),
+    ],
+    "usual-downsampling-aliases": [
+        replace(layer_claims, "BlurPool2d", lambda _, **__: IdealDownsample2d()),
+        replace(layer_claims, "APSDownsample2d", IdealDownsample2d),
+        replace(nn, "MaxPool2d", IdealDownsample2d),
+    ],
+    "degree-bounds-the-band": [
+        edit(symbolic, "tone_spectrum", "x**j", "x ** max(j - 1, 0)"),
+        replace(layer_claims, "evaluate_polynomial", lambda x, _: np.abs(x)),
+    ],
+    "smallest-exact-grid": [
+        edit(layer_claims, "dealias_size", "(n - 1) // 2 + 1\n", "(n - 1) // 2\n"),
+        edit(layer_claims, "dealias_size", "(n - 1) // 2 + 1\n", "(n - 1) // 2 + 2\n"),
+        edit(resampling, "_resample_matrix", "if n_in % 2 == 0 and n_out >= n_in:", "if n_in == n_out:"),
+        edit(symbolic, "grid_sizes", "(d + 1) * m + 1", "(d + 1) * m"),
+    ],
+    "no-grid-makes-gelu-exact": [
+        ON_ITS_OWN_GRID,
+        replace(nn.functional, "gelu", a_quadratic),
+        replace(torch, "relu", a_quadratic),
+    ],
+    "half-pixels-hide-aliases": [
+        replace(nn.functional, "gelu", a_quadratic),
+        edit(layer_claims, "on_grid", "factor * height, factor * width", "factor * height + 1, factor * width + 1"),
+    ],
+    "quadratic-is-a-fit-of-gelu": [
+        edit(layer_claims, "fit_activation", "n_points: int = 200", "n_points: int = 201"),
+        edit(layer_claims, "fit_activation", "half_width: float = math.sqrt(2)", "half_width: float = 1.414"),
+        edit(symbolic, "_gelu", "/ 2", "/ 3"),
+    ],
+    "one-deviation-for-the-picture": [
+        DEVIATION_OF_EACH_PIXEL,
+        edit(layer_claims, "noise", 'nyquist="zero"', 'nyquist="real"'),
+    ],
+    "low-pass-may-come-first": [
+        NO_LOWPASS,
+        edit(layers, "ideal_lowpass", "(height - 1) // 2", "height // 2"),
+    ],
+    "demodulating-stem-is-exact": [
+        edit(DemodulatingStem, "forward", "x.shape[-2] - rows,", "x.shape[-2] - rows + 6,"),
+        replace(layer_claims, "ideal_lowpass", lambda y, size: resampling.ideal_lowpass(y, (size[0] - 6, size[1] - 6))),
+    ],
+    "fast-form-is-the-same-function": [
+        ON_TWICE_THE_GRID,
+        ON_ITS_OWN_GRID,
+        edit(layers._Quadratic, "backward", "value=2", "value=1"),
+        edit(layers._Quadratic, "backward", "first = weighted.sum(axes", "first = g.sum(axes"),
+    ],
+    "untrained-network-is-invariant": [ON_ITS_OWN_GRID, DEVIATION_OF_EACH_PIXEL, NO_LOWPASS],
+    "features-are-equivariant": [
+        ON_ITS_OWN_GRID,
+        NO_LOWPASS,
+        edit(DemodulatingStem, "forward", "x.shape[-2] - rows,", "x.shape[-2] - rows + 6,"),
+    ],
+    "paper-size-network-is-invariant": [ON_ITS_OWN_GRID, NO_LOWPASS, DEVIATION_OF_EACH_PIXEL],
+    "aps-is-exact-for-whole-pixels": [
+        edit(APSDownsample2d, "forward", "argmax(1)", "argmax(1) * 0"),
+        edit(APSDownsample2d, "forward", "best % stride]", "best * 0]"),
+        instead({"aps": "baseline"}),
+        instead({"aps": "afc"}),
+    ],
+    "trained-network-stands-still": [
+        ON_ITS_OWN_GRID,
+        instead({"afc": "baseline"}),
+        instead({"afc": "aps"}),
+    ],
+    "baseline-wavers": [
+        instead({"baseline": "afc"}),
+        instead({"blurpool": "aps"}),
+        edit(network_claims, "shift_robustness", "always &= moved.argmax(1) == y", "always |= moved.argmax(1) == y"),
+    ],
+    "more-robust-than-the-others": [
+        instead({"afc": "aps"}),
+        edit(network_claims, "shift_robustness", "shift=shift, kind", "shift=(0.0, 0.0), kind"),
+    ],
+    "price-in-accuracy": [
+        replace(network_claims, "trained_alias_free", untrained),
+        replace(network_claims, "clothes", with_wrong_labels),
+    ],
+    "beyond-the-torus": [
+        instead({"afc": "baseline"}),
+        edit(robustness, "translate", 'if kind == "circular":', "if True:"),
+    ],
+    "wide-canvas-makes-it-exact": [
+        edit(network_claims, "attacked", "margin=4", "margin=0"),
+        edit(network_claims, "attacked", "fill=chosen.fill", "fill=0.0"),
+        instead({"baseline": "afc"}),
+    ],
+    "photograph-moves-smoothly": [
+        ON_ITS_OWN_GRID,
+        instead({"blurpool": "afc"}),
+        instead({"aps": "afc"}),
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def a_few_pictures(monkeypatch):
+    """Sixty pictures are enough to see that something is wrong; nothing that was measured before is used again."""
+    monkeypatch.setattr(network_claims, "COUNT", 60)
+    network_claims.attacked.cache_clear()
+    yield
+    monkeypatch.undo()
+    network_claims.attacked.cache_clear()
+    resampling._resample_matrix.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("identifier", "break_it"),
+    [pytest.param(name, each, id=name) for name, breaks in BREAKS.items() for each in breaks],
+)
+def test_claim_fails_when_broken(identifier, break_it, monkeypatch) -> None:
+    break_it(monkeypatch)
+    evidence = CLAIMS[identifier].measure()
+    assert not evidence.holds, evidence.measured
+
+
+def test_every_claim_is_broken() -> None:
+    assert set(BREAKS) == set(CLAIMS)
+    assert all(len(breaks) >= 2 for breaks in BREAKS.values())
