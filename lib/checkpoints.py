@@ -129,9 +129,7 @@ def set_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: Any
         temporary.write_text(json.dumps({"preset": settings, **facts}, indent=1), encoding="utf-8")
 
 
-def save_network(
-    path: str | Path, network: torch.nn.Module, settings: Mapping[str, Any], **series: ArrayLike
-) -> None:
+def save_network(path: str | Path, network: torch.nn.Module, settings: Mapping[str, Any], **series: ArrayLike) -> None:
     """Write a trained network to one compressed file.
 
     Parameters

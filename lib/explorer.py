@@ -279,6 +279,7 @@ class Explorer(widgets.VBox):
             data = self.compute(**self.parameters) if fine else self.compute(**self.parameters, fine=False)
             with self.figure.batch_update():
                 self.draw(data)
+                _complete(self.figure)
         except Exception as error:  # whatever happens in a handler would vanish in a log that nobody reads
             text = html.escape(f"{type(error).__name__}: {error}")
             self._message.value = f'<pre role="alert" style="color:#a00;white-space:pre-wrap">{text}</pre>'
@@ -335,6 +336,19 @@ class Explorer(widgets.VBox):
         live["text/plain"] = repr(self)
         live["image/png"] = base64.b64encode(self.still()).decode()
         return live, {"image/png": {"alt": f"{self.title}. {self.caption}"}}
+
+
+def _complete(figure: go.FigureWidget) -> None:
+    """Give each trace of a batch all properties that any of them gets, as it has them.
+
+    For the others plotly would send a word that stands for "as it was", and its browser side takes the word for a
+    value: colours, widths and names would be lost.
+    """
+    edits = figure._batch_trace_edits
+    names = {name for changed in edits.values() for name in changed}
+    for number, changed in edits.items():
+        trace = figure.data[number]
+        changed.update({name: trace[name] for name in names - changed.keys() if name in trace})
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,17 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["TrainingRun", "accuracy", "fit", "is_first_process", "processes", "reproducible", "size_of", "step_seed"]
+__all__ = [
+    "TrainingRun",
+    "accuracy",
+    "evaluating",
+    "fit",
+    "is_first_process",
+    "processes",
+    "reproducible",
+    "size_of",
+    "step_seed",
+]
 
 #: Checkpoints that are kept: the last, and the one before in case that one is damaged.
 _KEPT = 2
@@ -138,6 +149,27 @@ def reproducible() -> None:
     torch.backends.cudnn.deterministic = True
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode; afterwards each of its layers is in the mode in which it came.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
+    >>> with evaluating(model):
+    ...     inside = [layer.training for layer in model]
+    >>> inside, [layer.training for layer in model]
+    ([False, False], [True, False])
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def accuracy(
     model: nn.Module,
     data: Dataset[Any],
@@ -175,14 +207,11 @@ def accuracy(
     positive_integer("batch", batch)
     state = processes(device)
     mine = range(state.process_index, count, state.num_processes)
-    was_training = model.training
-    model.eval()
     right = torch.zeros((), dtype=torch.int64, device=device)
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         parts = [list(mine[start : start + batch]) for start in range(0, len(mine), batch)]
         for inputs, classes in _loader(data, parts, workers):
             right += (model(inputs.to(device)).argmax(dim=1) == classes.to(device)).sum()
-    model.train(was_training)
     if state.num_processes > 1:
         right = reduce(right, reduction="sum")
     return int(right) / count

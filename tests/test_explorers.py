@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from plotly.basedatatypes import Undefined
 
 from lib.explorer import Choice, Explorer, Slider, Toggle, all_explorers
 from lib.style import new_figure
@@ -60,6 +61,20 @@ def test_first_control_changes_the_figure_and_reset_brings_it_back(name: str) ->
     explorer.reset()
     assert drawn() == first
     assert explorer.parameters == pytest.approx(EXPLORERS[name]().parameters)
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_no_trace_is_left_out_of_what_another_one_gets(name: str) -> None:
+    """The browser would take the word that stands for "as it was" for a value: a colour, a width, a name."""
+    explorer = EXPLORERS[name]()
+    messages = []
+    explorer.figure.observe(lambda change: messages.append(change["new"]), names="_py2js_update")
+    control, declared = next(iter(explorer.declared.items()))
+    explorer.controls[control].value = declared.extremes()[0]
+    message = next(message for message in messages if message)
+    for path, values in message["style_data"].items():
+        for trace, value in zip(message["style_traces"], values, strict=False):
+            assert value is not Undefined or path not in explorer.figure.data[trace], (path, trace)
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

@@ -19,6 +19,7 @@ from lib.alias_free.layers import AliasFreeActivation, CircularConv2d, IdealDown
 from lib.alias_free.polynomials import fit_activation
 from lib.alias_free.resampling import fourier_shift
 from lib.alias_free.robustness import equivariance_error
+from lib.training import evaluating
 
 __all__ = ["LayerAudit", "audit", "make_alias_free"]
 
@@ -87,22 +88,17 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
         )
         for name, module in _layers(model)
     ]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
+    with evaluating(model), torch.no_grad():
+        try:
             model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    try:
+        finally:
+            for hook in hooks:
+                hook.remove()
         return [
             LayerAudit(name, type(layer).__name__, stride, _error(layer, given, shift, stride))
             for name, layer, given, result in seen
             if (stride := _stride(given, result))
         ]
-    finally:
-        model.train(was_training)
 
 
 def _layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -176,15 +172,12 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     free = copy.deepcopy(model)
     places = {name: module for name, module in free.named_modules() if isinstance(module, _ACTIVATIONS)}
     hooks = [module.register_forward_hook(note(name)) for name, module in places.items()]
-    was_training = free.training
-    free.eval()
     try:
-        with torch.no_grad():
+        with evaluating(free), torch.no_grad():
             free(x)
     finally:
         for hook in hooks:
             hook.remove()
-        free.train(was_training)
     for name, module in list(free.named_modules()):
         if isinstance(module, _ACTIVATIONS) and name in channels:
             coefficients = fit_activation(_as_function(module), degree, half_width)

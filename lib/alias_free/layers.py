@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size
+from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, evaluate_polynomial
 from lib.alias_free.resampling import ideal_lowpass, ideal_resample
 from lib.validation import positive_integer, positive_number
 
@@ -345,10 +345,9 @@ class PolyActivation(nn.Module):
         if self.degree == 2:
             result: Tensor = _Quadratic.apply(x, *coefficients)  # type: ignore[no-untyped-call]
             return result
-        total = torch.zeros_like(x)
-        for part in reversed(coefficients):
-            total = (total + part.to(x.dtype)) * x
-        return total
+        if not coefficients:
+            return torch.zeros_like(x)
+        return evaluate_polynomial(x, [0.0, *(part.to(x.dtype) for part in coefficients)])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape, point by point."""

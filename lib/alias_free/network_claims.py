@@ -285,5 +285,5 @@ def photograph_moves_smoothly() -> Evidence:
     return combine(
         at_most(largest(errors["afc"]), 1e-4, label="alias-free", shown="< 1e-4"),
         *(breaks(errors[mode], 1e-2, mode) for mode in modes[1:]),
-        remark="networks trained on clothes, a street of 256 x 256 pixels; shifts (0.5, 0.5), (0.2, -0.7), (3.3, 1.1)",
+        remark="networks trained on clothes, a photograph of 256 x 256 pixels; shifts (.5, .5), (.2, -.7), (3.3, 1.1)",
     )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.alias_free.resampling import fourier_shift
+from lib.training import evaluating
 from lib.validation import positive_integer
 
 __all__ = ["Kind", "ShiftRobustness", "crop_translate", "equivariance_error", "shift_robustness", "translate"]
@@ -237,22 +238,16 @@ def shift_robustness(
     if not bool(torch.isfinite(x).all()):
         raise ValueError("x must be finite; an entry is NaN or infinite")
     positive_integer("batch_size", batch_size)
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            clean = _outputs(model, x, batch_size)
-            classes = clean.argmax(1)
-            right = classes == y
-            always, same, changes = right.clone(), 0.0, []
-            for shift in shifts:
-                moved = _outputs(model, x, batch_size, partial(translate, shift=shift, kind=kind, fill=fill))
-                always &= moved.argmax(1) == y
-                same += float((moved.argmax(1) == classes).double().mean()) / len(shifts)
-                changes.append(_relative((moved - clean).abs().max(), clean))
-    finally:
-        for module, flag in training.items():
-            module.training = flag
+    with evaluating(model), torch.no_grad():
+        clean = _outputs(model, x, batch_size)
+        classes = clean.argmax(1)
+        right = classes == y
+        always, same, changes = right.clone(), 0.0, []
+        for shift in shifts:
+            moved = _outputs(model, x, batch_size, partial(translate, shift=shift, kind=kind, fill=fill))
+            always &= moved.argmax(1) == y
+            same += float((moved.argmax(1) == classes).double().mean()) / len(shifts)
+            changes.append(_relative((moved - clean).abs().max(), clean))
     # unlike Python's, this maximum lets NaN through: a network that diverged is not robust
     change = float(torch.tensor(changes, dtype=torch.float64).max())
     return ShiftRobustness(float(right.double().mean()), float(always.double().mean()), same, change)

@@ -23,7 +23,7 @@ from lib.flood.metrics import Loss, downsample_loss
 from lib.flood.pooling import Pooling, blocks, pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
 from lib.flood.solver import LocalInertialSolver
-from lib.training import TrainingRun, fit, processes, size_of
+from lib.training import TrainingRun, evaluating, fit, processes, size_of
 from lib.validation import positive_integer, positive_number
 
 if TYPE_CHECKING:
@@ -407,12 +407,9 @@ def coarse_floods(
     if isinstance(rule, Detour):
         if factor not in (None, rule.factor):
             raise ValueError(f"factor must be that of the network, {rule.factor}; it is {factor}")
-        factor, was_training = rule.factor, rule.training
-        device = next(rule.parameters()).device
-        rule.eval()
-        with torch.no_grad():
+        factor, device = rule.factor, next(rule.parameters()).device
+        with evaluating(rule), torch.no_grad():
             z = rule(data.z[:, None].to(device))[:, 0].to(data.z)
-        rule.train(was_training)
     elif factor is None:
         raise ValueError(f"factor must be given for the pooling {rule!r}")
     else:
