@@ -299,21 +299,18 @@ def fit(
     if clip is not None:
         positive_number("clip", clip)
     known_device(device)
-    from accelerate import Accelerator
-
-    processes(device)
-    accelerator = Accelerator(cpu=device == "cpu")
-    rank, ranks = accelerator.process_index, accelerator.num_processes
+    together = processes(device)
+    rank, ranks = together.process_index, together.num_processes
     count = size_of(data)
     if batch > count or batch % ranks:
         raise ValueError(f"batch must be at most {count}, and a multiple of {ranks} processes; it is {batch}")
-    place = accelerator.device if ranks > 1 else torch.device(device)
+    place = together.device if ranks > 1 else torch.device(device)
     per_epoch = count // batch
     n_steps = epochs * per_epoch
 
     reproducible()
     what = {"seed": seed, "batch": batch, "count": count, "precision": precision, **(facts or {})}
-    run = _Run(model, optimizer, schedule, extra, accelerator, None if folder is None else Path(folder), what)
+    run = _Run(model, optimizer, schedule, extra, together, None if folder is None else Path(folder), what)
     start = run.restore(n_steps)
     model.to(place)
     _move(optimizer, place)
@@ -323,7 +320,7 @@ def fit(
     batches = _batches(
         data, batch // ranks, epochs, start, seed=seed, rank=rank, ranks=ranks, workers=workers, first_epoch=first_epoch
     )
-    if accelerator.is_main_process:  # one bar for all processes
+    if together.is_main_process:  # one bar for all processes
         batches = progress(batches, description, total=n_steps - start)
     # dropout and its like draw from torch's own generator, whose state the caller gets back
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
@@ -371,7 +368,7 @@ class _Run:
     optimizer: Optimizer
     schedule: LRScheduler | None
     extra: Sequence[Stateful]
-    accelerator: Any
+    together: Any
     folder: Path | None
     what: dict[str, Any]
     losses: list[float] = field(default_factory=list)
@@ -382,14 +379,14 @@ class _Run:
         if self.folder is None:
             return 0
         reached = [step for step in checkpoint_steps(self.folder) if step <= n_steps]
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        self.together.wait_for_everyone()
+        if self.together.is_main_process:
             remove_unfinished(self.folder)
         if not reached:
             self.keep(0)
             return 0
         state = load_checkpoint(self.folder, reached[-1])
-        ranks = self.accelerator.num_processes
+        ranks = self.together.num_processes
         if state["what"] != self.what:
             raise ValueError(f"folder must be new or hold the same training, {self.what}; it holds {state['what']}")
         if len(state["extra"]) != ranks:
@@ -398,7 +395,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        for each, kept in zip(self.extra, state["extra"][self.accelerator.process_index], strict=True):
+        for each, kept in zip(self.extra, state["extra"][self.together.process_index], strict=True):
             each.load_state_dict(kept)
         self.losses, self.scores = state["losses"], state["scores"]
         return reached[-1]
@@ -410,7 +407,7 @@ class _Run:
         if self.folder is None:
             return
         states = gather_object([[each.state_dict() for each in self.extra]])
-        if self.accelerator.is_main_process:
+        if self.together.is_main_process:
             state = {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -423,12 +420,14 @@ class _Run:
             save_checkpoint(self.folder, step, state)
             for old in [done for done in checkpoint_steps(self.folder) if done <= step][:-_KEPT]:
                 delete_checkpoint(self.folder, old)
-        self.accelerator.wait_for_everyone()
+        self.together.wait_for_everyone()
 
     def note_loss(self, value: Tensor) -> bool:
         """Remember a loss, its mean over processes; whether it is finite."""
-        alone = self.accelerator.num_processes == 1
-        mean = value.detach() if alone else self.accelerator.reduce(value.detach(), reduction="mean")
+        from accelerate.utils import reduce
+
+        alone = self.together.num_processes == 1
+        mean = value.detach() if alone else reduce(value.detach(), reduction="mean")
         self.losses.append(float(mean))
         return bool(np.isfinite(self.losses[-1]))
 

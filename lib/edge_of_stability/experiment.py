@@ -306,15 +306,12 @@ def _flow_settings(settings: EdgePreset) -> dict[str, Any]:
 
 def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, device: str) -> bool:
     """Go on from the last checkpoint to the last step; True in the one process that looks at the result."""
-    from accelerate import Accelerator
-
-    processes(device)
-    accelerator = Accelerator(cpu=device == "cpu")
+    together = processes(device)
     reproducible()
     model, data = edge_task(settings, data_path)
     held = held_experiment(folder, _identity(settings))
     eta = _step_size(settings, model, data) if held is None else float(held["eta"])
-    if held is None and accelerator.is_main_process:
+    if held is None and together.is_main_process:
         set_experiment(folder, _identity(settings), eta=eta)
     losses: list[float] = []
     first = 0
@@ -323,25 +320,25 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
         state = load_checkpoint(folder, last)
         model.load_state_dict(state["model"])
         first, losses = last, state["losses"]
-    accelerator.wait_for_everyone()
-    place = accelerator.device if accelerator.num_processes > 1 else torch.device(device)
+    together.wait_for_everyone()
+    place = together.device if together.num_processes > 1 else torch.device(device)
     model.to(place)
-    share = [part[accelerator.process_index :: accelerator.num_processes].to(place) for part in data]
+    share = [part[together.process_index :: together.num_processes].to(place) for part in data]
     weight = len(share[0]) / len(data[0])
     bar = progress(range(first, settings.n_steps + 1), "gradient descent")
     for step in bar:
         due = step % settings.every == 0 or step == settings.n_steps
-        if due and step != last and accelerator.is_main_process:
-            state = {"model": model.state_dict(), "losses": losses, "processes": accelerator.num_processes}
+        if due and step != last and together.is_main_process:
+            state = {"model": model.state_dict(), "losses": losses, "processes": together.num_processes}
             save_checkpoint(folder, step, state)
         if step == settings.n_steps:
             break
-        value = _full_batch_step(model, share, weight, eta, accelerator)
+        value = _full_batch_step(model, share, weight, eta, together)
         losses.append(value)
         if not np.isfinite(value):
             raise ValueError(f"descent diverged at step {step}, at 2/eta = {2 / eta:.3g}: choose a larger edge")
-    accelerator.wait_for_everyone()
-    return bool(accelerator.is_main_process)
+    together.wait_for_everyone()
+    return bool(together.is_main_process)
 
 
 def _last_of_unbroken(done: list[int], settings: EdgePreset) -> int | None:
@@ -354,21 +351,23 @@ def _last_of_unbroken(done: list[int], settings: EdgePreset) -> int | None:
     return last
 
 
-def _full_batch_step(model: nn.Module, share: list[Tensor], weight: float, eta: float, accelerator: Any) -> float:
+def _full_batch_step(model: nn.Module, share: list[Tensor], weight: float, eta: float, together: Any) -> float:
     """One step on the gradient of all examples, of which this process holds a share; the loss before it."""
+    from accelerate.utils import reduce
+
     model.zero_grad()
     value = weight * half_mean_square(model(share[0]), share[1])
     value.backward()  # type: ignore[no-untyped-call]
     total = value.detach()
-    if accelerator.num_processes > 1:
-        total = accelerator.reduce(total, reduction="sum")
+    if together.num_processes > 1:
+        total = reduce(total, reduction="sum")
     with torch.no_grad():
         for parameter in model.parameters():
             slope = parameter.grad
             if slope is None:  # a parameter that the outputs do not see
                 continue
-            if accelerator.num_processes > 1:
-                slope = accelerator.reduce(slope, reduction="sum")
+            if together.num_processes > 1:
+                slope = reduce(slope, reduction="sum")
             parameter.sub_(slope, alpha=eta)
     return float(total)
 

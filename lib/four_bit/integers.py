@@ -142,7 +142,7 @@ def int4_mean_and_variance(
     (tensor([7.0000, 0.2500], dtype=torch.float64), tensor([0.0000, 0.1875], dtype=torch.float64))
     """
     values = real_tensor("x", x).double()
-    largest = largest_magnitude(values) if max_abs is None else torch.as_tensor(max_abs, dtype=torch.float64)
+    largest = largest_magnitude(values) if max_abs is None else torch.as_tensor(max_abs).to(values)
     scale = largest / 7
     units = (values / torch.where(scale > 0, scale, 1.0)).clamp(-7, 7)
     if not stochastic:
