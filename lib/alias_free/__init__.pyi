@@ -12,6 +12,7 @@ from .experiment import ALIAS_FREE_PRESETS as ALIAS_FREE_PRESETS
 from .experiment import AliasFreePreset as AliasFreePreset
 from .experiment import alias_free_task as alias_free_task
 from .experiment import clothes as clothes
+from .experiment import held_out as held_out
 from .experiment import in_every_mode as in_every_mode
 from .experiment import load_alias_free as load_alias_free
 from .experiment import save_alias_free as save_alias_free
@@ -37,5 +38,10 @@ from .resampling import ideal_resample as ideal_resample
 from .resampling import resample_matrix as resample_matrix
 from .robustness import crop_translate as crop_translate
 from .robustness import equivariance_error as equivariance_error
+from .robustness import shift_counts as shift_counts
 from .robustness import shift_robustness as shift_robustness
 from .robustness import translate as translate
+from .tables import format_robustness as format_robustness
+from .tables import robustness_counts as robustness_counts
+from .tables import robustness_table as robustness_table
+from .tables import shipped_attacks as shipped_attacks

@@ -32,6 +32,7 @@ __all__ = [
     "alias_free_preset",
     "alias_free_task",
     "clothes",
+    "held_out",
     "in_every_mode",
     "load_alias_free",
     "save_alias_free",
@@ -268,6 +269,19 @@ def _data(preset: AliasFreePreset, path: str | Path | None) -> tuple[Dataset[Any
     if held_out.classes != pictures.classes:
         raise ValueError(f"{path} must hold the same classes in train and val")
     return pictures, held_out, 3, len(pictures.classes)
+
+
+def held_out(preset: str | AliasFreePreset, data_path: str | Path | None = None) -> Dataset[Any]:
+    """The test data of a preset: pairs of a picture (C, H, W) and its class.
+
+    Parameters and errors are those of `alias_free_task`.
+
+    Examples
+    --------
+    >>> len(held_out("canvas")), held_out("canvas")[0][0].shape
+    (2000, torch.Size([1, 36, 36]))
+    """
+    return _data(alias_free_preset(preset), data_path)[1]
 
 
 def train_alias_free(

@@ -19,7 +19,16 @@ from lib.alias_free.resampling import fourier_shift
 from lib.training import evaluating
 from lib.validation import positive_integer
 
-__all__ = ["Kind", "ShiftRobustness", "crop_translate", "equivariance_error", "shift_robustness", "translate"]
+__all__ = [
+    "Kind",
+    "ShiftCounts",
+    "ShiftRobustness",
+    "crop_translate",
+    "equivariance_error",
+    "shift_counts",
+    "shift_robustness",
+    "translate",
+]
 
 Kind = Literal["circular", "zero", "bilinear"]
 
@@ -184,6 +193,52 @@ class ShiftRobustness(NamedTuple):
     max_relative_change: float
 
 
+class ShiftCounts(NamedTuple):
+    """What shifts do to a classifier, as numbers that add up over parts of the data.
+
+    Attributes
+    ----------
+    pictures, right, always_right
+        How many there are, are right without a shift, and are right without a shift and with each of them.
+    compared, same
+        Pairs of a picture and a shift, and in how many of them the class is the same as without a shift.
+    change, largest
+        Largest change of an output, and largest output.
+    """
+
+    pictures: int
+    right: int
+    always_right: int
+    compared: int
+    same: int
+    change: float
+    largest: float
+
+    def joined(self, other: ShiftCounts) -> ShiftCounts:
+        """The counts of both parts.
+
+        Examples
+        --------
+        >>> ShiftCounts(2, 2, 1, 4, 3, 0.1, 1.0).joined(ShiftCounts(1, 0, 0, 2, 2, 0.3, 0.9)).robustness()[:2]
+        (0.6666666666666666, 0.3333333333333333)
+        """
+        pictures, right, always_right, compared, same = (a + b for a, b in zip(self[:5], other[:5], strict=True))
+        change, largest = (_largest(a, b) for a, b in zip(self[5:], other[5:], strict=True))
+        return ShiftCounts(pictures, right, always_right, compared, same, change, largest)
+
+    def robustness(self) -> ShiftRobustness:
+        """The shares that they amount to."""
+        change = self.change / max(self.largest, torch.finfo(torch.float32).tiny)
+        return ShiftRobustness(
+            self.right / self.pictures, self.always_right / self.pictures, self.same / self.compared, change
+        )
+
+
+def _largest(*values: float) -> float:
+    """Unlike Python's, this maximum lets NaN through: a network that diverged is not robust."""
+    return float(torch.tensor(values, dtype=torch.float64).max())
+
+
 def shift_robustness(
     model: nn.Module,
     x: Tensor,
@@ -225,32 +280,63 @@ def shift_robustness(
     >>> shift_robustness(net, x, torch.tensor([0]), [(0, 1)])[:3]
     (1.0, 0.0, 0.0)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a module; it is {type(model).__name__}")
-    if not x.is_floating_point() or y.is_floating_point():
-        raise TypeError(f"x must be floating point and y hold integers; they are {x.dtype} and {y.dtype}")
+    return shift_counts(model, x, y, shifts, kind=kind, fill=fill, batch_size=batch_size).robustness()
+
+
+def shift_counts(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    shifts: Sequence[tuple[float, float]],
+    *,
+    kind: Kind = "circular",
+    fill: float = 0.0,
+    batch_size: int = 256,
+) -> ShiftCounts:
+    """The same as `shift_robustness`, before counts are divided: for data that come in parts.
+
+    Examples
+    --------
+    >>> net, x, y = nn.Flatten(), torch.eye(2).reshape(2, 1, 1, 2), torch.tensor([0, 0])
+    >>> shift_counts(net, x, y, [(0, 1)])
+    ShiftCounts(pictures=2, right=1, always_right=0, compared=2, same=0, change=1.0, largest=1.0)
+    """
+    _check_pictures(model, x, y)
     if not len(shifts):
         raise ValueError("shifts must not be empty")
     for shift in shifts:
         _check_shift(shift, kind)
-    if not len(x) or y.shape != x.shape[:1]:
-        raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x must be finite; an entry is NaN or infinite")
     positive_integer("batch_size", batch_size)
     with evaluating(model), torch.no_grad():
         clean = _outputs(model, x, batch_size)
         classes = clean.argmax(1)
         right = classes == y
-        always, same, changes = right.clone(), 0.0, []
+        always, same, changes = right.clone(), 0, []
         for shift in shifts:
             moved = _outputs(model, x, batch_size, partial(translate, shift=shift, kind=kind, fill=fill))
             always &= moved.argmax(1) == y
-            same += float((moved.argmax(1) == classes).double().mean()) / len(shifts)
-            changes.append(_relative((moved - clean).abs().max(), clean))
-    # unlike Python's, this maximum lets NaN through: a network that diverged is not robust
-    change = float(torch.tensor(changes, dtype=torch.float64).max())
-    return ShiftRobustness(float(right.double().mean()), float(always.double().mean()), same, change)
+            same += int((moved.argmax(1) == classes).sum())
+            changes.append(float((moved - clean).abs().max()))
+    return ShiftCounts(
+        len(x),
+        int(right.sum()),
+        int(always.sum()),
+        len(x) * len(shifts),
+        same,
+        _largest(*changes),
+        float(clean.abs().max()),
+    )
+
+
+def _check_pictures(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module; it is {type(model).__name__}")
+    if not x.is_floating_point() or y.is_floating_point():
+        raise TypeError(f"x must be floating point and y hold integers; they are {x.dtype} and {y.dtype}")
+    if not len(x) or y.shape != x.shape[:1]:
+        raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x must be finite; an entry is NaN or infinite")
 
 
 def _outputs(

@@ -130,11 +130,11 @@ BREAKS: dict[str, list[Break]] = {
     "baseline-wavers": [
         instead({"baseline": "afc"}),
         instead({"blurpool": "aps"}),
-        edit(network_claims, "shift_robustness", "always &= moved.argmax(1) == y", "always |= moved.argmax(1) == y"),
+        edit(robustness, "shift_counts", "always &= moved.argmax(1) == y", "always |= moved.argmax(1) == y"),
     ],
     "more-robust-than-the-others": [
         instead({"afc": "aps"}),
-        edit(network_claims, "shift_robustness", "shift=shift, kind", "shift=(0.0, 0.0), kind"),
+        edit(robustness, "shift_counts", "shift=shift, kind", "shift=(0.0, 0.0), kind"),
     ],
     "price-in-accuracy": [
         replace(network_claims, "trained_alias_free", untrained),
@@ -145,7 +145,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(robustness, "translate", 'if kind == "circular":', "if True:"),
     ],
     "wide-canvas-makes-it-exact": [
-        edit(network_claims, "attacked", "margin=4", "margin=0"),
+        edit(network_claims, "_pictures", "margin=4", "margin=0"),
         edit(network_claims, "attacked", "fill=chosen.fill", "fill=0.0"),
         instead({"baseline": "afc"}),
     ],
@@ -157,14 +157,19 @@ BREAKS: dict[str, list[Break]] = {
 }
 
 
+def _forget() -> None:
+    for remembered in (network_claims.attacked, network_claims._network, network_claims._pictures):
+        remembered.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def a_few_pictures(monkeypatch):
     """Sixty pictures are enough to see that something is wrong; nothing that was measured before is used again."""
     monkeypatch.setattr(network_claims, "COUNT", 60)
-    network_claims.attacked.cache_clear()
+    _forget()
     yield
     monkeypatch.undo()
-    network_claims.attacked.cache_clear()
+    _forget()
     resampling._resample_matrix.cache_clear()
 
 

@@ -25,6 +25,7 @@ from lib.alias_free import (
 )
 from lib.alias_free.convnext import _GELUMLP
 from lib.alias_free.plain import plain_upsample
+from lib.training import reproducible
 
 OURS, PLAIN = "ours", "published form: zeros between, twice the grid, FFTs at full size"
 WAYS = ("forward", "forward and backward")
@@ -65,7 +66,7 @@ def check_same(ours: Call, other: Call, x: Tensor, tolerance: float = SAME) -> N
 def measure(benchmark, group: str, name: str, layer: Call, *, x: Tensor, way: str, rounds: int = 7) -> None:
     """The median of some rounds of one layer."""
     benchmark.group = f"{group}, {way}"
-    benchmark.extra_info.update(label=name, note="")
+    benchmark.extra_info.update(label=name, note=torch.cuda.get_device_name() if x.is_cuda else "")
 
     def forward() -> None:
         with torch.no_grad():
@@ -206,19 +207,43 @@ def test_whole_network(benchmark, name: str, way: str) -> None:
     measure(benchmark, "ConvNeXt-Tiny without aliases, one picture of 224 × 224", name, network, x=x, way=way, rounds=5)
 
 
+def in_precision(precision: str) -> contextlib.AbstractContextManager:
+    """float32 in float32, or bfloat16 where torch thinks that it is enough."""
+    reproducible()
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+on_gpu = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
 @needs_gpu
 @both_ways
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@on_gpu
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("name", [OURS, PLAIN, GELU_BLOCK])
+def test_block_on_a_gpu(benchmark, block: tuple[int, int], name: str, precision: str, way: str) -> None:
+    if name == PLAIN and precision == "bfloat16":
+        pytest.skip("there are no FFTs in bfloat16")
+    side, channels = block
+    layer = _GELUMLP(channels) if name == GELU_BLOCK else drawn(lambda: AliasFreeMLP(channels))
+    layer = (plain_version(layer) if name == PLAIN else layer).cuda()
+    with in_precision(precision):
+        group = f"Alias-free block on a GPU, 64 × {side} × {side} × {channels}, {precision}"
+        x = pictures(64, side, side, channels, device="cuda").detach().requires_grad_()
+        measure(benchmark, group, name, layer, x=x, way=way)
+
+
+@needs_gpu
+@both_ways
+@on_gpu
 @pytest.mark.parametrize("name", [OURS, PLAIN, BASELINE])
 def test_whole_network_on_a_gpu(benchmark, name: str, precision: str, way: str) -> None:
     if name == PLAIN and precision == "bfloat16":
         pytest.skip("there are no FFTs in bfloat16")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    x, network = pictures(32, 3, 224, 224, device="cuda"), tiny(name, "cuda")
-    if name == PLAIN:
-        check_same(tiny(OURS, "cuda"), network, x[:1], 1e-4)
-    half = torch.autocast("cuda", dtype=torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
-    with half:
+    with in_precision(precision):
+        x, network = pictures(32, 3, 224, 224, device="cuda").detach().requires_grad_(), tiny(name, "cuda")
+        if name == PLAIN:
+            check_same(tiny(OURS, "cuda"), network, x[:1], 1e-4)
         group = f"ConvNeXt-Tiny without aliases on a GPU, 32 pictures of 224 × 224, {precision}"
         measure(benchmark, group, name, network, x=x, way=way)
 

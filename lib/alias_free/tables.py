@@ -1,0 +1,281 @@
+"""Tables of networks against attacks, over as much data and in as many processes as there are.
+
+Data are cut into parts, a part is a piece of work, and counts are added up: a table that was interrupted goes on where
+it stopped, and `joblib.parallel_config` can carry the pieces to a cluster.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+from lib.alias_free.attacks import Attack, standard_attacks
+from lib.alias_free.experiment import SHIPPED
+from lib.alias_free.robustness import ShiftCounts, ShiftRobustness, shift_counts
+from lib.files import atomic_path
+from lib.parallel import in_parallel
+from lib.training import size_of
+from lib.validation import known_device, positive_integer
+
+__all__ = [
+    "RobustnessRow",
+    "first_pictures",
+    "format_robustness",
+    "robustness_counts",
+    "robustness_table",
+    "shipped_attacks",
+]
+
+_ATTACKS = files("lib") / "data" / "alias_free_attacks.json"
+
+
+class RobustnessRow(NamedTuple):
+    """One network against one attack.
+
+    Attributes
+    ----------
+    network, attack
+        Their names.
+    pictures
+        How many were classified.
+    found
+        What came out.
+    """
+
+    network: str
+    attack: str
+    pictures: int
+    found: ShiftRobustness
+
+    def record(self) -> dict[str, str | int | float]:
+        """All of it as plain values, for JSON or a data frame.
+
+        Examples
+        --------
+        >>> RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 0.1)).record()["consistency"]
+        0.95
+        """
+        return {
+            "network": self.network,
+            "attack": self.attack,
+            "pictures": self.pictures,
+            **self.found._asdict(),
+        }
+
+
+def robustness_table(
+    networks: Mapping[str, nn.Module],
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack] | None = None,
+    *,
+    folder: str | Path | None = None,
+    part: int = 250,
+    device: str = "cpu",
+    jobs: int | None = None,
+) -> list[RobustnessRow]:
+    """Classify pictures by each network under each attack.
+
+    Parameters
+    ----------
+    networks
+        Classifiers by name.
+    x, y
+        Pictures (N, C, H, W) and classes (N,).
+    attacks
+        By name; `standard_attacks` by default.
+    folder
+        Where the counts of finished parts go; a second call takes them from there if weights, attack and pictures are
+        the same. None keeps nothing.
+    part
+        Pictures in a part.
+    device
+        `"cpu"` or `"cuda"`.
+    jobs
+        Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry the parts to a cluster.
+
+    Returns
+    -------
+    list
+        One row for each network and attack, in their order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `shift_robustness`, and if there is no network or no attack.
+
+    Examples
+    --------
+    >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
+    >>> (row,) = robustness_table({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
+    >>> row.pictures, row.found.clean_accuracy, row.found.adversarial_accuracy
+    (4, 1.0, 0.0)
+    """
+    found = robustness_counts(networks, x, y, attacks, folder=folder, part=part, device=device, jobs=jobs)
+    return [_row(network, attack, counts) for (network, attack), counts in found.items()]
+
+
+def _row(network: str, attack: str, counts: Sequence[ShiftCounts]) -> RobustnessRow:
+    whole = functools.reduce(ShiftCounts.joined, counts)
+    return RobustnessRow(network, attack, whole.pictures, whole.robustness())
+
+
+def robustness_counts(
+    networks: Mapping[str, nn.Module],
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, Attack] | None = None,
+    *,
+    folder: str | Path | None = None,
+    part: int = 250,
+    device: str = "cpu",
+    jobs: int | None = None,
+) -> dict[tuple[str, str], list[ShiftCounts]]:
+    """The same as `robustness_table`, before counts of parts are added up, by network and attack.
+
+    Examples
+    --------
+    >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
+    >>> found = robustness_counts({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
+    >>> [counts.pictures for counts in found["flat", "one"]]
+    [3, 1]
+    """
+    attacks = standard_attacks() if attacks is None else attacks
+    if not networks or not attacks:
+        raise ValueError("networks and attacks must not be empty")
+    if not len(x) or y.shape != x.shape[:1]:
+        raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
+    known_device(device)
+    size = positive_integer("part", part)
+    pieces = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+    pairs = list(product(networks, attacks))
+    keys = {name: joblib.hash((repr(net), _arrays(net))) for name, net in networks.items()}
+    work: list[tuple[object, ...]] = [
+        (networks[network], attacks[attack], piece, _place(folder, keys[network], attacks[attack], piece), device)
+        for network, attack in pairs
+        for piece in pieces
+    ]
+    counts = list(in_parallel(_counted, work, "pictures under attack", jobs=jobs))
+    count = len(pieces)
+    return {pair: counts[k * count : (k + 1) * count] for k, pair in enumerate(pairs)}
+
+
+def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
+    """The full table of the networks that ship with the package, 2 000 test pictures, as it was counted once.
+
+    Parameters
+    ----------
+    preset
+        One of `SHIPPED`, as in `trained_alias_free`.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+
+    Examples
+    --------
+    >>> row = next(row for row in shipped_attacks() if (row.network, row.attack) == ("afc", "any shift"))
+    >>> row.pictures, row.found.clean_accuracy == row.found.adversarial_accuracy
+    (2000, True)
+    """
+    if preset not in SHIPPED:
+        raise ValueError(f"preset must be one of {', '.join(SHIPPED)}; it is {preset!r}")
+    return [
+        _row(network, attack, [ShiftCounts(*part) for part in parts])
+        for held, network, attack, parts in json.loads(_ATTACKS.read_text(encoding="utf-8"))
+        if held == preset
+    ]
+
+
+def _arrays(network: nn.Module) -> dict[str, object]:
+    return {name: value.detach().cpu().float().numpy() for name, value in network.state_dict().items()}
+
+
+def _place(folder: str | Path | None, key: str, attack: Attack, piece: tuple[Tensor, Tensor]) -> Path | None:
+    """The file of a part: its name holds all that its counts depend on."""
+    if folder is None:
+        return None
+    settings = (key, tuple(attack), *(values.cpu().numpy() for values in piece))
+    return Path(folder) / f"{joblib.hash(settings)}.json"
+
+
+def _counted(
+    network: nn.Module, attack: Attack, piece: tuple[Tensor, Tensor], place: Path | None, device: str
+) -> ShiftCounts:
+    """Counts of one part, from its file where there is one."""
+    if place is not None and place.exists():
+        try:
+            return ShiftCounts(**json.loads(place.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{place} is damaged; delete it and go on") from error
+    x, y = (values.to(device) for values in piece)
+    moved = network if device == "cpu" else copy.deepcopy(network).to(device)
+    found = shift_counts(moved, x, y, attack.shifts, kind=attack.kind, fill=attack.fill)
+    if place is not None:
+        with atomic_path(place) as temporary:
+            temporary.write_text(json.dumps(found._asdict()), encoding="utf-8")
+    return found
+
+
+def first_pictures(data: Dataset[Any], count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Pictures and classes as tensors.
+
+    Parameters
+    ----------
+    data
+        Pairs of a picture (C, H, W) and its class.
+    count
+        The first so many, where the data are tensors; where they come from a folder, class by class, so many evenly
+        spread ones. None for all.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer pictures.
+
+    Examples
+    --------
+    >>> x, y = first_pictures(TensorDataset(torch.rand(5, 1, 2, 2), torch.arange(5)), 3)
+    >>> x.shape, y.tolist()
+    (torch.Size([3, 1, 2, 2]), [0, 1, 2])
+    """
+    size = size_of(data)
+    count = size if count is None else positive_integer("count", count)
+    if count > size:
+        raise ValueError(f"count must be at most {size}; it is {count}")
+    if isinstance(data, TensorDataset):
+        x, y = data.tensors
+        return x[:count], y[:count]
+    chosen = [data[int(k)] for k in np.linspace(0, size - 1, count).round()]
+    return torch.stack([x for x, _ in chosen]), torch.tensor([int(y) for _, y in chosen])
+
+
+def format_robustness(rows: Sequence[RobustnessRow]) -> str:
+    """A table for the terminal, accuracies in percent.
+
+    Examples
+    --------
+    >>> print(format_robustness([RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 2e-7))]))
+    network       attack                unmoved   worst shift   same class   largest change
+    net           half pixels             90.00         80.00        95.00            2e-07
+    """
+    lines = ["network       attack                unmoved   worst shift   same class   largest change"]
+    for row in rows:
+        clean, worst, same, change = row.found
+        lines.append(
+            f"{row.network:14}{row.attack:20}{100 * clean:9.2f}{100 * worst:14.2f}{100 * same:13.2f}{change:17.1g}"
+        )
+    return "\n".join(lines)
