@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,10 @@ __all__ = [
     "save_network",
     "set_experiment",
 ]
+
+_UNREADABLE = (
+    OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -190,6 +195,6 @@ def load_network(
             names = [name for name in stored.files if name != "preset" and not name.startswith("weights/")]
             series = {name: stored[name].astype(np.float64) for name in names}
         network.load_state_dict(weights)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} holds no network that can be read: {error}") from error
     return network.eval(), settings, series

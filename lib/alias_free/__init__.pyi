@@ -6,7 +6,7 @@ from .attacks import half_shifts as half_shifts
 from .attacks import standard_attacks as standard_attacks
 from .attacks import whole_shifts as whole_shifts
 from .auditing import audit as audit
-from .auditing import make_alias_free as make_alias_free
+from .conversion import make_alias_free as make_alias_free
 from .convnext import ConvNeXt as ConvNeXt
 from .experiment import ALIAS_FREE_PRESETS as ALIAS_FREE_PRESETS
 from .experiment import AliasFreePreset as AliasFreePreset

@@ -1,32 +1,28 @@
-"""Where does a network break translation, and the same network with those layers exchanged.
-
-`audit` looks at any torch network, layer by layer; `make_alias_free` exchanges strides, poolings, paddings and
-activation functions by layers that commute with translation. What comes out has to be trained, or fine-tuned: a
-polynomial is not the function that it stands for.
-"""
+"""Where does a network break translation? Any torch network, layer by layer, and as a whole."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.alias_free.layers import AliasFreeActivation, CircularConv2d, IdealDownsample2d
-from lib.alias_free.polynomials import fit_activation
+from lib.alias_free.convnext import _GELUMLP
+from lib.alias_free.layers import AliasFreeActivation, AliasFreeMLP
 from lib.alias_free.resampling import fourier_shift
 from lib.alias_free.robustness import equivariance_error
 from lib.training import evaluating
 
-__all__ = ["LayerAudit", "audit", "make_alias_free"]
+__all__ = ["LayerAudit", "LayerCall", "audit", "layer_calls"]
 
 #: A shift that no grid of a few times the size makes whole.
 GENERIC_SHIFT = (0.7182, -2.236)
 
-_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.GELU, nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ELU)
+#: Layers with layers inside that are looked at as one: what happens on their finer grid, or between, is their own.
+_UNITS = (AliasFreeActivation, AliasFreeMLP, _GELUMLP)
 
 
 class LayerAudit(NamedTuple):
@@ -35,17 +31,59 @@ class LayerAudit(NamedTuple):
     Attributes
     ----------
     name, kind
-        Where it is in the network, and its class.
+        Where it is in the network, and its class. The last line, without a name, is the network itself.
     stride
-        By how much coarser its result is.
+        By how much coarser its result is; 0 for a network whose result is no picture.
     error
-        `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|` for what comes into the layer.
+        `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|` for what comes into the layer; where no picture comes out,
+        `max |f(T_s x) - f(x)| / max |f(x)|`.
     """
 
     name: str
     kind: str
     stride: int
     error: float
+
+
+class LayerCall(NamedTuple):
+    """One call of a layer.
+
+    Attributes
+    ----------
+    name, layer
+        Where it is in the network.
+    given
+        What came in.
+    shape
+        Of what went out.
+    channels_last
+        Whether pictures are (B, H, W, C) there.
+    """
+
+    name: str
+    layer: nn.Module
+    given: Tensor
+    shape: torch.Size
+    channels_last: bool
+
+    def stride(self) -> int:
+        """By how much coarser a picture goes out than came in; 0 where that makes no sense."""
+        if self.given.ndim != 4 or len(self.shape) != 4:
+            return 0
+        rows, columns = (1, 2) if self.channels_last else (2, 3)
+        found = {self.given.shape[axis] / max(self.shape[axis], 1) for axis in (rows, columns)}
+        return int(max(found)) if len(found) == 1 and max(found).is_integer() else 0
+
+    def error(self, shift: tuple[float, float]) -> float:
+        """How far the layer is from commuting with a shift."""
+        if not self.channels_last:
+            return equivariance_error(self.layer, _without_nyquist(self.given), shift, self.stride())
+
+        def layer(x: Tensor) -> Tensor:
+            result: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
+            return result
+
+        return equivariance_error(layer, _without_nyquist(self.given.movedim(-1, 1)), shift, self.stride())
 
 
 def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_SHIFT) -> list[LayerAudit]:
@@ -63,170 +101,127 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
     Returns
     -------
     list
-        One entry for each call of a layer without layers inside that takes a picture (B, C, H, W) and gives one whose
-        sides divide those that come in. The frequency `N / 2` of even sides is removed from what comes in, since no
-        layer could do right by it.
+        One entry for each call of a layer that takes one picture and gives one, coarser by the same whole factor along
+        both sides; and one for the network itself, at the end. The frequency `N / 2` of even sides is removed from
+        what comes in, since no layer could do right by it. Functions that are called within `forward` without being
+        layers, such as `functional.relu`, cannot be seen: if all layers are exact and the last line is not, look there.
 
     Raises
     ------
+    TypeError
+        If the model is no module, or `x` not floating point.
     ValueError
         If `x` has another shape.
 
     Examples
     --------
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.MaxPool2d(2))
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.GELU(), nn.MaxPool2d(2))
     >>> x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     >>> [(layer.kind, layer.stride, layer.error > 1e-6) for layer in audit(net.double(), x)]
-    [('Conv2d', 1, False), ('ReLU', 1, True), ('MaxPool2d', 2, True)]
+    [('Conv2d', 1, False), ('GELU', 1, True), ('MaxPool2d', 2, True), ('Sequential', 2, True)]
     """
-    if x.ndim != 4:
-        raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
-    seen: list[tuple[str, nn.Module, Tensor, Tensor]] = []
-    hooks = [
-        module.register_forward_hook(
-            lambda layer, inputs, output, name=name: seen.append((name, layer, inputs[0].detach(), output))
-        )
-        for name, module in _layers(model)
-    ]
+    calls = layer_calls(model, x)
     with evaluating(model), torch.no_grad():
-        try:
-            model(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [
-            LayerAudit(name, type(layer).__name__, stride, _error(layer, given, shift, stride))
-            for name, layer, given, result in seen
-            if (stride := _stride(given, result))
+        found = [
+            LayerAudit(call.name, type(call.layer).__name__, stride, call.error(shift))
+            for call in calls
+            if (stride := call.stride())
         ]
+        if not _is_unit(model):
+            found += _whole(model, x, shift)
+    return found
 
 
-def _layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Layers without layers inside; an alias-free activation is one, what happens on its finer grid is its own."""
-    children = list(model.named_children())
-    if not children or isinstance(model, AliasFreeActivation):
-        yield name, model
-        return
-    for part, child in children:
-        yield from _layers(child, f"{name}.{part}" if name else part)
+def _whole(model: nn.Module, x: Tensor, shift: tuple[float, float]) -> list[LayerAudit]:
+    """The line of the network itself, if it gives a tensor."""
+    x = _without_nyquist(x)
+    still = model(x.clone())
+    if not isinstance(still, Tensor):
+        return []
+    call = LayerCall("", model, x, still.shape, channels_last=False)
+    if stride := call.stride():
+        return [LayerAudit("", type(model).__name__, stride, call.error(shift))]
+    change = (model(fourier_shift(x, shift)) - still).abs().max() / still.abs().max()
+    return [LayerAudit("", type(model).__name__, 0, float(change))]
 
 
-def _stride(given: Any, result: Any) -> int:
-    """By how much coarser a picture is than another one; 0 where that makes no sense."""
-    if not all(isinstance(part, Tensor) and part.ndim == 4 for part in (given, result)):
-        return 0
-    (height, width), (rows, columns) = given.shape[-2:], result.shape[-2:]
-    fits = (
-        rows > 0 and columns > 0 and height % rows == 0 and width % columns == 0 and height // rows == width // columns
-    )
-    return height // rows if fits else 0
+def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
+    """All calls of layers with one tensor, in evaluation mode, in their order.
 
+    Whether rows and columns are the second and third axis of a tensor or the last ones is seen from a second picture,
+    twice as large.
 
-def _error(layer: nn.Module, given: Tensor, shift: tuple[float, float], stride: int) -> float:
-    return equivariance_error(layer, fourier_shift(given, (0, 0), nyquist="zero"), shift, stride)
-
-
-def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width: float = 2.0**0.5) -> nn.Module:
-    """A copy of a convolutional network whose layers commute with translation.
-
-    Pictures must not hold the frequency `N / 2` of an even side where the first layer has no stride
-    (`fourier_shift(x, (0, 0), nyquist="zero")` removes it).
-
-    Convolutions become circular, and behind an ideal low-pass where they have a stride (weights are kept); poolings
-    become ideal ones; activation functions become polynomials on a grid that is fine enough, fitted to what they were
-    and trained from there. Other layers stay: look at `audit` for what they do.
-
-    Parameters
-    ----------
-    model
-        The network; it is not changed.
-    x
-        Pictures (B, C, H, W) that it takes, from which the channels of its activation functions are read.
-    degree, half_width
-        Of the polynomials, as in `fit_activation`.
-
-    Raises
-    ------
-    ValueError
-        If a convolution or pooling is of a kind that has no such version (kernels that are not square, dilation,
-        sides that shrink), or an activation function works on something else than pictures (B, C, H, W).
+    Parameters and errors are those of `audit`.
 
     Examples
     --------
-    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    >>> free = make_alias_free(net.double(), x)
-    >>> bool(torch.allclose(free(x), free(fourier_shift(x, (0.3, 1.7)))))
-    True
+    >>> call, = layer_calls(nn.Sequential(nn.MaxPool2d(2)), torch.rand(1, 3, 8, 8))
+    >>> call.name, tuple(call.given.shape), tuple(call.shape), call.stride()
+    ('0', (1, 3, 8, 8), (1, 3, 4, 4), 2)
     """
-    channels: dict[str, int] = {}
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module; it is {type(model).__name__}")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim != 4:
+        raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
+    calls = _calls(model, x.detach())
+    larger: list[LayerCall] = []
+    # it may end early: not every network takes every size
+    with suppress(RuntimeError, ValueError):
+        _calls(model, x.detach()[:1].repeat(1, 1, 2, 2), larger)
+    return [
+        call._replace(channels_last=k < len(larger) and _grows(call.given, larger[k].given) == [True, True, False])
+        for k, call in enumerate(calls)
+    ]
 
-    def note(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
-            if inputs[0].ndim != 4:
-                raise ValueError(f"{name} must work on pictures (B, C, H, W); it is given {tuple(inputs[0].shape)}")
-            channels[name] = inputs[0].shape[1]
 
-        return hook
+def _grows(small: Tensor, large: Tensor) -> list[bool]:
+    return [b > a for a, b in zip(small.shape[1:], large.shape[1:], strict=False)]
 
-    free = copy.deepcopy(model)
-    places = {name: module for name, module in free.named_modules() if isinstance(module, _ACTIVATIONS)}
-    hooks = [module.register_forward_hook(note(name)) for name, module in places.items()]
+
+def _calls(model: nn.Module, x: Tensor, seen: list[LayerCall] | None = None) -> list[LayerCall]:
+    seen = [] if seen is None else seen
+    waiting: dict[nn.Module, Tensor | None] = {}
+
+    def before(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = [*inputs, *named.values()]
+        alone = len(given) == 1 and isinstance(given[0], Tensor)
+        # a copy: layers may overwrite what they are given
+        waiting[layer] = given[0].detach().clone() if alone else None
+
+    def after(layer: nn.Module, _: Any, result: Any, *, name: str) -> None:
+        given = waiting.pop(layer, None)
+        if given is not None and isinstance(result, Tensor):
+            seen.append(LayerCall(name, layer, given, result.shape, channels_last=False))
+
+    # a layer that is used at several places is known by the first of its names
+    names = {layer: name for name, layer in reversed(list(_layers(model)))}
+    hooks = []
+    for layer, name in names.items():
+        hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+        hooks.append(layer.register_forward_hook(partial(after, name=name)))
     try:
-        with evaluating(free), torch.no_grad():
-            free(x)
+        with evaluating(model), torch.no_grad():
+            model(x.clone())
     finally:
         for hook in hooks:
             hook.remove()
-    for name, module in list(free.named_modules()):
-        if isinstance(module, _ACTIVATIONS) and name in channels:
-            coefficients = fit_activation(_as_function(module), degree, half_width)
-            other: nn.Module = AliasFreeActivation(channels[name], coef=tuple(coefficients)).to(x)
-        elif isinstance(module, nn.Conv2d) and not isinstance(module, CircularConv2d):
-            other = _circular(name, module)
-        elif isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
-            other = _ideal_pool(name, module)
-        else:
-            continue
-        if not name:
-            return other
-        parent, _, leaf = name.rpartition(".")
-        setattr(free.get_submodule(parent), leaf, other)
-    return free
+    return seen
 
 
-def _as_function(module: nn.Module) -> Any:
-    """An activation function on arrays."""
-
-    def function(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        with torch.no_grad():
-            # some overwrite what they are given
-            result: Tensor = module(torch.from_numpy(values.copy()))
-        return result.numpy()
-
-    return function
+def _is_unit(layer: nn.Module) -> bool:
+    return isinstance(layer, _UNITS) or not list(layer.children())
 
 
-def _circular(name: str, conv: nn.Conv2d) -> CircularConv2d:
-    kernel, stride = conv.kernel_size[0], conv.stride[0]
-    same = conv.padding in (((kernel - 1) // 2,) * 2, (kernel // 2,) * 2, "same") or kernel == stride
-    if conv.kernel_size != (kernel, kernel) or conv.stride != (stride, stride) or conv.dilation != (1, 1) or not same:
-        raise ValueError(f"{name} must have a square kernel, one stride, no dilation, and keep sides: {conv}")
-    other = CircularConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        kernel,
-        stride=stride,
-        lowpass=stride > 1,
-        groups=conv.groups,
-        bias=conv.bias is not None,
-    ).to(conv.weight)
-    other.load_state_dict(conv.state_dict())
-    return other
+def _layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Layers without layers inside, and those that are looked at as one."""
+    if _is_unit(model):
+        yield name, model
+        return
+    for part, child in model.named_children():
+        yield from _layers(child, f"{name}.{part}" if name else part)
 
 
-def _ideal_pool(name: str, pool: nn.MaxPool2d | nn.AvgPool2d) -> nn.Module:
-    sizes = {pool.stride} if isinstance(pool.stride, int) else set(pool.stride)
-    if len(sizes) != 1:
-        raise ValueError(f"{name} must have one stride: {pool}")
-    return IdealDownsample2d(sizes.pop())
+def _without_nyquist(x: Tensor) -> Tensor:
+    return fourier_shift(x, (0, 0), nyquist="zero")

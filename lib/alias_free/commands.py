@@ -43,6 +43,8 @@ def train(
     changes = {"mode": mode, "count": count, "epochs": epochs, "batch": batch, "seed": seed, "margin": margin}
     try:
         settings = replace(alias_free_preset(preset), **_given(changes))
+        if data is not None and settings.data == "fashion":
+            raise ValueError("--data must not be given for clothes, which ship with the package")
         run = train_alias_free(
             settings,
             out,
@@ -87,6 +89,10 @@ def attack(
     from lib.training import reproducible
 
     try:
+        if json_file is not None and (json_file.is_dir() or not json_file.resolve().parent.is_dir()):
+            raise ValueError(f"--json must name a file in a folder that is there; it is {json_file}")
+        if folder is not None and folder.is_file():
+            raise ValueError(f"--folder must name a folder; {folder} is a file")
         runs = _networks(network, canvas=canvas)
         x, y = _pictures(runs, count, full=full, data=data)
         attacks = standard_attacks(reach, **_fill(runs))
@@ -104,7 +110,9 @@ def attack(
 
 def audit(
     network: Annotated[Path | None, typer.Option(help="A network.npz of train.")] = None,
-    mode: Annotated[str, typer.Option(help="Without --network, one that ships: afc, baseline, blurpool, aps.")] = "afc",
+    mode: Annotated[
+        str | None, typer.Option(help="One that ships: afc (by default), baseline, blurpool or aps.")
+    ] = None,
     data: _File = None,
 ) -> None:
     """Shift what comes into each layer of a network by parts of a pixel, and measure how far what goes out is off."""
@@ -112,14 +120,16 @@ def audit(
     from lib.alias_free.experiment import load_alias_free, trained_alias_free
 
     try:
-        run = trained_alias_free(mode) if network is None else load_alias_free(network)  # type: ignore[arg-type]
+        if network is not None and mode is not None:
+            raise ValueError("--mode and --network exclude each other")
+        run = load_alias_free(network) if network else trained_alias_free(mode or "afc")  # type: ignore[arg-type]
         x, _ = _pictures({"": run}, 16, data=data)
         layers = audit_layers(run.model.double(), x.double())
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(f"{'layer':32} {'kind':24} stride   error at (0.7182, -2.236)")
     for layer in layers:
-        typer.echo(f"{layer.name:32} {layer.kind:24} {layer.stride:6d}   {layer.error:.1e}")
+        typer.echo(f"{layer.name or 'the network':32} {layer.kind:24} {layer.stride:6d}   {layer.error:.1e}")
 
 
 def _networks(files: list[Path] | None, *, canvas: bool) -> dict[str, AliasFreeRun]:
@@ -150,6 +160,8 @@ def _pictures(
     preset = next(iter(runs.values())).preset
     if full and preset.data != "fashion":
         raise ValueError(f"--full is for clothes; the network was trained on {preset.data}")
+    if data is not None and preset.data == "fashion":
+        raise ValueError("--data must not be given: the network was trained on clothes, which ship with the package")
     pictures = clothes("test", margin=preset.margin, full=True) if full else held_out(preset, data)
     return first_pictures(pictures, count)
 

@@ -152,6 +152,8 @@ def alias_free_preset(preset: str | AliasFreePreset) -> AliasFreePreset:
         if preset not in ALIAS_FREE_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(ALIAS_FREE_PRESETS)}; it is {preset!r}")
         preset = ALIAS_FREE_PRESETS[preset]
+    if not isinstance(preset, AliasFreePreset):
+        raise TypeError(f"preset must be a name or a setting; it is {type(preset).__name__}")
     if preset.mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {preset.mode!r}")
     if preset.data not in ("fashion", "cifar10", "imagenet"):
@@ -188,15 +190,17 @@ def clothes(
     Raises
     ------
     ValueError
-        If there are fewer pictures.
+        If there are fewer pictures, or a number is out of range.
 
     Examples
     --------
     >>> clothes("test", 3, margin=4)[0][0].shape
     torch.Size([1, 36, 36])
     """
+    if not isinstance(margin, int) or margin < 0:
+        raise ValueError(f"margin must be an integer of at least 0; it is {margin!r}")
     images, labels = fashion_mnist(split, full=full)
-    if count is not None and count > len(images):
+    if count is not None and positive_integer("count", count) > len(images):
         raise ValueError(f"count must be at most {len(images)}; it is {count}")
     values = functional.pad(torch.tensor(images[:count]).float(), (margin,) * 4)
     values = values.div_(255).sub_(FASHION_MEAN).div_(FASHION_SPREAD)

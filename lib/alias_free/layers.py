@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, evaluate_polynomial
-from lib.alias_free.resampling import ideal_lowpass, ideal_resample
+from lib.alias_free.resampling import ideal_lowpass, ideal_resample, without_autocast
 from lib.validation import positive_integer, positive_number
 
 __all__ = [
@@ -55,13 +55,13 @@ def _coarse_size(x: Tensor, stride: int) -> tuple[int, int]:
 
 def _resampled(x: Tensor, size: tuple[int, int], *, channels_last: bool = False) -> Tensor:
     """`ideal_resample` in float32 at least, whatever autocast says: rounded to bfloat16 its matrices leak aliases."""
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return ideal_resample(_full(x), size, channels_last=channels_last).to(x.dtype)
 
 
 def _low(x: Tensor, size: tuple[int, int]) -> Tensor:
     """`ideal_lowpass`, in float32 at least."""
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return ideal_lowpass(_full(x), size).to(x.dtype)
 
 
@@ -137,11 +137,11 @@ class CircularConv2d(nn.Conv2d):
 
 def _wrapped(x: Tensor, before: int, behind: int) -> Tensor:
     """Pad on the torus, by more than a whole side where a kernel is larger than the picture."""
-    while before or behind:
-        first, last = min(before, *x.shape[-2:]), min(behind, *x.shape[-2:])
-        x = functional.pad(x, (first, last, first, last), mode="circular")
-        before, behind = before - first, behind - last
-    return x
+    height, width = x.shape[-2:]
+    if max(before, behind) <= min(height, width):
+        return functional.pad(x, (before, behind, before, behind), mode="circular")
+    rows, columns = (torch.arange(-before, side + behind, device=x.device) % side for side in (height, width))
+    return x[..., rows[:, None], columns]
 
 
 class IdealDownsample2d(nn.Module):
@@ -264,13 +264,26 @@ class _Quadratic(torch.autograd.Function):
     """`c1 x + c2 x^2` with coefficients for each channel of the last axis; keeps the input alone for backward.
 
     Coefficients have the precision of the input or a higher one, in which their gradients are summed. Backward consists
-    of differentiable operations, so that it has a derivative as well.
+    of differentiable operations, so that it has a derivative as well; `torch.func` can take it apart.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
-        ctx.save_for_backward(x, c1, c2)
+    def forward(x: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
         return torch.addcmul(c1.to(x.dtype), x, c2.to(x.dtype)).mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        x, c1, c2 = ctx.saved_tensors
+        dx, d1, d2 = tangents
+        slope: Tensor = (c1 + 2 * c2 * x) * dx + (d1 + d2 * x) * x
+        return slope
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -14,6 +14,7 @@ that comes in gives half precision's errors.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
@@ -106,13 +107,19 @@ def _transformable(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Products in the precision that tensors have; a device that knows no autocast, such as `meta`, needs nothing."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def _on_tensors(x: Picture, function: Callable[[Tensor], Tensor], *, channels_last: bool = False) -> Picture:
     """Apply a function of tensors to tensors or arrays, in their own precision."""
     pictures = _as_tensor(x)
     rows, columns, axes = (-3, -2, "(..., H, W, C)") if channels_last else (-2, -1, "(..., H, W)")
     if pictures.ndim < -rows or not pictures.shape[rows] or not pictures.shape[columns]:
         raise ValueError(f"x must have the shape {axes} and hold pixels; its shape is {tuple(pictures.shape)}")
-    with torch.autocast(pictures.device.type, enabled=False):
+    with without_autocast(pictures):
         result = function(pictures)
     return result.numpy() if isinstance(x, np.ndarray) else result
 

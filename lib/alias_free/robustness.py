@@ -32,6 +32,8 @@ __all__ = [
 
 Kind = Literal["circular", "zero", "bilinear"]
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 def equivariance_error(
     module: Callable[[Tensor], Tensor], x: Tensor, shift: tuple[float, float], stride: int = 1
@@ -52,7 +54,7 @@ def equivariance_error(
     Raises
     ------
     ValueError
-        If the shift is not finite, or the stride not positive.
+        If the shift is not finite, the stride not positive, or the result no picture that is coarser by it.
 
     Examples
     --------
@@ -63,7 +65,14 @@ def equivariance_error(
     positive_integer("stride", stride)
     _check_shift(shift)
     with torch.no_grad():
-        plain = module(x)
+        # copies: a layer may overwrite what it is given
+        plain = module(x.clone())
+        if plain.ndim < 3 or any(
+            side != stride * coarse for side, coarse in zip(x.shape[-2:], plain.shape[-2:], strict=True)
+        ):
+            raise ValueError(
+                f"module must give pictures coarser by {stride}: {tuple(x.shape)} became {tuple(plain.shape)}"
+            )
         wanted = fourier_shift(plain, (shift[0] / stride, shift[1] / stride))
         wrong = (module(fourier_shift(x, shift)) - wanted).abs().max()
         return _relative(wrong, plain)
@@ -77,6 +86,10 @@ def _relative(wrong: Tensor, plain: Tensor) -> float:
 def _check_shift(shift: tuple[float, float], kind: Kind = "circular") -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
+    try:
+        shift = tuple(shift)  # type: ignore[assignment]
+    except TypeError:
+        raise TypeError(f"shift must be two finite numbers; it is {shift!r}") from None
     if len(shift) != 2 or not all(math.isfinite(part) for part in shift):
         raise ValueError(f"shift must be two finite numbers; it is {shift}")
     if kind == "zero" and not _whole(shift):
@@ -119,6 +132,8 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
     _check_shift(shift, kind)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim < 2:
+        raise ValueError(f"x must have the shape (..., H, W); it has {tuple(x.shape)}")
     if not math.isfinite(fill):
         raise ValueError(f"fill must be finite; it is {fill}")
     if kind == "circular":
@@ -301,14 +316,15 @@ def shift_counts(
     >>> shift_counts(net, x, y, [(0, 1)])
     ShiftCounts(pictures=2, right=1, always_right=0, compared=2, same=0, change=1.0, largest=1.0)
     """
-    _check_pictures(model, x, y)
-    if not len(shifts):
-        raise ValueError("shifts must not be empty")
-    for shift in shifts:
-        _check_shift(shift, kind)
+    check_classification(model, x, y)
+    check_attack(shifts, kind)
     positive_integer("batch_size", batch_size)
     with evaluating(model), torch.no_grad():
         clean = _outputs(model, x, batch_size)
+        if clean.ndim != 2 or len(clean) != len(x):
+            raise ValueError(f"model must give (N, classes) for {len(x)} pictures; it gave {tuple(clean.shape)}")
+        if not 0 <= int(y.min()) <= int(y.max()) < clean.shape[1]:
+            raise ValueError(f"y must be 0 to {clean.shape[1] - 1}; it reaches from {int(y.min())} to {int(y.max())}")
         classes = clean.argmax(1)
         right = classes == y
         always, same, changes = right.clone(), 0, []
@@ -328,10 +344,22 @@ def shift_counts(
     )
 
 
-def _check_pictures(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def check_attack(shifts: Sequence[tuple[float, float]], kind: Kind) -> None:
+    """Refuse no shifts at all, and those that a kind cannot carry out."""
+    if not len(shifts):
+        raise ValueError("shifts must not be empty")
+    for shift in shifts:
+        _check_shift(shift, kind)
+
+
+def check_classification(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Refuse what is no classifier, no pictures, or not one class for each."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module; it is {type(model).__name__}")
-    if not x.is_floating_point() or y.is_floating_point():
+    for name, values in (("x", x), ("y", y)):
+        if not isinstance(values, Tensor):
+            raise TypeError(f"{name} must be a tensor; it is {type(values).__name__}")
+    if not x.is_floating_point() or y.dtype not in _INTEGERS:
         raise TypeError(f"x must be floating point and y hold integers; they are {x.dtype} and {y.dtype}")
     if not len(x) or y.shape != x.shape[:1]:
         raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
@@ -342,4 +370,5 @@ def _check_pictures(model: nn.Module, x: Tensor, y: Tensor) -> None:
 def _outputs(
     model: nn.Module, x: Tensor, batch_size: int, move: Callable[[Tensor], Tensor] = lambda part: part
 ) -> Tensor:
-    return torch.cat([model(move(part)) for part in torch.split(x, batch_size)])
+    # a shift by nothing may give the picture itself, and a layer may overwrite what it is given
+    return torch.cat([model(move(part).clone()) for part in torch.split(x, batch_size)])

@@ -23,7 +23,13 @@ from torch.utils.data import Dataset, TensorDataset
 
 from lib.alias_free.attacks import Attack, standard_attacks
 from lib.alias_free.experiment import SHIPPED
-from lib.alias_free.robustness import ShiftCounts, ShiftRobustness, shift_counts
+from lib.alias_free.robustness import (
+    ShiftCounts,
+    ShiftRobustness,
+    check_attack,
+    check_classification,
+    shift_counts,
+)
 from lib.files import atomic_path
 from lib.parallel import in_parallel
 from lib.training import size_of
@@ -155,13 +161,15 @@ def robustness_counts(
     attacks = standard_attacks() if attacks is None else attacks
     if not networks or not attacks:
         raise ValueError("networks and attacks must not be empty")
-    if not len(x) or y.shape != x.shape[:1]:
-        raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
+    for network in networks.values():
+        check_classification(network, x, y)
+    for attack in attacks.values():
+        check_attack(attack.shifts, attack.kind)
     known_device(device)
     size = positive_integer("part", part)
     pieces = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
     pairs = list(product(networks, attacks))
-    keys = {name: joblib.hash((repr(net), _arrays(net))) for name, net in networks.items()}
+    keys = {name: _identity(net) for name, net in networks.items()}
     work: list[tuple[object, ...]] = [
         (networks[network], attacks[attack], piece, _place(folder, keys[network], attacks[attack], piece), device)
         for network, attack in pairs
@@ -200,15 +208,34 @@ def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
     ]
 
 
-def _arrays(network: nn.Module) -> dict[str, object]:
-    return {name: value.detach().cpu().float().numpy() for name, value in network.state_dict().items()}
+def _identity(network: nn.Module) -> str:
+    """A digest of all that a network computes with: its layers and their settings, weights and buffers."""
+    layers = [
+        (name, type(layer).__module__, type(layer).__qualname__, repr(layer), _settings(layer))
+        for name, layer in network.named_modules()
+    ]
+    weights = [(name, _bytes(value)) for name, value in (*network.named_parameters(), *network.named_buffers())]
+    return str(joblib.hash((layers, weights)))
+
+
+def _settings(layer: nn.Module) -> list[tuple[str, object]]:
+    plain = (bool, int, float, str, tuple, type(None))
+    return [
+        (name, value) for name, value in sorted(vars(layer).items()) if isinstance(value, plain) and name != "training"
+    ]
+
+
+def _bytes(values: Tensor) -> tuple[str, tuple[int, ...], object]:
+    """A tensor of any precision, bit for bit."""
+    flat = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return str(values.dtype), tuple(values.shape), flat.numpy()
 
 
 def _place(folder: str | Path | None, key: str, attack: Attack, piece: tuple[Tensor, Tensor]) -> Path | None:
     """The file of a part: its name holds all that its counts depend on."""
     if folder is None:
         return None
-    settings = (key, tuple(attack), *(values.cpu().numpy() for values in piece))
+    settings = (key, tuple(attack), *(_bytes(values) for values in piece))
     return Path(folder) / f"{joblib.hash(settings)}.json"
 
 

@@ -120,6 +120,11 @@ def test_audit_finds_what_wavers(trained) -> None:
         ("attack", ["--network", "missing.npz"], "holds no network that can be read"),
         ("attack", ["--canvas", "--network", "missing.npz"], "exclude each other"),
         ("audit", ["--mode", "relu"], "mode must be one of"),
+        ("audit", ["--mode", "afc", "--network", "missing.npz"], "exclude each other"),
+        ("train", ["--data", "."], "must not be given for clothes"),
+        ("attack", ["--data", "."], "--data must not be given"),
+        ("attack", ["--json", "."], "--json must name a file"),
+        ("attack", ["--folder", __file__], "--folder must name a folder"),
     ],
 )
 def test_bad_input(tmp_path, verb, words, message) -> None:

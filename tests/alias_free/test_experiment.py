@@ -188,3 +188,11 @@ def test_what_is_no_network_is_refused(tmp_path) -> None:
         trained_alias_free("resnet")
     with pytest.raises(ValueError, match="preset must be one of laptop, canvas"):
         trained_alias_free("afc", "quick")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"count": 0}, "count"), ({"count": -5}, "count"), ({"margin": -2}, "margin")]
+)
+def test_clothes_out_of_range(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        clothes("test", **options)

@@ -317,3 +317,36 @@ def test_bad_input_is_refused(call, message) -> None:
 def test_pictures_of_integers_are_refused(layer) -> None:
     with pytest.raises(TypeError, match=r"x must be a floating-point tensor; it is torch\.uint8"):
         layer(torch.zeros(1, 2, 2, 2, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (1, 9), (8, 3)])
+@pytest.mark.parametrize("kernel", [4, 7])
+def test_a_kernel_that_is_larger_than_one_side(shape, kernel) -> None:
+    x = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layer = CircularConv2d(2, 3, kernel).double()
+    for shift in ((0, 1), (1, 0), (1, 2)):
+        assert torch.allclose(layer(x.roll(shift, (-2, -1))), layer(x).roll(shift, (-2, -1)), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # of torch's own, when it is first used
+def test_torch_func_can_take_the_activation_apart() -> None:
+    layer = AliasFreeActivation(3).double()
+    x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = dict(layer.named_parameters())
+
+    def loss(held, one):
+        return torch.func.functional_call(layer, held, (one[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parts, x)
+    total = torch.autograd.grad(layer(x).square().sum(), tuple(parts.values()))
+    for name, wanted in zip(parts, total, strict=True):
+        assert torch.allclose(each[name].sum(0), wanted, rtol=1e-9)
+    direction = torch.ones_like(x)
+    _, moved = torch.func.jvp(layer, (x,), (direction,))
+    assert torch.allclose(moved, (layer(x + 1e-6 * direction) - layer(x - 1e-6 * direction)) / 2e-6, atol=1e-7)
+
+
+def test_shapes_without_values() -> None:
+    x = torch.empty(2, 3, 8, 8, device="meta")
+    for layer in (AliasFreeActivation(3), IdealDownsample2d(), CircularConv2d(3, 5, 4, stride=2, lowpass=True)):
+        assert layer.to("meta")(x).device.type == "meta"

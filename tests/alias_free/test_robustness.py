@@ -119,3 +119,29 @@ CLASSES = torch.zeros(2, dtype=torch.long)
 def test_bad_shifts_are_refused(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call(torch.zeros(2, 1, 6, 6))
+
+
+def test_layers_that_overwrite_leave_pictures_alone() -> None:
+    x, y = pictures(3, 1, 2, 2), torch.tensor([0, 1, 2])
+    before = x.clone()
+    shift_robustness(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), x, y, [(0, 0), (0, 1)])
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: equivariance_error(nn.Flatten(), x, (0, 1)), ValueError, "must give pictures coarser by 1"),
+        (lambda x: equivariance_error(nn.Identity(), x, (0, 1), 2), ValueError, "must give pictures coarser by 2"),
+        (lambda x: translate(x[0, 0, 0], (0, 1)), ValueError, "x must have the shape"),
+        (lambda x: translate(x, 3), TypeError, "shift must be two finite numbers; it is 3"),
+        (lambda x: shift_robustness(nn.Flatten(), x.numpy(), torch.zeros(2).long(), [(0, 1)]), TypeError, "x must be"),
+        (lambda x: shift_robustness(nn.Flatten(), x, [0, 1], [(0, 1)]), TypeError, "y must be a tensor; it is list"),
+        (lambda x: shift_robustness(nn.Flatten(), x, torch.ones(2).bool(), [(0, 1)]), TypeError, "y hold integers"),
+        (lambda x: shift_robustness(nn.Flatten(), x, torch.tensor([0, 9]), [(0, 1)]), ValueError, "y must be 0 to 3"),
+        (lambda x: shift_robustness(nn.Identity(), x, torch.tensor([0, 1]), [(0, 1)]), ValueError, "model must give"),
+    ],
+)
+def test_what_is_no_classification(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call(pictures(2, 1, 2, 2))

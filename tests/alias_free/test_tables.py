@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.alias_free import (
     Attack,
+    CircularConv2d,
     robustness_counts,
     robustness_table,
     shift_counts,
@@ -84,6 +85,20 @@ def test_a_second_run_takes_what_is_there(pictures, tmp_path, monkeypatch) -> No
     robustness_table({"afc": networks()["afc"]}, x, y, {"one": Attack("circular", [(0, 1)])}, folder=tmp_path, part=50)
     robustness_table({"afc": networks()["afc"]}, x.flip(-1), y, {"roll": SMALL["roll"]}, folder=tmp_path, part=50)
     assert len(counted) == 4
+
+
+def test_networks_that_differ_in_what_is_no_weight_are_different_work(pictures, tmp_path) -> None:
+    def network(**settings) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(CircularConv2d(1, 10, 3, stride=2, **settings), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    nets = {"strided": network(), "filtered": network(lowpass=True), "half": network().bfloat16()}
+    x, y = pictures
+    for kind, part in (("float", x), ("bfloat16", x.bfloat16())):
+        chosen = {name: net for name, net in nets.items() if (name == "half") == (kind == "bfloat16")}
+        found = robustness_table(chosen, part, y, {"roll": SMALL["roll"]}, folder=tmp_path)
+        assert found == robustness_table(chosen, part, y, {"roll": SMALL["roll"]})
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_damaged_part_is_named(pictures, tmp_path) -> None:
