@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 
@@ -52,19 +53,33 @@ def scoreboard() -> str:
 
 
 def speed() -> str:
-    """What `make bench` measured last."""
+    """What `make bench` measured last: on one core, then on a GPU, each table folded away with its like."""
     stored = json.loads(RESULTS.read_text())
     lines = [f"Measured on {stored['machine']}, the same work in the same run; the median of repeated runs."]
-    for name, rows in stored["groups"].items():
-        if name.startswith("explorers"):
-            slowest = max(row["milliseconds"] for row in rows)
-            lines += ["", f"**Explorers.** Kernel time of a slider's move: at most {slowest:.0f} ms in the median."]
-            continue
-        lines += ["", f"**{name[0].upper()}{name[1:]}**", "", "| | time | ratio to ours | |", "|---|--:|--:|---|"]
-        for row in rows:
-            cells = (row["name"], f"{row['milliseconds']:.3g} ms", f"{row['ratio']:.3g}", row.get("note", ""))
-            lines.append(f"| {' | '.join(cells)} |")
+    explorers = [rows for name, rows in stored["groups"].items() if name.startswith("explorers")]
+    slowest = max((row["milliseconds"] for rows in explorers for row in rows), default=0.0)
+    lines += ["", f"**Explorers.** Kernel time of a slider's move: at most {slowest:.0f} ms in the median."]
+    others = {name: rows for name, rows in stored["groups"].items() if not name.startswith("explorers")}
+    gpu = {name: rows for name, rows in others.items() if _on_gpu(name, rows)}
+    for where, groups in (("one core", {k: v for k, v in others.items() if k not in gpu}), ("a GPU", gpu)):
+        if groups:
+            lines += ["", f"<details><summary>On {where}: {len(groups)} comparisons</summary>"]
+            for name, rows in groups.items():
+                lines += _comparison(name, rows)
+            lines += ["", "</details>"]
     return "\n".join(lines)
+
+
+def _on_gpu(name: str, rows: list[dict[str, Any]]) -> bool:
+    return any("NVIDIA" in f"{name} {row['name']} {row.get('note', '')}" for row in rows)
+
+
+def _comparison(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["", f"**{name[0].upper()}{name[1:]}**", "", "| | time | ratio to ours | |", "|---|--:|--:|---|"]
+    for row in rows:
+        cells = (row["name"], f"{row['milliseconds']:.3g} ms", f"{row['ratio']:.3g}", row.get("note", ""))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 QUICK = {"chapters": chapters, "speed": speed}

@@ -221,3 +221,4 @@ def test_gpu_step(benchmark, quantised: bool) -> None:
         benchmark.extra_info["note"] = f"{median / PLAIN['median']:.2f} times the plain step"
     elif not quantised:
         PLAIN["median"] = median
+        benchmark.extra_info["note"] = f"on {torch.cuda.get_device_name()}"
