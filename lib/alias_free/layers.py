@@ -264,7 +264,7 @@ class _Quadratic(torch.autograd.Function):
     """`c1 x + c2 x^2` with coefficients for each channel of the last axis; keeps the input alone for backward.
 
     Coefficients have the precision of the input or a higher one, in which their gradients are summed. Backward consists
-    of differentiable operations, so that it has a derivative as well; `torch.func` can take it apart.
+    of differentiable operations, so that it has a derivative as well. With a `jvp` `torch.compile` could not follow.
     """
 
     generate_vmap_rule = True
@@ -276,14 +276,6 @@ class _Quadratic(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        x, c1, c2 = ctx.saved_tensors
-        dx, d1, d2 = tangents
-        slope: Tensor = (c1 + 2 * c2 * x) * dx + (d1 + d2 * x) * x
-        return slope
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

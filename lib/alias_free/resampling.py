@@ -215,6 +215,27 @@ def _lowpass_matrix(side: int, keeps: int, dtype: torch.dtype, device: torch.dev
     return _constant(_dirichlet_kernel(side, keeps)[distances] / side, dtype, device)
 
 
+# `torch.compile` would trace how a matrix is made, anew in every call; as an operation of its own it stays a lookup.
+@torch.library.custom_op("paperplay::resample_matrix", mutates_args=())
+def _resample_operation(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _resample_matrix(n_in, n_out, dtype, device).clone()
+
+
+@_resample_operation.register_fake
+def _(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(n_out, n_in, dtype=dtype, device=device)
+
+
+@torch.library.custom_op("paperplay::lowpass_matrix", mutates_args=())
+def _lowpass_operation(side: int, keeps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _lowpass_matrix(side, keeps, dtype, device).clone()
+
+
+@_lowpass_operation.register_fake
+def _(side: int, keeps: int, dtype: torch.dtype, device: torch.device) -> Tensor:  # noqa: ARG001
+    return torch.empty(side, side, dtype=dtype, device=device)
+
+
 def _dirichlet_kernel(points: int, highest: int) -> NDArray[np.float64]:
     """One period of `1 + 2 cos(t) + ... + 2 cos(highest t)`, `highest` below half the points."""
     kernel: NDArray[np.float64] = np.fft.irfft(np.ones(highest + 1), points) * points
@@ -277,7 +298,8 @@ def _along(x: Tensor, size: int, dim: int) -> Tensor:
         return x
     if not _by_matrix(x, max(before, size)):
         return _by_fft(x, size, dim)
-    matrix = _resample_matrix(before, size, x.dtype, x.device)
+    make = _resample_operation if torch.compiler.is_compiling() else _resample_matrix
+    matrix = make(before, size, x.dtype, x.device)
     if dim == -1:
         return x @ matrix.T
     if dim == -2:
@@ -347,7 +369,8 @@ def _lowpass_along(x: Tensor, keeps: int, dim: int) -> Tensor:
     if keeps >= side // 2:
         return x
     if _by_matrix(x, side):
-        matrix = _lowpass_matrix(side, keeps, x.dtype, x.device)
+        make = _lowpass_operation if torch.compiler.is_compiling() else _lowpass_matrix
+        matrix = make(side, keeps, x.dtype, x.device)
         return x @ matrix if dim == -1 else matrix @ x
     low = torch.fft.rfft(_transformable(x), dim=dim).narrow(dim, 0, keeps + 1)
     result: Tensor = torch.fft.irfft(low, n=side, dim=dim).to(x.dtype)

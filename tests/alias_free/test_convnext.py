@@ -115,3 +115,16 @@ def test_it_learns(mode) -> None:
 def test_bad_networks_are_refused(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when it compiles first
+@pytest.mark.parametrize("stem", [False, True])
+def test_it_compiles_as_one_graph(stem) -> None:
+    net = network("afc", stem_activation=stem, patch=4).double()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for side in (32, 48):
+        x = pictures(1, 1, side, 32).requires_grad_()
+        (wanted,) = torch.autograd.grad(net(x).square().sum(), x)
+        (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
+        assert torch.allclose(compiled(x), net(x), rtol=1e-10)
+        assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)

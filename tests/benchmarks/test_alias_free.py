@@ -28,6 +28,7 @@ from lib.alias_free.plain import plain_upsample
 from lib.training import reproducible
 
 OURS, PLAIN = "ours", "published form: zeros between, twice the grid, FFTs at full size"
+COMPILED = "ours under torch.compile"
 WAYS = ("forward", "forward and backward")
 BLOCKS = ((56, 96), (28, 192), (14, 384), (7, 768))
 #: Relative, in float32, of values and of gradients that are sums over all pixels.
@@ -219,14 +220,16 @@ on_gpu = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @needs_gpu
 @both_ways
 @on_gpu
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about torch's own code
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("name", [OURS, PLAIN, GELU_BLOCK])
+@pytest.mark.parametrize("name", [OURS, COMPILED, PLAIN, GELU_BLOCK])
 def test_block_on_a_gpu(benchmark, block: tuple[int, int], name: str, precision: str, way: str) -> None:
     if name == PLAIN and precision == "bfloat16":
         pytest.skip("there are no FFTs in bfloat16")
     side, channels = block
     layer = _GELUMLP(channels) if name == GELU_BLOCK else drawn(lambda: AliasFreeMLP(channels))
     layer = (plain_version(layer) if name == PLAIN else layer).cuda()
+    layer = torch.compile(layer) if name == COMPILED else layer
     with in_precision(precision):
         group = f"Alias-free block on a GPU, 64 × {side} × {side} × {channels}, {precision}"
         x = pictures(64, side, side, channels, device="cuda").detach().requires_grad_()
