@@ -55,183 +55,131 @@ def inverse_seven_thirds(x, result):
         result[j] = square * square * square * r
 
 
-# What follows names rows by their numbers instead of taking them out as arrays of their own: a view costs more than
-# the arithmetic on dozens of cells. Rows 0 to 3 of `scratch` are the terms of one row of faces, 4 and 5 the levels of
-# the last two rows of cells.
+@njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _weigh(q, before, after, theta, result):
+    """Average of neighbouring faces: `theta q + (1 - theta) / 2 (before + after)`."""
+    side = (q.dtype.type(1) - theta) / q.dtype.type(2)
+    for j in range(q.size):
+        result[j] = theta * q[j] + side * (before[j] + after[j])
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _weigh_x(qx, i, theta, mirror, scratch):
-    """Average of neighbouring faces along a row: `theta q + (1 - theta) / 2 (before + after)`."""
-    last = qx.shape[1] - 2
-    side = (qx.dtype.type(1) - theta) / qx.dtype.type(2)
-    for j in range(1, last + 1):
-        scratch[0, j] = theta * qx[i, j] + side * (qx[i, j - 1] + qx[i, j + 1])
-    # the first and the last face within the map have one neighbour
-    first_other, last_other = (min(2, last), max(last - 1, 1)) if mirror else (1, last)
-    before, after = qx[i, first_other], qx[i, last_other]
-    scratch[0, 1] = theta * qx[i, 1] + side * (before + (qx[i, 2] if last > 1 else after))
-    if last > 1:
-        scratch[0, last] = theta * qx[i, last] + side * (qx[i, last - 1] + after)
+def _speed_vector(q, a, b, result):
+    """Length of the discharge; `a` and `b` are rows of the other component, one entry longer."""
+    quarter, floor = q.dtype.type(0.25), q.dtype.type(SPEED_FLOOR)
+    for j in range(q.size):
+        transverse = quarter * ((a[j] + a[j + 1]) + (b[j] + b[j + 1]))
+        result[j] = np.sqrt(q[j] * q[j] + transverse * transverse + floor)
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _weigh_y(qy, i, mirror, theta, scratch):
-    """The same along a column."""
-    rows = qy.shape[0] - 1
-    up = i - 1 if i > 1 else (min(2, rows - 1) if mirror else 1)
-    down = i + 1 if i < rows - 1 else (max(rows - 2, 1) if mirror else rows - 1)
-    side = (qy.dtype.type(1) - theta) / qy.dtype.type(2)
-    for j in range(qy.shape[1]):
-        scratch[0, j] = theta * qy[i, j] + side * (qy[up, j] + qy[down, j])
+def _speed_component(q, result):
+    for j in range(q.size):
+        result[j] = abs(q[j])
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _speed_x(qx, qy, i, vector, scratch):
-    """Length of the discharge through faces along a row, or of its component across them."""
-    quarter, floor = qx.dtype.type(0.25), qx.dtype.type(SPEED_FLOOR)
-    if vector:
-        for j in range(1, qy.shape[1]):
-            transverse = quarter * ((qy[i, j - 1] + qy[i, j]) + (qy[i + 1, j - 1] + qy[i + 1, j]))
-            scratch[1, j] = np.sqrt(qx[i, j] * qx[i, j] + transverse * transverse + floor)
-    else:
-        for j in range(1, qy.shape[1]):
-            scratch[1, j] = abs(qx[i, j])
+def _depths(w0, w1, z0, z1, h_dry, depth):
+    """Depth at the faces between two rows of cells, clamped from below."""
+    for j in range(depth.size):
+        w = w0[j] if w0[j] > w1[j] else w1[j]
+        z = z0[j] if z0[j] > z1[j] else z1[j]
+        d = w - z
+        depth[j] = d if d > h_dry else h_dry
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _speed_y(qy, qx, i, vector, scratch):
-    """The same for faces between row i - 1 and row i."""
-    quarter, floor = qy.dtype.type(0.25), qy.dtype.type(SPEED_FLOOR)
-    if vector:
-        for j in range(qy.shape[1]):
-            transverse = quarter * ((qx[i - 1, j] + qx[i - 1, j + 1]) + (qx[i, j] + qx[i, j + 1]))
-            scratch[1, j] = np.sqrt(qy[i, j] * qy[i, j] + transverse * transverse + floor)
-    else:
-        for j in range(qy.shape[1]):
-            scratch[1, j] = abs(qy[i, j])
-
-
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _depths_x(z, i, w, h_dry, scratch):
-    """Depth at the faces along a row, clamped from below; `w` is the place of the row's levels."""
-    for j in range(1, z.shape[1]):
-        level = scratch[w, j - 1] if scratch[w, j - 1] > scratch[w, j] else scratch[w, j]
-        bed = z[i, j - 1] if z[i, j - 1] > z[i, j] else z[i, j]
-        d = level - bed
-        scratch[2, j] = d if d > h_dry else h_dry
-
-
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _depths_y(z, i, w_above, w, h_dry, scratch):
-    """The same between row i - 1 and row i."""
-    for j in range(z.shape[1]):
-        level = scratch[w_above, j] if scratch[w_above, j] > scratch[w, j] else scratch[w, j]
-        bed = z[i - 1, j] if z[i - 1, j] > z[i, j] else z[i, j]
-        d = level - bed
-        scratch[2, j] = d if d > h_dry else h_dry
-
-
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _powers(scratch, first, last):
-    """Depths to the power of -7/3."""
-    one = scratch.dtype.type(1)
-    third, two_ninths = scratch.dtype.type(1 / 3), scratch.dtype.type(2 / 9)
-    for j in range(first, last):
-        x = scratch[2, j]
-        r = scratch.dtype.type(_inverse_cube_root_32(np.float32(x)))
-        u = one - x * r * r * r
-        r = r * (one + u * (third + u * two_ninths))
-        square = r * r
-        scratch[3, j] = square * square * square * r
-
-
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _discharges_x(i, w, push, drag, h_dry, scratch, new_qx):
+def _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result):
     """The momentum equation; `push` is `g dt / dx`, `drag` is `g dt n^2`."""
-    one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
-    for j in range(1, new_qx.shape[1] - 1):
-        fall = scratch[w, j] - scratch[w, j - 1]
-        q = (scratch[0, j] - push * scratch[2, j] * fall) / (one + drag * scratch[1, j] * scratch[3, j])
-        new_qx[i, j] = q if scratch[2, j] > h_dry else zero
+    one, zero = depth.dtype.type(1), depth.dtype.type(0)
+    for j in range(depth.size):
+        q = (weighted[j] - push * depth[j] * (w1[j] - w0[j])) / (one + drag * speed[j] * power[j])
+        result[j] = q if depth[j] > h_dry else zero
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _discharges_y(i, w_above, w, push, drag, h_dry, scratch, new_qy):
-    one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
-    for j in range(new_qy.shape[1]):
-        fall = scratch[w, j] - scratch[w_above, j]
-        q = (scratch[0, j] - push * scratch[2, j] * fall) / (one + drag * scratch[1, j] * scratch[3, j])
-        new_qy[i, j] = q if scratch[2, j] > h_dry else zero
+def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, result):
+    """New discharges through a row of faces."""
+    theta, h_dry, push, drag = numbers[0], numbers[1], numbers[2], numbers[3]
+    n = q.size
+    weighted, speed, depth, power = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
+    _weigh(q, before, after, theta, weighted)
+    if vector:
+        _speed_vector(q, a, b, speed)
+    else:
+        _speed_component(q, speed)
+    _depths(w0, w1, z0, z1, h_dry, depth)
+    inverse_seven_thirds(depth, power)
+    _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result)
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _share_row(h, rain, m, new_qx, new_qy, ratio, dt, room, share):
-    """The part of its outgoing discharges that each cell of row m can afford; how many cannot afford all."""
+def _share_row(h, rain, qx, north, south, ratio, dt, room, share):
+    """The part of its outgoing discharges that each cell of a row can afford; how many cannot afford all."""
     zero, one, tiny = h.dtype.type(0), h.dtype.type(1), h.dtype.type(1e-30)
-    here, wet = m % 3, m % rain.shape[0]
     short = 0
-    for j in range(h.shape[1]):
-        east, west, south, north = new_qx[m, j + 1], new_qx[m, j], new_qy[m + 1, j], new_qy[m, j]
+    for j in range(h.size):
+        east, west = qx[j + 1], qx[j]
         out = (east if east > zero else zero) - (west if west < zero else zero)
-        out += (south if south > zero else zero) - (north if north < zero else zero)
+        out += (south[j] if south[j] > zero else zero) - (north[j] if north[j] < zero else zero)
         out *= ratio
-        may = (h[m, j] + dt * rain[wet, j]) * room
+        may = (h[j] + dt * rain[j]) * room
         floor = out if out > tiny else tiny
-        share[here, j + 1] = may / floor if out > may else one
+        share[j] = may / floor if out > may else one
         short += out > may
     return short
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _scale_x(q, m, share, here):
-    """Scale the discharges along a row by the share of the cell each takes from."""
+def _scale_faces(q, giver, taker):
+    """Scale a row of discharges by the share of the cell each takes from."""
     zero = q.dtype.type(0)
-    for j in range(q.shape[1]):
-        q[m, j] *= share[here, j] if q[m, j] > zero else share[here, j + 1]
+    for j in range(q.size):
+        q[j] *= giver[j] if q[j] > zero else taker[j]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _scale_y(q, m, share, above, below):
-    """The same for a row of faces, from the cells above it and below."""
-    zero = q.dtype.type(0)
-    for j in range(q.shape[1]):
-        q[m, j] *= share[above, j + 1] if q[m, j] > zero else share[below, j + 1]
-
-
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _depth_row(h, rain, m, qx, qy, ratio, dt):
+def _depth_row(h, rain, qx, north, south, ratio, dt):
     """The mass equation for a row of cells, in place."""
-    wet = m % rain.shape[0]
-    for j in range(h.shape[1]):
-        gone = (qx[m, j + 1] - qx[m, j]) + (qy[m + 1, j] - qy[m, j])
-        h[m, j] = (h[m, j] + dt * rain[wet, j]) - ratio * gone
+    for j in range(h.size):
+        h[j] = (h[j] + dt * rain[j]) - ratio * ((qx[j + 1] - qx[j]) + (south[j] - north[j]))
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _levels(z, h, i, scratch, w):
-    for j in range(z.shape[1]):
-        scratch[w, j] = z[i, j] + h[i, j]
+def _levels(z, h, w):
+    for j in range(z.size):
+        w[j] = z[j] + h[j]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _outer(sides, side, k, h, i, j, h_dry, outward):
-    """Discharge through the k-th face of a side, from cell (i, j); `outward` is the sign of the axis there."""
-    kind = h.dtype.type
-    inflow, conveyance = sides[side, 0, k], sides[side, 1, k]
-    leaving = kind(0)
-    if conveyance > 0 and h[i, j] > h_dry:
-        leaving = kind(h[i, j] ** kind(5 / 3) * conveyance)
-    return outward * (leaving - inflow)
+def _raise(h, top):
+    """Keep the larger depth of each column; how many depths have left all bounds."""
+    strange, limit = 0, h.dtype.type(DEPTH_LIMIT)
+    for j in range(h.size):
+        top[j] = h[j] if h[j] > top[j] else top[j]
+        strange += not (abs(h[j]) < limit)
+    return strange
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _count(passed, volumes):
-    """Add what went out, or came in, to the two volumes."""
-    if passed > 0:
-        volumes[1] += passed
-    else:
-        volumes[0] -= passed
+def _outer(inflow, conveyance, h, h_dry, outward, faces):
+    """Discharges through a side of the map from the cells along it; `outward` is the sign of the axis there."""
+    for j in range(h.size):
+        leaving = h.dtype.type(0)
+        if conveyance[j] > 0 and h[j] > h_dry:
+            leaving = h.dtype.type(h[j] ** h.dtype.type(5 / 3) * conveyance[j])
+        faces[j] = outward * (leaving - inflow[j])
+
+
+@njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _count(faces, outward, volumes, area):
+    """Add what came in and what went out through some outer faces to the two volumes."""
+    for j in range(faces.size):
+        passed = outward * np.float64(faces[j]) * area
+        if passed > 0:
+            volumes[1] += passed
+        else:
+            volumes[0] -= passed
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
@@ -239,17 +187,22 @@ def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
     """New discharges through the faces between the cells of row i, and through its two ends."""
     columns = h.shape[1]
     vector, mirror, _, is_open = flags
-    theta, h_dry, push, drag = numbers[0], numbers[1], numbers[2], numbers[3]
     if columns > 1:
-        _weigh_x(qx, i, theta, mirror, scratch)
-        _speed_x(qx, qy, i, vector, scratch)
-        _depths_x(z, i, w, h_dry, scratch)
-        _powers(scratch, 1, columns)
-        _discharges_x(i, w, push, drag, h_dry, scratch, new_qx)
+        q = qx[i, 1:columns]
+        n = q.size
+        before, after = scratch[6, :n], scratch[7, :n]
+        before[1:] = q[: n - 1]
+        after[: n - 1] = q[1:]
+        before[0] = q[min(1, n - 1)] if mirror else q[0]
+        after[n - 1] = q[max(n - 2, 0)] if mirror else q[n - 1]
+        _face_row(
+            q, before, after, qy[i], qy[i + 1], vector,
+            w[: columns - 1], w[1:], z[i, : columns - 1], z[i, 1:], numbers, scratch, new_qx[i, 1:columns],
+        )  # fmt: skip
     if is_open:
-        one = h.dtype.type(1)
-        new_qx[i, 0] = _outer(sides, 0, i, h, i, 0, h_dry, -one)
-        new_qx[i, columns] = _outer(sides, 1, i, h, i, columns - 1, h_dry, one)
+        one, here = h.dtype.type(1), slice(i, i + 1)
+        _outer(sides[0, 0, here], sides[0, 1, here], h[i, :1], numbers[1], -one, new_qx[i, :1])
+        _outer(sides[1, 0, here], sides[1, 1, here], h[i, columns - 1 :], numbers[1], one, new_qx[i, columns:])
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
@@ -257,69 +210,73 @@ def _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, fl
     """New discharges through the row of faces above row i; above the first and below the last lie the sides."""
     rows, columns = h.shape
     vector, mirror, _, is_open = flags
-    theta, h_dry, push, drag = numbers[0], numbers[1], numbers[2], numbers[3]
     one = h.dtype.type(1)
     if 0 < i < rows:
-        _weigh_y(qy, i, mirror, theta, scratch)
-        _speed_y(qy, qx, i, vector, scratch)
-        _depths_y(z, i, w_above, w, h_dry, scratch)
-        _powers(scratch, 0, columns)
-        _discharges_y(i, w_above, w, push, drag, h_dry, scratch, new_qy)
+        up = i - 1 if i > 1 else (min(2, rows - 1) if mirror else 1)
+        down = i + 1 if i < rows - 1 else (max(rows - 2, 1) if mirror else rows - 1)
+        _face_row(
+            qy[i], qy[up], qy[down], qx[i - 1], qx[i], vector,
+            w_above, w, z[i - 1], z[i], numbers, scratch, new_qy[i],
+        )  # fmt: skip
+    elif i == 0 and is_open:
+        _outer(sides[2, 0, :columns], sides[2, 1, :columns], h[0], numbers[1], -one, new_qy[0])
     elif is_open:
-        side, edge, outward = (2, 0, -one) if i == 0 else (3, rows - 1, one)
-        for j in range(columns):
-            new_qy[i, j] = _outer(sides, side, j, h, edge, j, h_dry, outward)
+        _outer(sides[3, 0, :columns], sides[3, 1, :columns], h[rows - 1], numbers[1], one, new_qy[rows])
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _limit_row(m, rows, new_qx, new_qy, share, short, short_below):
     """Scale the discharges of row m and through the faces below it; those above it are scaled already."""
     # place 3 of `share` is the world outside, which is never short; rows take turns in the others
-    here = m % 3
-    below = (m + 1) % 3 if m + 1 < rows else 3
+    here = share[m % 3]
+    below = share[(m + 1) % 3] if m + 1 < rows else share[3]
+    columns = new_qy.shape[1]
+    inner = slice(1, columns + 1)
     if short > 0:
-        _scale_x(new_qx, m, share, here)
+        _scale_faces(new_qx[m], here[: columns + 1], here[1:])
         if m == 0:
-            _scale_y(new_qy, 0, share, 3, here)
+            _scale_faces(new_qy[0], share[3, inner], here[inner])
     if short + short_below > 0:
-        _scale_y(new_qy, m + 1, share, here, below)
+        _scale_faces(new_qy[m + 1], here[inner], below[inner])
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _count_row(m, rows, new_qx, new_qy, volumes, area):
     """Count what passed the sides of the map at row m."""
-    columns = new_qy.shape[1]
-    _count(-np.float64(new_qx[m, 0]) * area, volumes)
-    _count(np.float64(new_qx[m, columns]) * area, volumes)
-    for j in range(columns):
-        if m == 0:
-            _count(-np.float64(new_qy[0, j]) * area, volumes)
-        if m == rows - 1:
-            _count(np.float64(new_qy[rows, j]) * area, volumes)
+    _count(new_qx[m, :1], -1.0, volumes, area)
+    _count(new_qx[m, new_qx.shape[1] - 1 :], 1.0, volumes, area)
+    if m == 0:
+        _count(new_qy[0], -1.0, volumes, area)
+    if m == rows - 1:
+        _count(new_qy[rows], 1.0, volumes, area)
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes):
     """One step of a map: depths change in place, new discharges go to `new_qx` and `new_qy`."""
-    rows = h.shape[0]
+    rows, columns = h.shape
     limiter, is_open = flags[2], flags[3]
     ratio, room = numbers[4], numbers[5]
     area = np.float64(dt) * dx
     short = short_below = 0  # cells that are short of water in the rows i - 2 and i - 1
     for i in range(rows + 2):
-        w_above, w = 4 + (i + 1) % 2, 4 + i % 2
+        w_above, w = scratch[4 + (i + 1) % 2], scratch[4 + i % 2]
         if i < rows:
-            _levels(z, h, i, scratch, w)
+            _levels(z[i], h[i], w)
             _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags)
         if i <= rows:
             _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, flags)
         short, short_below = short_below, 0
         if limiter and 1 <= i <= rows:
-            short_below = _share_row(h, rain, i - 1, new_qx, new_qy, ratio, dt, room, share)
+            m = i - 1
+            short_below = _share_row(
+                h[m], rain[m % rain.shape[0]], new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt, room,
+                share[m % 3, 1 : columns + 1],
+            )  # fmt: skip
         if i >= 2:
             m = i - 2
             _limit_row(m, rows, new_qx, new_qy, share, short, short_below)
-            _depth_row(h, rain, m, new_qx, new_qy, ratio, dt)
+            _depth_row(h[m], rain[m % rain.shape[0]], new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt)
             if is_open:
                 _count_row(m, rows, new_qx, new_qy, volumes, area)
 
@@ -327,13 +284,10 @@ def _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, f
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _deepest(h, top):
     """The largest depth, not below 0; NaN if one has left all bounds."""
-    strange, limit, zero = 0, h.dtype.type(DEPTH_LIMIT), h.dtype.type(0)
-    for j in range(h.shape[1]):
-        top[j] = zero
+    top[:] = 0
+    strange = 0
     for i in range(h.shape[0]):
-        for j in range(h.shape[1]):
-            top[j] = h[i, j] if h[i, j] > top[j] else top[j]
-            strange += not (abs(h[i, j]) < limit)
+        strange += _raise(h[i], top)
     return np.nan if strange else np.float64(top.max())
 
 
@@ -349,7 +303,7 @@ def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
     columns = h.shape[1]
     kind = h.dtype.type
     dx, g, manning, theta, h_dry, alpha, h_cfl_min, dt_max, rain_total = settings
-    scratch, top = np.zeros((6, columns), h.dtype), np.zeros(columns, h.dtype)
+    scratch = np.zeros((9, columns), h.dtype)
     share = np.ones((4, columns + 2), h.dtype)
     new_qx, new_qy = np.zeros_like(qx), np.zeros_like(qy)
     numbers = np.zeros(6, h.dtype)
@@ -358,7 +312,7 @@ def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
     time, steps, odd = 0.0, 0, False
     for s in range(stops.size):
         while time < stops[s]:
-            deepest = _deepest(h, top)
+            deepest = _deepest(h, scratch[8])
             if np.isnan(deepest):
                 time = np.nan
                 break

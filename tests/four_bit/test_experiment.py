@@ -292,7 +292,10 @@ def test_shipped_gradient_is_what_the_script_makes() -> None:
     stored = captured_gradient()
     for name in ("delta", "inputs"):
         new, old = getattr(second, name), getattr(stored, name)
-        assert float((new - old).norm() / old.norm()) < 1e-2
+        # within an epoch of training another processor's rounding grows to some per cent (6.4 measured without AVX-512)
+        assert float((new - old).norm() / old.norm()) < 0.15
+        # those of other pictures are nowhere near
+        assert float((new.roll(1, 0) - old).norm() / old.norm()) > 0.5
 
 
 @pytest.mark.parametrize(
