@@ -9,8 +9,8 @@ four-bit-runs: two networks trained with gradients quantised in all ways that ch
 (about 25 minutes on one core). four-bit-gradient: one gradient and the activations that it meets (chapter 04).
 flood-networks: the coarse maps of chapter 10, trained through the solver (about ten minutes on one core).
 alias-free-networks: four versions of a network for clothes, on two canvases (chapter 06; eight minutes on one core).
-alias-free-attacks: how many of 2,000 test pictures they hold against five sets of shifts (half an hour on one core,
-seconds on a GPU).
+alias-free-attacks: how many of 2,000 test pictures they hold against five sets of shifts (half a minute on a
+GPU, much longer on a core).
 """
 
 import json

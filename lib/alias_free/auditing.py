@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.alias_free.convnext import _GELUMLP
-from lib.alias_free.layers import AliasFreeActivation, AliasFreeMLP
+from lib.alias_free.layers import AliasFreeActivation, AliasFreeMLP, check_pictures
 from lib.alias_free.resampling import fourier_shift
 from lib.alias_free.robustness import equivariance_error
 from lib.training import evaluating
@@ -161,10 +161,7 @@ def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module; it is {type(model).__name__}")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
-    if x.ndim != 4:
-        raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
+    check_pictures(x)
     calls = _calls(model, x.detach())
     larger: list[LayerCall] = []
     # it may end early: not every network takes every size

@@ -27,7 +27,7 @@ from lib.alias_free.layers import (
 from lib.alias_free.plain import plain_version
 from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, evaluate_polynomial, fit_activation
 from lib.alias_free.resampling import fourier_shift, ideal_lowpass, ideal_resample
-from lib.alias_free.robustness import equivariance_error
+from lib.alias_free.robustness import equivariance_error, largest
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that
 
 F64 = torch.float64
@@ -48,11 +48,6 @@ def drawn(make: Callable[[], Layer], seed: int = 0) -> Layer:
     with torch.random.fork_rng(devices=[]):  # torch's own initial weights come from its own generator
         torch.manual_seed(seed)
         return make().double()
-
-
-def largest(values: list[float]) -> float:
-    """The largest of several numbers; NaN if one is, which `max` would pass over."""
-    return float(torch.tensor(values, dtype=F64).max())
 
 
 def least(values: list[float]) -> float:

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-def _check_pictures(x: Tensor, channels: int | None = None, *, channels_last: bool = False) -> None:
+def check_pictures(x: Tensor, channels: int | None = None, *, channels_last: bool = False) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
     if x.ndim != 4:
@@ -126,7 +126,7 @@ class CircularConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, channels_out, H / stride, W / stride)."""
-        _check_pictures(x, self.in_channels)
+        check_pictures(x, self.in_channels)
         stride, kernel = self.stride[0], self.kernel_size[0]
         size = _coarse_size(x, stride)
         if self.lowpass and stride > 1:
@@ -169,7 +169,7 @@ class IdealDownsample2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
-        _check_pictures(x)
+        check_pictures(x)
         return _resampled(x, _coarse_size(x, self.stride))
 
 
@@ -208,7 +208,7 @@ class BlurPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
-        _check_pictures(x, self.channels)
+        check_pictures(x, self.channels)
         _coarse_size(x, self.stride)
         size = self.taps.shape[0]
         wide = _wrapped(x, (size - 1) // 2, size // 2)
@@ -247,7 +247,7 @@ class APSDownsample2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
-        _check_pictures(x)
+        check_pictures(x)
         stride = self.stride
         height, width = _coarse_size(x, stride)
         # pixel (i, j) of every block; only the chosen ones are copied
@@ -356,7 +356,7 @@ class PolyActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape, point by point."""
-        _check_pictures(x, self.coef.shape[0])
+        check_pictures(x, self.coef.shape[0])
         return (self.without_constant(x.movedim(1, -1)) + self.folded()[0].to(x.dtype)).movedim(-1, 1)
 
 
@@ -389,7 +389,7 @@ class AliasFreeActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        _check_pictures(x, self.poly.coef.shape[0])
+        check_pictures(x, self.poly.coef.shape[0])
         fine = _resampled(x, _fine_size(x.shape[-2:], self.oversample, self.poly.degree))
         values = self.poly.without_constant(fine.movedim(1, -1)).movedim(-1, 1)
         # the constant passes every low-pass as it is
@@ -452,7 +452,7 @@ class DemodulatingStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        _check_pictures(x, self.poly.coef.shape[0])
+        check_pictures(x, self.poly.coef.shape[0])
         rows, columns = _coarse_size(x, self.stride)
         low = _low(x, (x.shape[-2] - rows, x.shape[-1] - columns))
         c0, c1, c2 = (part.to(x.dtype)[:, None, None] for part in self.poly.folded())
@@ -487,7 +487,7 @@ class AliasFreeLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        _check_pictures(x, len(self.weight))
+        check_pictures(x, len(self.weight))
         full = _full(x)
         centred = full - full.mean(1, keepdim=True)
         scale = (centred.square().mean((1, 2, 3), keepdim=True) + self.eps).rsqrt()
@@ -529,7 +529,7 @@ class AliasFreeMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) to the same shape."""
-        _check_pictures(x, self.pwconv1.in_features, channels_last=True)
+        check_pictures(x, self.pwconv1.in_features, channels_last=True)
         size = (x.shape[-3], x.shape[-2])
         fine = _resampled(x, _fine_size(size, self.oversample, self.act.degree), channels_last=True)
         wide = self.act.without_constant(self.pwconv1(fine))

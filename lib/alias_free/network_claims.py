@@ -14,10 +14,10 @@ from torch import Tensor
 from lib.alias_free.attacks import Attack, standard_attacks
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.alias_free.experiment import clothes, trained_alias_free
-from lib.alias_free.layer_claims import breaks, drawn, largest, least
+from lib.alias_free.layer_claims import breaks, drawn, least
 from lib.alias_free.layers import APSDownsample2d
 from lib.alias_free.resampling import fourier_shift
-from lib.alias_free.robustness import ShiftRobustness, equivariance_error, shift_robustness
+from lib.alias_free.robustness import ShiftRobustness, equivariance_error, largest, shift_robustness
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
 from lib.parallel import in_parallel
 

@@ -74,7 +74,7 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     >>> bool(torch.allclose(half, x.roll(2, -1)))
     True
     """
-    down, right = _checked_shift(shift)
+    down, right = checked_shift(shift)
     if nyquist not in get_args(Nyquist):
         raise ValueError(f"nyquist must be 'real' or 'zero'; it is {nyquist!r}")
 
@@ -134,7 +134,7 @@ def _as_tensor(x: Picture) -> Tensor:
     raise TypeError(f"x must be a floating-point tensor or array, of 64 bits at most; it is {kind}")
 
 
-def _checked_shift(shift: tuple[float, float]) -> tuple[float, float]:
+def checked_shift(shift: tuple[float, float]) -> tuple[float, float]:
     """Two finite numbers, as floats."""
     try:
         parts = tuple(shift)

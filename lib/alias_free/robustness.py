@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.alias_free.resampling import fourier_shift
+from lib.alias_free.resampling import checked_shift, fourier_shift
 from lib.training import evaluating
 from lib.validation import positive_integer
 
@@ -86,12 +86,7 @@ def _relative(wrong: Tensor, plain: Tensor) -> float:
 def _check_shift(shift: tuple[float, float], kind: Kind = "circular") -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
-    try:
-        shift = tuple(shift)  # type: ignore[assignment]
-    except TypeError:
-        raise TypeError(f"shift must be two finite numbers; it is {shift!r}") from None
-    if len(shift) != 2 or not all(math.isfinite(part) for part in shift):
-        raise ValueError(f"shift must be two finite numbers; it is {shift}")
+    shift = checked_shift(shift)
     if kind == "zero" and not _whole(shift):
         raise ValueError(f"shift must be whole for kind 'zero'; it is {shift}")
 
@@ -238,8 +233,8 @@ class ShiftCounts(NamedTuple):
         (0.6666666666666666, 0.3333333333333333)
         """
         pictures, right, always_right, compared, same = (a + b for a, b in zip(self[:5], other[:5], strict=True))
-        change, largest = (_largest(a, b) for a, b in zip(self[5:], other[5:], strict=True))
-        return ShiftCounts(pictures, right, always_right, compared, same, change, largest)
+        change, output = (largest(pair) for pair in zip(self[5:], other[5:], strict=True))
+        return ShiftCounts(pictures, right, always_right, compared, same, change, output)
 
     def robustness(self) -> ShiftRobustness:
         """The shares that they amount to."""
@@ -249,8 +244,8 @@ class ShiftCounts(NamedTuple):
         )
 
 
-def _largest(*values: float) -> float:
-    """Unlike Python's, this maximum lets NaN through: a network that diverged is not robust."""
+def largest(values: Sequence[float]) -> float:
+    """The largest of several numbers; NaN if one is, which `max` would pass over: what diverged is not robust."""
     return float(torch.tensor(values, dtype=torch.float64).max())
 
 
@@ -339,7 +334,7 @@ def shift_counts(
         int(always.sum()),
         len(x) * len(shifts),
         same,
-        _largest(*changes),
+        largest(changes),
         float(clean.abs().max()),
     )
 
