@@ -1,15 +1,52 @@
-"""Checks at the door: every message names the argument, what it was and what is allowed."""
+"""Checks at the door: every message names the argument, what it was and what is allowed.
+
+A wrong kind of thing is a `TypeError`, a wrong value a `ValueError`. Each check returns the value in the form that
+the caller goes on with: numpy's scalars as Python's numbers, whatever holds real numbers as a float64 array.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import numbers
+from collections.abc import Collection
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["finite_array", "known_device", "positive_array", "positive_integer", "positive_number", "regression_data"]
+__all__ = [
+    "finite_array",
+    "finite_number",
+    "finite_tensor",
+    "instance_of",
+    "integer_at_least",
+    "job_count",
+    "known_device",
+    "known_seed",
+    "number_between",
+    "numpy_generator",
+    "one_of",
+    "positive_array",
+    "positive_integer",
+    "positive_number",
+    "regression_data",
+    "torch_generator",
+    "true_or_false",
+]
+
+T = TypeVar("T")
+
+
+def _short(value: object) -> str:
+    """A value for a message: one line, not too long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a foreign object whose repr fails must not hide what was wrong
+        text = type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def finite_array(
@@ -22,7 +59,7 @@ def finite_array(
     name
         The argument's name, for the message.
     value
-        Anything numpy can turn into real numbers.
+        Anything numpy can turn into real numbers, or a torch tensor, on any device, with or without a gradient.
     ndim, shape
         The number of axes, or the exact shape, that is asked for.
 
@@ -42,10 +79,7 @@ def finite_array(
     ...
     ValueError: y must be finite; 1 of its 2 entries is NaN or infinite
     """
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers; it has dtype {array.dtype}")
-    array = array.astype(np.float64, copy=False)
+    array = _real_array(name, value)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes; its shape is {array.shape}")
     if shape is not None and array.shape != shape:
@@ -57,11 +91,61 @@ def finite_array(
     return array
 
 
-def known_device(device: str) -> str:
+def _real_array(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    detach = getattr(value, "detach", None)
+    if detach is not None:  # numpy takes no tensor that requires a gradient, is on a GPU, or is of bfloat16
+        tensor: torch.Tensor = detach()
+        if tensor.is_complex():
+            raise TypeError(f"{name} must hold real numbers; it has dtype {tensor.dtype}")
+        return tensor.double().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a regular array of numbers, with rows of one length") from error
+    except TypeError as error:
+        raise TypeError(f"{name} must hold real numbers; it is {_short(value)}") from error
+    if array.dtype.kind not in "biuf":
+        found = f"it has dtype {array.dtype}" if array.dtype != object else f"it is {_short(value)}"
+        raise TypeError(f"{name} must hold real numbers; {found}")
+    return array.astype(np.float64, copy=False)
+
+
+def finite_tensor(
+    name: str, value: torch.Tensor, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
+) -> torch.Tensor:
+    """Return `value` itself if it is a finite floating-point tensor of the shape that is asked for.
+
+    Examples
+    --------
+    >>> import torch
+    >>> finite_tensor("x", torch.ones(2, 2), ndim=4)
+    Traceback (most recent call last):
+    ...
+    ValueError: x must have 4 axes; its shape is (2, 2)
+    """
+    import torch
+
+    if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+        found = value.dtype if isinstance(value, torch.Tensor) else _short(value)
+        raise TypeError(f"{name} must be a floating-point tensor; it is {found}")
+    if ndim is not None and value.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes; its shape is {tuple(value.shape)}")
+    if shape is not None and tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}; its shape is {tuple(value.shape)}")
+    bad = value.numel() - int(torch.isfinite(value.detach()).sum())
+    if bad:
+        verb = "is" if bad == 1 else "are"
+        raise ValueError(f"{name} must be finite; {bad} of its {value.numel()} entries {verb} NaN or infinite")
+    return value
+
+
+def known_device(device: str | torch.device) -> str:
     """Return the name of a device that torch can use here.
 
     Raises
     ------
+    TypeError
+        If `device` is neither a name nor a torch device.
     ValueError
         If torch does not know the name, or the machine has no such device.
 
@@ -76,13 +160,19 @@ def known_device(device: str) -> str:
     """
     import torch
 
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a name such as cpu or cuda; it is {_short(device)}")
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError:
-        kind = ""
-    if not (kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())):
-        raise ValueError(f"device must be cpu, or cuda where there is a GPU; it is {device!r}")
-    return device
+        asked = None
+    known = asked is not None and (
+        asked.type == "cpu"
+        or (asked.type == "cuda" and torch.cuda.is_available() and (asked.index or 0) < torch.cuda.device_count())
+    )
+    if not known:
+        raise ValueError(f"device must be cpu, or cuda where there is a GPU; it is {str(device)!r}")
+    return str(device)
 
 
 def positive_array(name: str, value: ArrayLike) -> NDArray[np.float64]:
@@ -101,6 +191,30 @@ def positive_array(name: str, value: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; it is {_short(value)}")
+    return float(value)
+
+
+def finite_number(name: str, value: float) -> float:
+    """Return `value` as a float if it is a number, and finite.
+
+    Examples
+    --------
+    >>> finite_number("t", np.float32(0.5))
+    0.5
+    >>> finite_number("t", "0.5")
+    Traceback (most recent call last):
+    ...
+    TypeError: t must be a number; it is '0.5'
+    """
+    number = _number(name, value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite; it is {value}")
+    return number
+
+
 def positive_number(name: str, value: float) -> float:
     """Return `value` as a float if it is finite and above zero.
 
@@ -111,11 +225,47 @@ def positive_number(name: str, value: float) -> float:
     ...
     ValueError: lr must be positive and finite; it is nan
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number; it is {value!r}")
-    if not (np.isfinite(value) and value > 0):
+    number = _number(name, value)
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be positive and finite; it is {value}")
-    return float(value)
+    return number
+
+
+def number_between(name: str, value: float, low: float, high: float = math.inf) -> float:
+    """Return `value` as a float if it is finite and lies in [low, high].
+
+    Examples
+    --------
+    >>> number_between("momentum", 1.5, 0, 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: momentum must lie between 0 and 1; it is 1.5
+    """
+    number = _number(name, value)
+    if not (math.isfinite(number) and low <= number <= high):
+        allowed = f"finite and at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} must {'be' if high == math.inf else 'lie'} {allowed}; it is {value}")
+    return number
+
+
+def _integer(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; it is {_short(value)}")
+    return int(value)
+
+
+def integer_at_least(name: str, value: int, low: int) -> int:
+    """Return `value` as an int if it is an integer, Python's or numpy's, of at least `low`.
+
+    Examples
+    --------
+    >>> integer_at_least("warmup", np.int64(0), 0)
+    0
+    """
+    integer = _integer(name, value)
+    if integer < low:
+        raise ValueError(f"{name} must be at least {low}; it is {integer}")
+    return integer
 
 
 def positive_integer(name: str, value: int) -> int:
@@ -128,11 +278,121 @@ def positive_integer(name: str, value: int) -> int:
     ...
     ValueError: max_steps must be at least 1; it is 0
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer; it is {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1; it is {value}")
-    return int(value)
+    return integer_at_least(name, value, 1)
+
+
+def known_seed(name: str, value: int) -> int:
+    """Return `value` if numpy and torch can both start from it: an integer from 0 to 2^63 - 1.
+
+    Examples
+    --------
+    >>> known_seed("seed", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: seed must be at least 0; it is -1
+    """
+    seed = integer_at_least(name, value, 0)
+    if seed >= 2**63:
+        raise ValueError(f"{name} must be below 2^63; it is {seed}")
+    return seed
+
+
+def job_count(jobs: int | None) -> int | None:
+    """Return a number of processes: at least 1, -1 for one a core, None for what surrounds the call.
+
+    Examples
+    --------
+    >>> job_count(2), job_count(-1), job_count(None)
+    (2, -1, None)
+    >>> job_count(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: jobs must be at least 1, or -1 for one a core; it is 0
+    """
+    if jobs is None:
+        return None
+    count = integer_at_least("jobs", jobs, -(2**31))
+    if count != -1 and count < 1:
+        raise ValueError(f"jobs must be at least 1, or -1 for one a core; it is {count}")
+    return count
+
+
+def one_of(name: str, value: T, options: Collection[T]) -> T:
+    """Return `value` if it is one of a few words.
+
+    Examples
+    --------
+    >>> one_of("split", "train", ("train", "test"))
+    'train'
+    >>> one_of("split", None, ("train", "test"))
+    Traceback (most recent call last):
+    ...
+    ValueError: split must be one of train, test; it is None
+    """
+    # compared one by one: an array or a list among the values has no hash, or no single truth
+    if not any(type(option) is type(value) and option == value for option in options):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, options))}; it is {_short(value)}")
+    return value
+
+
+def true_or_false(name: str, value: bool) -> bool:
+    """Return `value` if it is True or False, Python's or numpy's.
+
+    Examples
+    --------
+    >>> true_or_false("signed", "no")
+    Traceback (most recent call last):
+    ...
+    TypeError: signed must be True or False; it is 'no'
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; it is {_short(value)}")
+    return bool(value)
+
+
+def instance_of(name: str, value: object, kind: type[T], what: str = "") -> T:
+    """Return `value` if it is a `kind`; `what` says in words what is asked for.
+
+    Examples
+    --------
+    >>> import torch
+    >>> instance_of("model", None, torch.nn.Module, "a torch module")
+    Traceback (most recent call last):
+    ...
+    TypeError: model must be a torch module; it is None
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what or f'a {kind.__name__}'}; it is {_short(value)}")
+    return value
+
+
+def numpy_generator(name: str, value: np.random.Generator) -> np.random.Generator:
+    """Return `value` if it is a numpy Generator.
+
+    Examples
+    --------
+    >>> numpy_generator("rng", 0)
+    Traceback (most recent call last):
+    ...
+    TypeError: rng must be a numpy Generator, as numpy.random.default_rng(seed) makes it; it is 0
+    """
+    made = "a numpy Generator, as numpy.random.default_rng(seed) makes it"
+    return instance_of(name, value, np.random.Generator, made)
+
+
+def torch_generator(name: str, value: torch.Generator | None) -> torch.Generator | None:
+    """Return `value` if it is a torch Generator, or None, which stands for torch's global one.
+
+    Examples
+    --------
+    >>> torch_generator("generator", 0)
+    Traceback (most recent call last):
+    ...
+    TypeError: generator must be a torch.Generator or None; it is 0
+    """
+    import torch
+
+    return None if value is None else instance_of(name, value, torch.Generator, "a torch.Generator or None")
 
 
 def regression_data(X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
