@@ -572,6 +572,8 @@ def to_xarray(
         },
         {"Conventions": "CF-1.11", "title": "Water depths of a flood", "source": "paperplay, local-inertial solver"},
     )
+    # with this attribute readers that are not told to look for it find the reference system as well
+    dataset.attrs["coordinates"] = "crs"
     dataset.time.encoding = {"units": f"seconds since {began.astype('datetime64[s]')}", "dtype": "float64"}
     # CF forbids missing coordinates
     for name in ("time", "y", "x"):

@@ -682,7 +682,12 @@ def test_the_reference_system_is_a_coordinate_that_the_depths_point_to(tmp_path,
     with xarray.open_dataset(tmp_path / "a.nc", engine="h5netcdf", decode_cf=False) as raw:
         assert raw.depth.attrs["grid_mapping"] == "crs"
         assert "coordinates" not in raw.depth.attrs
-        assert "coordinates" not in raw.attrs
+    with xarray.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as back:
+        assert "crs" in back.depth.coords
+        assert back.depth.attrs["grid_mapping"] == "crs"
+    flood.isel(time=0).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with xarray.open_dataset(tmp_path / "b.nc", engine="h5netcdf") as back:
+        assert {"crs", "time"} <= set(back.depth.coords)
 
 
 def test_gdal_finds_the_place_in_the_netcdf_file(tmp_path, dem):
