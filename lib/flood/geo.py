@@ -40,7 +40,7 @@ _TRUE = 0.02
 #: Elevations [m] that the Earth has, and rain [mm/h] that has fallen on it, with some room.
 _EARTH, _RAIN = (-11_500.0, 9_000.0), (0.0, 2_500.0)
 #: Values that often stand for "no data" in files that do not say so.
-_VOIDS = (-9999, 9999, -99999, 99999, -999, -99, -9998, -8888, -7777, -32768, -32767, 32767, 65535, -128, 255)
+_VOIDS = (-9999, 9999, -99999, 99999, -999, -99, -9998, -8888, -7777, -32768, -32767, 32767, 65535)
 #: What depth maps hold where there was no elevation.
 _NO_DEPTH = -9999.0
 #: Units of length [m] in small letters, without spaces, points, brackets and the plural's s; more are in PROJ's table.
@@ -152,7 +152,7 @@ def read_dem(
     missing = band.missing if nodata is None else band.missing | np.isclose(band.raw, nodata, rtol=1e-6, atol=0)
     if not trusted:
         advice = "declare it with nodata={0} (--nodata {0}) if it stands for cells without data"
-        _refuse_voids(str(path), band.raw[~missing], elevation[~missing], _EARTH, f"elevation: {advice}")
+        refuse_voids(str(path), band.raw[~missing], elevation[~missing], _EARTH, f"elevation: {advice}")
     profile = {**band.profile, "crs": _geo("rasterio.crs").CRS.from_user_input(_horizontal(band.profile["crs"]))}
     if missing.any():
         holes = f"{missing.sum()} of the {missing.size} cells of {path} have no elevation"
@@ -161,7 +161,7 @@ def read_dem(
         if fill is None:
             raise ValueError(
                 f"{holes} (nodata value {profile['nodata'] if nodata is None else nodata}): "
-                "crop the map to a part without holes, or pass fill=<elevation in metres> for them"
+                "crop the map to a part without holes, or pass fill=<elevation in metres> (--fill) for them"
             )
         elevation[missing] = fill
         profile["missing"] = missing
@@ -185,10 +185,10 @@ def read_rain(path: str | os.PathLike[str], profile: Profile) -> Tensor:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import rasterio, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(32, 48)))
-    ...     with _geo("rasterio").open(Path(folder) / "rain.tif", "w", **profile) as file:
+    ...     with rasterio.open(Path(folder) / "rain.tif", "w", **profile) as file:
     ...         file.write(np.full((1, 32, 48), 36.0, np.float32))
     ...     read_rain(Path(folder) / "rain.tif", profile).unique()
     tensor([1.0000e-05], dtype=torch.float64)
@@ -213,7 +213,7 @@ def read_rain(path: str | os.PathLike[str], profile: Profile) -> Tensor:
     if holes:
         raise ValueError(f"{name} must have rain wherever the map has ground; {holes} cells have none")
     rain = band.values * rate
-    _refuse_voids(name, band.raw[ground], rain[ground], _RAIN, "rain: write what fell there")
+    refuse_voids(name, band.raw[ground], rain[ground], _RAIN, "rain: write what fell there")
     return torch.from_numpy(np.where(ground, rain / 3.6e6, 0.0))
 
 
@@ -267,8 +267,12 @@ def _read_band(path: str | os.PathLike[str], crs: Any, *, needed: bool = True) -
     return _Band(raw, missing, raw * scale + offset, (unit or "").strip(), profile)
 
 
-def _refuse_voids(
-    name: str, raw: NDArray[np.float64], values: NDArray[np.float64], bounds: tuple[float, float], what: str
+def refuse_voids(
+    name: str,
+    raw: NDArray[np.float64],
+    values: NDArray[np.float64],
+    bounds: tuple[float, float] = _EARTH,
+    what: str = "elevation: cut these cells off or fill them",
 ) -> None:
     """Refuse numbers that no ground or rain has, and usual voids that stand apart from all others."""
     outside = raw[(values < bounds[0]) | (values > bounds[1])]
