@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from lib.flood.boundaries import Boundary
+    from lib.flood.downsampler import Detour
     from lib.flood.faces import State
     from lib.flood.geo import Dem
     from lib.flood.solver import LocalInertialSolver
@@ -24,17 +25,20 @@ _RASTERS, _DATASETS = (".tif", ".tiff"), (".nc",)
 _PIECES = 100  # that the progress bar counts
 _WET = 0.05  # depth [m] from which the Froude number is looked at
 _FLOODED = 0.1  # depth [m] from which a cell counts as flooded
+_WALL = 1000.0  # height [m] of cells without data above all else
 _FAST_SHARE = 0.05  # of supercritical cells, from which the user is warned
 
 
 def simulate(
-    dem: Annotated[Path, typer.Option(help="Elevations: a GeoTIFF in metres, with a projected reference system.")],
+    dem: Annotated[Path, typer.Option(help="Elevations: a GeoTIFF, or another raster, in a projected system.")],
     out: Annotated[
         list[Path],
         typer.Option(help="Depths: FILE.nc (NetCDF-CF, over time) or FILE.tif (GeoTIFF, the last); may be repeated."),
     ],
     duration: Annotated[float, typer.Option(help="Time to simulate, in seconds.")] = 3600.0,
-    rain: Annotated[float, typer.Option(help="Rain, in mm/h.")] = 0.0,
+    rain: Annotated[
+        str, typer.Option(help="Rain: a number in mm/h, or a file of it (GeoTIFF, NetCDF) on the map's cells.")
+    ] = "0",
     inflow: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,8 +55,19 @@ def simulate(
     ] = None,
     h0: Annotated[float, typer.Option(help="Depth of the water at the start, in metres.")] = 0.0,
     fill: Annotated[
-        float | None, typer.Option(help="Elevation in metres of cells that have none; else an error.")
+        float | None,
+        typer.Option(
+            help="Elevation in metres, above all ground, of cells that have none, else an error: they are walls, get "
+            "no rain, and have no depth in the files."
+        ),
     ] = None,
+    nodata: Annotated[
+        float | None, typer.Option(help="Value of cells without elevation, where the file does not declare it.")
+    ] = None,
+    z_unit: Annotated[
+        str | None, typer.Option(help="Unit of the heights, such as m or ft, where the file leaves it open.")
+    ] = None,
+    crs: Annotated[str | None, typer.Option(help="Reference system of a file without one, such as EPSG:32633.")] = None,
     network: Annotated[
         Path | None, typer.Option(help="Run on the coarse map of a network that `train flood` wrote.")
     ] = None,
@@ -69,19 +84,17 @@ def simulate(
     """Flood a map by rain and rivers, and write the depths of the water."""
     import torch
 
-    from lib.flood.boundaries import open_sides
-    from lib.flood.geo import coarse_profile, read_dem
-    from lib.flood.pooling import Pooling, pool_dem
+    from lib.flood.geo import read_dem
+    from lib.flood.pooling import Pooling
     from lib.flood.solver import LocalInertialSolver
-    from lib.validation import positive_integer, positive_number
+    from lib.validation import number_between, positive_integer, positive_number
 
     try:
         _check_files(dem, out, picture)
         times = _saved_times(positive_number("--duration", duration), positive_integer("--frames", frames))
-        for name, value in (("--rain", rain), ("--h0", h0)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and not negative; it is {value}")
-        if not (rain or h0 or inflow):
+        positive_integer("--factor", factor)
+        number_between("--h0", h0, 0)
+        if not (_rate(rain) or h0 or inflow):
             raise ValueError("there is no water: give --rain, --inflow or --h0")
         for name, chosen, allowed in (
             ("--precision", precision, ("float32", "float64")),
@@ -90,43 +103,97 @@ def simulate(
         ):
             if chosen not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; it is {chosen!r}")
-        fine = read_dem(dem, fill=fill)
-        if network is None:
-            z = pool_dem(fine.z, factor, pooling)  # type: ignore[arg-type]
-        else:
-            factor, z = _learnt_map(network, fine, factor)
-        ground = fine._replace(z=z, dx=fine.dx * factor, profile=coarse_profile(fine.profile, factor))
+        fine = read_dem(dem, fill=fill, nodata=nodata, z_unit=z_unit, crs=crs)
+        ground, share = _ground(fine, factor, pooling, network)
+        # levels far above zero would cost float32 the digits in which depths are
+        z = (ground.z - ground.z[share > 0].median()).to(getattr(torch, precision))
         solver = LocalInertialSolver(dx=ground.dx, manning=manning, theta=theta, alpha=alpha)
+        falls = _rainfall(rain, fine, share)
+        water = (h0 * (share > 0).double()).to(z.dtype)
         boundary = _boundary(inflow or [], outflow or [], ground)
-        open_sides(boundary, ground.z, manning)
+        # a run of no time, for all that is left to check
+        solver.simulate(z, 0.0, water, falls, boundary)
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
     except ImportError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
-    # levels far above zero would cost float32 the digits in which depths are
-    # (the median, which cells with a high fill do not move)
-    z = (ground.z - ground.z.median()).to(getattr(torch, precision))
-    flood = _run(solver, z, times, h0=h0, rain=rain / 3.6e6, boundary=boundary, backend=backend)
+    flood = _run(solver, z, times, h0=water, rain=falls, boundary=boundary, backend=backend)
     if flood is None:
         typer.echo("the run diverged and nothing was written: try a smaller --alpha", err=True)
         raise typer.Exit(1)
-    remark = f"rain {rain:g} mm/h, Manning {manning:g} s m^-1/3, theta {theta:g}, alpha {alpha:g}, {precision}"
+    fell = rain if isinstance(_rate(rain), str) else f"{float(rain):g} mm/h"
+    remark = f"rain {fell}, Manning {manning:g} s m^-1/3, theta {theta:g}, alpha {alpha:g}, {precision}"
     drawn = f"drawn by {network}" if network is not None else f"pooled ({pooling})"
-    remark += f", ground coarsened by {factor}, {drawn}" if factor > 1 else ""
-    written = [_write(path, flood.depths, ground, times, remark) for path in out]
-    if picture is not None:
-        written.append(_draw(picture, flood.depths[-1], ground, f"{dem.stem}: water after {duration:g} s"))
-    for line in _report(flood, ground, h0=float(torch.tensor(h0, dtype=z.dtype))):
+    coarsened = round(ground.dx / fine.dx)
+    remark += f", ground coarsened by {coarsened}, {drawn}" if coarsened > 1 else ""
+    try:
+        written = [_write(path, flood.depths, ground, times, remark) for path in out]
+        if picture is not None:
+            written.append(_draw(picture, flood.depths[-1], ground, f"{dem.stem}: water after {duration:g} s"))
+    except OSError as error:
+        typer.echo(f"the run is over, but its depths cannot be written: {error}", err=True)
+        raise typer.Exit(1) from error
+    for line in _report(flood, ground, h0=float(water.mean(dtype=torch.float64))):
         typer.echo(line)
     typer.echo(f"{'written':14}{', '.join(str(path) for path in written)}")
 
 
-def _learnt_map(network: Path, fine: Dem, factor: int) -> tuple[int, torch.Tensor]:
-    """The factor of a network and its coarse map."""
+def _rate(rain: str) -> float | str:
+    """Rain in mm/h, or the name of a file of it."""
+    from lib.validation import number_between
+
+    try:
+        rate = float(rain)
+    except ValueError:
+        if not rain:
+            raise ValueError("--rain must be a number in mm/h or a file; it is ''") from None
+        return rain
+    return number_between("--rain", rate, 0)
+
+
+def _rainfall(rain: str, fine: Dem, share: torch.Tensor) -> float | torch.Tensor:
+    """Rain [m/s] on the cells of the map to run on: as much as falls on those of the fine map that have data."""
+    from lib.flood.geo import read_rain
+    from lib.flood.pooling import pool_dem
+
+    rate = _rate(rain)
+    if isinstance(rate, str):
+        return pool_dem(read_rain(rate, fine.profile), len(fine.z) // len(share))
+    return rate / 3.6e6 if bool((share == 1).all()) else rate / 3.6e6 * share
+
+
+def _ground(fine: Dem, factor: int, pooling: str, network: Path | None) -> tuple[Dem, torch.Tensor]:
+    """The map to run on, and the part (R, C) of its cells that has data; where there is none, it has walls."""
     import torch
 
+    from lib.flood.geo import coarse_profile
+    from lib.flood.pooling import pool_dem
+
+    model = None if network is None else _network(network, fine, factor)
+    factor = factor if model is None else model.factor
+    empty = torch.as_tensor(fine.profile.get("missing", False)).expand(fine.z.shape)
+    share = pool_dem((~empty).double(), factor)
+    z = fine.z
+    if empty.any():
+        fill, level = float(z[empty].max()), z[~empty].mean()
+        if fill <= z[~empty].max():
+            raise ValueError(
+                f"--fill must lie above the highest ground, {z[~empty].max():g} m, as cells without data are walls; "
+                f"it is {fill:g}"
+            )
+        # a coarse cell that has some data is as high as these
+        means = torch.where(share > 0, pool_dem(z.where(~empty, 0.0), factor) / share, level)
+        z = z.where(~empty, means.repeat_interleave(factor, 0).repeat_interleave(factor, 1))
+    coarse = pool_dem(z, factor, pooling) if model is None else _drawn(model, z)  # type: ignore[arg-type]
+    if empty.any():
+        coarse = coarse.where(share > 0, max(fill, float(coarse.max())) + _WALL)
+    return fine._replace(z=coarse, dx=fine.dx * factor, profile=coarse_profile(fine.profile, factor)), share
+
+
+def _network(network: Path, fine: Dem, factor: int) -> Detour:
+    """A network that fits the map and the factor that was asked for."""
     from lib.flood.experiment import load_downsampler
 
     trained = load_downsampler(network)
@@ -134,10 +201,17 @@ def _learnt_map(network: Path, fine: Dem, factor: int) -> tuple[int, torch.Tenso
         raise ValueError(f"--factor must be that of the network, {trained.model.factor}; it is {factor}")
     if abs(fine.dx / trained.preset.dx - 1) > 0.01:
         raise ValueError(f"--network was trained on cells of {trained.preset.dx:g} m; the map's have {fine.dx:g} m")
-    level = fine.z.mean()
+    return trained.model
+
+
+def _drawn(model: Detour, z: torch.Tensor) -> torch.Tensor:
+    """The coarse map of a network."""
+    import torch
+
+    level = z.mean()
     with torch.no_grad():
-        coarse = trained.model((fine.z - level).float()[None, None])[0, 0]
-    return trained.model.factor, coarse.double() + level
+        coarse: torch.Tensor = model((z - level).float()[None, None])[0, 0]
+    return coarse.double() + level
 
 
 def _check_files(dem: Path, out: Sequence[Path], picture: Path | None) -> None:
@@ -197,9 +271,11 @@ def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Bou
             raise ValueError(f"--outflow must have a positive slope; it is {words!r}")
         if side in went:
             raise ValueError(f"--outflow must name a side once; it names {side!r} again")
-        open_faces = came.get(side, torch.zeros(_faces(ground, side), dtype=torch.float64)) == 0
+        open_faces = _ground_at(ground, side) & (came.get(side, torch.zeros(_faces(ground, side))) == 0)
         if not open_faces.any():
-            raise ValueError(f"--outflow must leave through a part of a side without inflow; {side!r} has none")
+            raise ValueError(
+                f"--outflow must leave through ground, and a part of a side without inflow; {side!r} has none"
+            )
         went[side] = open_faces.double() * slope
     return Boundary(came, went)
 
@@ -226,6 +302,14 @@ def _faces(ground: Dem, side: str) -> int:
     return int(ground.z.shape[0 if side in ("west", "east") else 1])
 
 
+def _ground_at(ground: Dem, side: str) -> torch.Tensor:
+    """Which of the cells along a side (L,) have data."""
+    import torch
+
+    edge = {"west": (slice(None), 0), "east": (slice(None), -1), "north": (0,), "south": (-1,)}[side]
+    return ~torch.as_tensor(ground.profile.get("missing", False)).expand(ground.z.shape)[edge]
+
+
 def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str) -> torch.Tensor:
     """Discharge per metre of width [m^2/s] (L,) of an inflow over a stretch, in which faces may lie with a part."""
     import torch
@@ -239,8 +323,10 @@ def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str)
     if not 0 < discharge < float("inf"):
         raise ValueError(f"--inflow must be a positive discharge; it is {words!r}")
     faces = torch.arange(_faces(ground, side), dtype=torch.float64) * ground.dx
-    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0)
-    return discharge / (end - start) * width / ground.dx
+    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * _ground_at(ground, side)
+    if not width.any():
+        raise ValueError(f"--inflow must come in over ground; there is no cell with data at {words!r}")
+    return discharge / width.sum() * width / ground.dx
 
 
 @dataclass
@@ -260,8 +346,8 @@ def _run(
     z: torch.Tensor,
     times: Sequence[float],
     *,
-    h0: float,
-    rain: float,
+    h0: torch.Tensor,
+    rain: float | torch.Tensor,
     boundary: Boundary,
     backend: str,
 ) -> _Flood | None:
@@ -323,6 +409,8 @@ def _draw(path: Path, h: torch.Tensor, ground: Dem, title: str) -> Path:
 
 def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
     """What happened, in lines."""
+    import numpy as np
+
     h = flood.depths[-1].double()
     area = ground.dx**2
     rows, columns = h.shape
@@ -332,7 +420,7 @@ def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
     error = (float(h.sum()) * area - total + flood.went) / total if total else 0.0
     row, column = divmod(int(h.argmax()), columns)
     x, y = _centre(ground.profile, row, column)
-    flooded = int((h > _FLOODED).sum())
+    flooded, cells = int((h > _FLOODED).sum()), h.numel() - int(np.sum(ground.profile.get("missing", 0)))
     lines = [
         ("cells", f"{h.numel()} ({rows} x {columns} of {ground.dx:g} m)"),
         ("steps", f"{flood.steps}"),
@@ -341,7 +429,7 @@ def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
         ("water out", f"{flood.went:.1f} m^3"),
         ("mass error", f"{error:.1e} of all water"),
         ("deepest", f"{float(h.max()):.3f} m at x = {x:.1f} m, y = {y:.1f} m"),
-        ("flooded", f"{flooded * area:.0f} m^2 deeper than {_FLOODED:g} m, {flooded / h.numel():.1%} of the map"),
+        ("flooded", f"{flooded * area:.0f} m^2 deeper than {_FLOODED:g} m, {flooded / cells:.1%} of the map"),
     ]
     text = [f"{name:14}{value}" for name, value in lines]
     if flood.fast > _FAST_SHARE * flood.wet:
@@ -361,7 +449,7 @@ def _centre(profile: dict[str, Any], row: int, column: int) -> tuple[float, floa
 
 
 def solve(
-    tiles: Annotated[Path, typer.Option(help="Folder of elevation tiles: .npy arrays or GeoTIFFs, all of one shape.")],
+    tiles: Annotated[str, typer.Option(help="Folder of elevation tiles: .npy arrays or GeoTIFFs, all of one shape.")],
     dx: Annotated[float, typer.Option(help="Side of a cell, in metres.")],
     kind: Annotated[str, typer.Option(help="Floods: rain, inflow or mixed.")] = "mixed",
     manning: Annotated[float, typer.Option(help="Manning's roughness, in s m^-1/3.")] = 0.05,
@@ -373,12 +461,22 @@ def solve(
     """Compute the fine floods of a folder of tiles, those that are not there yet."""
     from lib.flood.scenarios import solve_tiles
     from lib.flood.solver import LocalInertialSolver
+    from lib.validation import job_count, known_seed
 
     try:
+        if not tiles:
+            raise ValueError("--tiles must be a folder; it is ''")
         solver = LocalInertialSolver(dx=dx, manning=manning, alpha=alpha, h_cfl_min=floor)
+        known_seed("--seed", seed)
+        job_count(jobs)
+        if Path(tiles).is_dir() and not os.access(tiles, os.W_OK):
+            raise ValueError(f"--tiles must be a folder that can be written to; {tiles} is not")
         found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from error
+    except (RuntimeError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
     typer.echo(f"{len(found)} tiles of {found.shape[0]} x {found.shape[1]} cells are solved")
 
 

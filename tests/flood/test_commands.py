@@ -17,7 +17,7 @@ from lib.flood import commands
 from lib.flood.boundaries import Boundary
 from lib.flood.experiment import load_downsampler, save_downsampler, trained_downsampler
 from lib.flood.faces import State
-from lib.flood.geo import coarse_profile, read_dem, sample_geotiff
+from lib.flood.geo import coarse_profile, read_dem, sample_geotiff, to_xarray
 from lib.flood.pooling import pool_dem
 from lib.flood.solver import LocalInertialSolver
 
@@ -195,9 +195,9 @@ def test_the_defaults_are_the_solvers():
     ("words", "message"),
     [
         (["--dem", "nowhere.tif", "--rain", 5], "there is no file nowhere.tif"),
-        (["--rain", -5], "--rain must be finite and not negative; it is -5.0"),
+        (["--rain", -5], "--rain must be finite and at least 0; it is -5.0"),
         (["--rain", "nan"], "--rain must be finite"),
-        (["--rain", 5, "--h0", -1], "--h0 must be finite and not negative"),
+        (["--rain", 5, "--h0", -1], "--h0 must be finite and at least 0"),
         ([], "there is no water: give --rain, --inflow or --h0"),
         (["--rain", 5, "--duration", 0], "--duration must be positive"),
         (["--rain", 5, "--frames", 0], "--frames must be at least 1"),
@@ -205,11 +205,11 @@ def test_the_defaults_are_the_solvers():
         (["--rain", 5, "--backend", "cuda"], "--backend must be one of compiled, torch; it is 'cuda'"),
         (["--rain", 5, "--pooling", "mode"], "--pooling must be one of mean, max"),
         (["--rain", 5, "--factor", 5], "multiples of the factor 5; this map has 8 x 12 cells: crop it to 5 x 10"),
-        (["--rain", 5, "--factor", 0], "factor must be at least 1"),
+        (["--rain", 5, "--factor", 0], "--factor must be at least 1"),
         (["--rain", 5, "--manning", 0], "manning must be positive"),
         (["--rain", 5, "--theta", 2], "theta must lie between 0 and 1"),
         (["--rain", 5, "--alpha", 1.5], "alpha must be above 0 and at most 1"),
-        (["--rain", 5, "--fill", "inf"], "fill must be a finite elevation"),
+        (["--rain", 5, "--fill", "inf"], "fill must be finite"),
         (["--inflow", "up=3"], "--inflow must begin with west=, east=, north=, south=; it is 'up=3'"),
         (["--inflow", "west"], "--inflow must begin with west="),
         (["--inflow", "west=much"], "--inflow must hold numbers; 'much' in 'west=much' is none"),
@@ -330,3 +330,211 @@ def test_training_and_solving_from_the_command_line(tmp_path):
     assert "1 tiles of 16 x 16 cells are solved" in done.output
     assert (tiles / "a.flood.npz").exists()
     assert call("solve", "--tiles", tmp_path / "nowhere", "--dx", 400).exit_code == 2
+
+
+# --- what a user's file hides
+
+
+@pytest.fixture
+def bowl(tmp_path):
+    """A bowl of 18 cells' radius, 48 x 48 cells of 10 m, in a square without data."""
+    y, x = np.mgrid[:48, :48]
+    r = np.hypot(y - 24, x - 24)
+    path = tmp_path / "bowl.tif"
+    settings = {"height": 48, "width": 48, "count": 1, "dtype": "float32", "crs": "EPSG:32616", "nodata": -9999}
+    with rasterio.open(path, "w", transform=rasterio.Affine(10, 0, 700000, 0, -10, 4000000), **settings) as dataset:
+        dataset.write(np.where(r <= 18, 100 + 0.2 * r, -9999).astype(np.float32), 1)
+    return path
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--factor", 4], ["--factor", 8, "--pooling", "max"], ["--precision", "float64"]]
+)
+@pytest.mark.parametrize("fill", [104, 1000, 8000])
+def test_cells_without_data_are_walls(bowl, tmp_path, words, fill):
+    files = [tmp_path / name for name in ("h.tif", "h.nc", "h.png")]
+    done = run("--dem", bowl, "--fill", fill, "--rain", 50, "--duration", 300, "--h0", 0.01, "--frames", 2, "--out",
+               files[0], "--out", files[1], "--picture", files[2], *words)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    with rasterio.open(bowl) as dataset:
+        ground = dataset.read(1) > -9999
+    factor = words[1] if "--factor" in words else 1
+    share = ground.reshape(48 // factor, factor, 48 // factor, factor).mean((1, 3))
+    with rasterio.open(files[0]) as dataset:
+        h = dataset.read(1, masked=True)
+    assert np.array_equal(h.mask, share == 0)
+    area = (10 * factor) ** 2
+    water = area * (0.01 * (share > 0).sum() + 0.05 / 12 * share.sum())
+    assert h.sum(dtype=float) * area == pytest.approx(water, rel=1e-5)
+    assert float(line(done, "water in").split()[0]) == pytest.approx(ground.sum() * 100 * 0.05 / 12, rel=1e-4)
+    assert abs(float(line(done, "mass error").split()[0])) < 1e-5
+    with xarray.open_dataset(files[1], engine="h5netcdf") as flood:
+        assert np.array_equal(np.isnan(flood.depth), np.stack([share == 0] * 2))
+        assert np.array_equal(flood.depth[1].values[share > 0], h.data[share > 0])
+
+
+def test_walls_are_above_all_ground_and_rivers_come_in_over_ground(bowl, tmp_path):
+    def refused(*words):
+        done = run("--dem", bowl, "--fill", 1000, "--out", tmp_path / "h.tif", *words)
+        assert done.exit_code == 2
+        return said(done)
+
+    assert "--fill must lie above the highest ground, 103.6 m" in refused("--rain", 5, "--fill", 103)
+    assert "--inflow must come in over ground" in refused("--inflow", "west=3")
+    assert "--outflow must leave through ground" in refused("--rain", 5, "--outflow", "west=0.01")
+    # cut such that ground lies at a side: the river keeps its discharge, none of it on the walls
+    with rasterio.open(bowl) as dataset:
+        profile, values = dataset.profile | {"width": 24}, dataset.read()[:, :, 24:]
+    with rasterio.open(tmp_path / "half.tif", "w", **profile) as dataset:
+        dataset.write(values)
+    done = run("--dem", tmp_path / "half.tif", "--fill", 1000, "--inflow", "west=3", "--duration", 100, "--out",
+               tmp_path / "h.tif")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert float(line(done, "water in").split()[0]) == pytest.approx(300, rel=1e-4)
+    with rasterio.open(tmp_path / "h.tif") as dataset:
+        assert dataset.read(1, masked=True).sum() * 100 == pytest.approx(300, rel=1e-4)
+
+
+def test_the_coarse_map_of_a_network_has_walls_too(bowl, tmp_path):
+    trained = trained_downsampler("rain")
+    save_downsampler(tmp_path / "n.npz", trained._replace(preset=with_settings(trained.preset, dx=10.0)))
+    done = run("--dem", bowl, "--fill", 1000, "--rain", 50, "--duration", 60, "--out", tmp_path / "h.tif", "--network",
+               tmp_path / "n.npz")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    with rasterio.open(bowl) as dataset:
+        ground = dataset.read(1) > -9999
+    with rasterio.open(tmp_path / "h.tif") as dataset:
+        h = dataset.read(1, masked=True)
+    assert np.array_equal(h.mask, ~ground.reshape(3, 16, 3, 16).any((1, 3)))
+    assert h.sum() * 160**2 == pytest.approx(ground.sum() * 100 * 0.05 / 60, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+@pytest.mark.parametrize("suffix", [".tif", ".nc"])
+def test_rain_from_a_file(basin, tmp_path, factor, suffix):
+    rain = np.zeros((8, 12))
+    rain[:, 8:] = 36.0
+    path = tmp_path / f"rain{suffix}"
+    _z, _dx, profile = read_dem(basin)
+    if suffix == ".nc":
+        field = to_xarray(torch.from_numpy(rain), profile, [0.0]).isel(time=0, drop=True)
+        field.depth.attrs = {"units": "mm/h"}
+        field.to_netcdf(path, engine="h5netcdf")
+    else:
+        with rasterio.open(path, "w", **profile) as dataset:
+            dataset.write(rain[None].astype(np.float32))
+    done = run("--dem", basin, "--rain", path, "--duration", 100, "--factor", factor, "--out", tmp_path / "h.tif")
+    assert done.exit_code == 0, done.output
+    assert float(line(done, "water in").split()[0]) == pytest.approx(8 * 4 * 100 * 1e-3, abs=0.06)
+    h = read_dem(tmp_path / "h.tif").z
+    assert float(h.sum()) * (10 * factor) ** 2 == pytest.approx(3.2, rel=1e-4)
+    assert h[:, -1].min() > 5e-4
+    refused = run("--dem", basin, "--rain", tmp_path / "no.tif", "--out", tmp_path / "h.tif")
+    assert refused.exit_code == 2
+    assert "there is no file" in said(refused)
+
+
+def test_units_voids_and_systems_are_told_on_the_command_line(tmp_path):
+    (tmp_path / "a.asc").write_text(
+        "ncols 4\nnrows 2\nxllcorner 500000\nyllcorner 4000000\ncellsize 10\n9 9 9 9\n9 9 9 -999\n"
+    )
+    words = ["--dem", tmp_path / "a.asc", "--h0", 0.5, "--duration", 1, "--out", tmp_path / "h.tif"]
+    for more, message in (
+        (["--crs", "EPSG:32633"], "no coordinate reference system"),
+        (["--nodata", -999], "1 of the 8 cells"),
+        (["--fill", 20], "have no elevation"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 2
+        assert message in said(done)
+        words += more
+    words += ["--z-unit", "ft"]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert line(done, "water before") == "350.0 m^3"
+    # 9 ft are 2.7432 m
+    assert run(*words, "--fill", 2.75).exit_code == 0
+    assert "highest ground, 2.7432 m" in said(run(*words, "--fill", 2.74))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rain", "much"], "there is no file much"),
+        (["--rain", ""], "--rain must be a number in mm/h or a file; it is ''"),
+        (["--rain", "inf"], "--rain must be finite"),
+        (["--rain", 1e60], "rain must be finite"),
+        (["--rain", 5, "--h0", 1e39], "h0 must be finite"),
+        (["--rain", 5, "--h0", "nan"], "--h0 must be finite"),
+        (["--rain", 5, "--factor", 0], "--factor must be at least 1"),
+        (["--rain", 5, "--factor", -2], "--factor must be at least 1"),
+        (["--rain", 5, "--out", ""], "--out must end in"),
+        (["--rain", 5, "--picture", ""], "--picture must end in"),
+        (["--rain", 5, "--dem", ""], "no raster that can be read"),
+        (["--rain", 5, "--network", ""], "no network that can be read"),
+        (["--rain", 5, "--network", "nowhere.npz"], "nowhere.npz"),
+        (["--rain", 5, "--crs", "EPSG:99999"], "crs must be a coordinate reference system"),
+        (["--rain", 5, "--crs", "EPSG:32617"], "crs must be that of"),
+        (["--rain", 5, "--z-unit", "stones"], "z_unit must be one of length"),
+        (["--rain", 5, "--nodata", "inf"], "nodata must be finite"),
+    ],
+)  # fmt: skip
+def test_more_bad_input_is_one_line(basin, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    done = run(
+        *([] if "--dem" in words else ["--dem", basin]), *([] if "--out" in words else ["--out", "a.nc"]), *words
+    )
+    assert done.exit_code == 2, done.output
+    assert message in said(done)
+    assert list(tmp_path.iterdir()) == [basin]
+
+
+def test_a_disk_that_fills_up_is_one_line(basin, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("lib.flood.geo.write_depth", full)
+    done = run("--dem", basin, "--rain", 5, "--duration", 1, "--out", tmp_path / "a.tif")
+    assert done.exit_code == 1
+    assert "cannot be written: no space left on device" in said(done)
+
+
+def test_bad_calls_of_solve_are_one_line(tmp_path):
+    app = typer.Typer()
+    app.command("solve")(commands.COMMANDS["solve"])
+    np.save(tmp_path / "a.npy", np.zeros((16, 16)))
+
+    def call(*words):
+        words = [str(word) for word in ("--tiles", tmp_path, "--dx", 400, "--kind", "rain", *words)]
+        return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+
+    for words, message in (
+        (["--tiles", ""], "--tiles must be a folder; it is ''"),
+        (["--tiles", tmp_path / "a.npy"], "must hold tiles"),
+        (["--dx", 0], "dx must be positive"),
+        (["--kind", "snow"], "kind must be one of"),
+        (["--manning", "nan"], "manning must be positive"),
+        (["--alpha", 2], "alpha must"),
+        (["--seed", -1], "--seed must be at least 0"),
+        (["--jobs", 0], "jobs must be at least 1"),
+        (["--jobs", -3], "jobs must be at least 1"),
+    ):
+        done = call(*words)
+        assert done.exit_code == 2, done.output
+        assert message in said(done)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+    assert call().exit_code == 0
+    solution = tmp_path / "a.flood.npz"
+    whole = solution.read_bytes()
+    for damaged in (b"", b"text", whole[:200], whole[: len(whole) // 2], whole[:-1], np.save):
+        if callable(damaged):
+            with solution.open("wb") as file:
+                damaged(file, np.zeros(3))
+        else:
+            solution.write_bytes(damaged)
+        done = call()
+        assert done.exit_code == 2, done.output
+        assert "a.flood.npz is no solution that can be read" in said(done)
+    for place in range(40, len(whole), max(1, len(whole) // 50)):
+        solution.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert call().exit_code in (0, 2)
