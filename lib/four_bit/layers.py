@@ -8,7 +8,7 @@ products are simulated in float32, or in bfloat16 under autocast: their operands
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.grad import conv2d_input, conv2d_weight
 
+from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
 from lib.four_bit.fused import Backend, active_backend, luq_levels
 from lib.four_bit.fused_int4 import PackedInt4, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.hindsight import HindsightMax
@@ -32,7 +32,7 @@ from lib.four_bit.logarithmic import (
     random_seed,
 )
 from lib.four_bit.packing import pack_nibbles
-from lib.validation import positive_integer
+from lib.validation import instance_of, positive_integer, torch_generator, true_or_false
 
 if TYPE_CHECKING:
     from typing import Self
@@ -41,10 +41,17 @@ if TYPE_CHECKING:
 _Levels = tuple[Tensor, Tensor]
 
 __all__ = [
+    "ExchangeReport",
     "LUQConfig",
+    "LUQConv1d",
     "LUQConv2d",
+    "LUQConv3d",
+    "LUQConvTranspose1d",
+    "LUQConvTranspose2d",
+    "LUQConvTranspose3d",
     "LUQLinear",
     "PackedReLU",
+    "exchange_report",
     "gradient_quantizer",
     "quantize_model",
     "quantizer_states",
@@ -137,12 +144,23 @@ _LINEAR = _Product(
 )
 
 
-def _convolution(stride: Any, padding: Any, dilation: Any, groups: int) -> _Product:
-    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+def _convolution(layer: nn.modules.conv._ConvNd, padding: Any, output_padding: Any) -> _Product:
+    stride, dilation, groups = layer.stride, layer.dilation, layer.groups
+    settings = (stride, padding, dilation, layer.transposed, output_padding, groups)
+
+    def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
+        found = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, wanted)
+        result: Tensor = found[wanted.index(True)]
+        return result
+
+    def empty(like: Tensor, shape: torch.Size) -> Tensor:
+        """What is only asked for its shape."""
+        return like.new_empty(1).expand(shape)
+
     return _Product(
-        forward=lambda x, weight: functional.conv2d(x, weight, None, **settings),
-        to_input=lambda grad, weight, shape: conv2d_input(shape, weight, grad, **settings),  # type: ignore[no-untyped-call]
-        to_weight=lambda grad, x, shape: conv2d_weight(x, shape, grad, **settings),  # type: ignore[no-untyped-call]
+        forward=lambda x, weight: torch.convolution(x, weight, None, *settings),
+        to_input=lambda grad, weight, shape: backward(grad, empty(grad, shape), weight, (True, False, False)),
+        to_weight=lambda grad, x, shape: backward(grad, x, empty(grad, shape), (False, True, False)),
     )
 
 
@@ -153,7 +171,8 @@ class _Quantizer:
     """
 
     def __init__(self, config: LUQConfig, generator: torch.Generator | None) -> None:
-        self.config, self.generator = config, generator
+        self.config = instance_of("config", config, LUQConfig, "a LUQConfig")
+        self.generator = torch_generator("generator", generator)
         self.hindsight = None if config.hindsight is None else HindsightMax(config.hindsight)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Quantizer:
@@ -328,8 +347,10 @@ class _FourBitLayer(nn.Module):
     @classmethod
     def from_float(cls, module: nn.Module, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
         """The same layer in 4 bits, on the same parameters."""
-        layer = cls.__new__(cls)
+        layer = type(module).__new__(type(module))
         layer.__dict__.update(module.__dict__)
+        give_class(layer, cls)
+        assert isinstance(layer, cls)
         layer.quantizer = _Quantizer(config, generator)
         return layer
 
@@ -371,7 +392,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias)
-        self.quantizer = _Quantizer(config or LUQConfig(), generator)
+        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
@@ -384,7 +405,44 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype if dtype == torch.float32 else dtype)
 
 
-class LUQConv2d(_FourBitLayer, nn.Conv2d):
+class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
+    """Convolutions of any dimension, transposed or not."""
+
+    def __init__(
+        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
+        axes = len(self.kernel_size)
+        if x.ndim not in (axes + 1, axes + 2):
+            places = ", ".join(("D", "H", "W")[-axes:])
+            raise ValueError(f"x must be (N, C, {places}) or (C, {places}); its shape is {tuple(x.shape)}")
+        dtype = _product_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x if x.ndim == axes + 2 else x[None]
+            padding, output_padding = self.padding, self.output_padding
+            if isinstance(self, nn.modules.conv._ConvTransposeNd):
+                sizes: Any = (self.stride, padding, self.kernel_size, axes, self.dilation)
+                output_padding = tuple(self._output_padding(x, output_size, *sizes))
+            elif self.padding_mode != "zeros" or isinstance(padding, str):
+                mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+                wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0,) * axes
+            product = _convolution(self, padding, output_padding)
+            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
+            if self.bias is not None:
+                out = out + self.bias.to(out.dtype).view(-1, *[1] * axes)
+        out = out if x.ndim == axes + 2 else out[0]
+        return out.to(x.dtype if dtype == torch.float32 else dtype)
+
+
+class LUQConv1d(_FourBitConvolution, nn.Conv1d):
+    """`nn.Conv1d` in 4 bits: the same parameters and state, other arithmetic."""
+
+
+class LUQConv2d(_FourBitConvolution, nn.Conv2d):
     """`nn.Conv2d` in 4 bits: the same parameters and state, other arithmetic.
 
     Examples
@@ -394,27 +452,28 @@ class LUQConv2d(_FourBitLayer, nn.Conv2d):
     torch.Size([2, 4, 8, 8])
     """
 
-    def __init__(
-        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.quantizer = _Quantizer(config or LUQConfig(), generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
-        if x.ndim != 4:
-            raise ValueError(f"x must be (N, C, H, W); its shape is {tuple(x.shape)}")
-        dtype = _product_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
-            wide, padding = x, self.padding
-            if self.padding_mode != "zeros" or isinstance(padding, str):
-                mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-                wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
-            product = _convolution(self.stride, padding, self.dilation, self.groups)
-            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
-            if self.bias is not None:
-                out = out + self.bias.to(out.dtype)[:, None, None]
-        return out.to(x.dtype if dtype == torch.float32 else dtype)
+class LUQConv3d(_FourBitConvolution, nn.Conv3d):
+    """`nn.Conv3d` in 4 bits: the same parameters and state, other arithmetic."""
+
+
+class LUQConvTranspose1d(_FourBitConvolution, nn.ConvTranspose1d):
+    """`nn.ConvTranspose1d` in 4 bits: the same parameters and state, other arithmetic."""
+
+
+class LUQConvTranspose2d(_FourBitConvolution, nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` in 4 bits: the same parameters and state, other arithmetic.
+
+    Examples
+    --------
+    >>> layer = LUQConvTranspose2d(1, 4, 2, stride=2, generator=torch.Generator().manual_seed(0))
+    >>> layer(torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 4, 16, 16])
+    """
+
+
+class LUQConvTranspose3d(_FourBitConvolution, nn.ConvTranspose3d):
+    """`nn.ConvTranspose3d` in 4 bits: the same parameters and state, other arithmetic."""
 
 
 class _PackedReLU(torch.autograd.Function):
@@ -450,18 +509,33 @@ class PackedReLU(nn.Module):
         return result
 
 
+#: Class of a layer -> the same in 4 bits.
+_IN_FOUR_BITS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: LUQLinear,
+    nn.Conv1d: LUQConv1d,
+    nn.Conv2d: LUQConv2d,
+    nn.Conv3d: LUQConv3d,
+    nn.ConvTranspose1d: LUQConvTranspose1d,
+    nn.ConvTranspose2d: LUQConvTranspose2d,
+    nn.ConvTranspose3d: LUQConvTranspose3d,
+    nn.ReLU: PackedReLU,
+}
+
+
 def quantize_model(
     model: nn.Module,
     config: LUQConfig | None = None,
     *,
-    skip: Sequence[str] | Callable[[str, nn.Module], bool] = ("first", "last"),
+    skip: Skip = ("first", "last"),
     generator: torch.Generator | None = None,
     inplace: bool = False,
+    example: Example | None = None,
 ) -> nn.Module:
     """Replace linear and convolutional layers by 4-bit ones, and ReLUs by packed ones.
 
-    Projections inside `nn.MultiheadAttention` are no layers of their own and stay as they are, so of a transformer
-    only the other linear layers are quantised.
+    `exchange_report` of what is returned says which layers were exchanged, and why others with weights were not: those
+    of `nn.MultiheadAttention`, recurrent ones, embeddings. Where none was there is a warning. A transformer of torch
+    that holds 4-bit layers calls them in evaluation as well, instead of its fused function for float ones.
 
     Parameters
     ----------
@@ -473,6 +547,12 @@ def quantize_model(
         Which layers keep full precision: `"first"`, `"last"`, both or none of them, or a function of name and layer.
     generator
         Source of the gradients' rounding.
+    inplace
+        Whether the layers of `model` itself become 4-bit ones: the same objects, of another class.
+    example
+        An input, a tuple of several, or a dict of named ones. It is run through a copy, in training and evaluation,
+        with gradients and without: what is not called there, because a function takes only its weights, keeps full
+        precision, and first and last follow the order of calls instead of names.
 
     Returns
     -------
@@ -483,38 +563,24 @@ def quantize_model(
     --------
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> quantized = quantize_model(net)
-    >>> [type(layer).__name__ for layer in quantized]
-    ['Linear', 'PackedReLU', 'LUQLinear', 'PackedReLU', 'Linear']
+    >>> print(exchange_report(quantized))
+    exchanged for PackedReLU: 1, 3
+    exchanged for LUQLinear: 2
+    not exchanged, the first layer: 0
+    not exchanged, the last layer: 4
     >>> quantized.state_dict().keys() == net.state_dict().keys()
     True
     """
-    settings = config or LUQConfig()
-    if not callable(skip) and not set(skip) <= {"first", "last"}:
-        raise ValueError(f"skip must hold first, last or both, or be a function; it is {skip!r}")
-    result = model if inplace else copy.deepcopy(model)
-    names = [name for name, module in result.named_modules() if type(module) in (nn.Linear, nn.Conv2d)]
-    if callable(skip):
-        kept = {name for name in names if skip(name, result.get_submodule(name))}
-    else:
-        ends = {"first": names[:1], "last": names[-1:]}
-        kept = {name for word in skip for name in ends[word]}
-    replaced: dict[int, nn.Module] = {}
-    for name, module in result.named_modules():
-        if type(module) is nn.Linear and name not in kept:
-            replaced[id(module)] = LUQLinear.from_float(module, settings, generator)
-        elif type(module) is nn.Conv2d and name not in kept:
-            replaced[id(module)] = LUQConv2d.from_float(module, settings, generator)
-        elif type(module) is nn.ReLU:
-            replaced[id(module)] = PackedReLU()
-    # a module that is used in several places has a name in each
-    for name, module in list(result.named_modules(remove_duplicate=False)):
-        new = replaced.get(id(module))
-        if new is None:
-            continue
-        if not name:
-            return new
-        parent, _, child = name.rpartition(".")
-        setattr(result.get_submodule(parent), child, new)
+    instance_of("model", model, nn.Module, "a torch module")
+    settings = instance_of("config", LUQConfig() if config is None else config, LUQConfig, "a LUQConfig or None")
+    torch_generator("generator", generator)
+
+    def finish(layer: nn.Module) -> None:
+        if isinstance(layer, _FourBitLayer):
+            layer.quantizer = _Quantizer(settings, generator)
+
+    result = model if true_or_false("inplace", inplace) else copied(model)
+    exchange_layers(result, _IN_FOUR_BITS, skip=skip, example=example, finish=finish)
     return result
 
 
