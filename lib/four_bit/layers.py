@@ -30,9 +30,10 @@ from lib.four_bit.logarithmic import (
     luq_decode,
     luq_encode,
     random_seed,
+    real_tensor,
 )
 from lib.four_bit.packing import pack_nibbles
-from lib.validation import instance_of, positive_integer, torch_generator, true_or_false
+from lib.validation import instance_of, one_of, positive_integer, torch_generator, true_or_false
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,8 +104,10 @@ class LUQConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.fmt, str):
+            object.__setattr__(self, "fmt", log_levels(self.fmt))
         log_levels(self.fmt)
-        positive_integer("samples", self.samples)
+        object.__setattr__(self, "samples", positive_integer("samples", self.samples))
         allowed: dict[str, tuple[str, ...]] = {
             "rounding": ("stochastic", "nearest", "down"),
             "underflow": ("stochastic", "nearest", "flush"),
@@ -115,15 +118,13 @@ class LUQConfig:
             "backend": ("auto", "eager", "compiled", "triton"),
         }
         for name, words in allowed.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} must be one of {', '.join(words)}; it is {getattr(self, name)!r}")
+            one_of(name, getattr(self, name), words)
         if self.hindsight is not None:
-            HindsightMax(self.hindsight)
+            object.__setattr__(self, "hindsight", HindsightMax(self.hindsight).momentum)
         if self.backward == "int4" and (self.samples > 1 or self.rounding == "down"):
             raise ValueError("backward int4 takes one sample, rounded to nearest or stochastically")
         for name in ("smp_backward", "pow2_alpha"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False; it is {getattr(self, name)!r}")
+            object.__setattr__(self, name, true_or_false(name, getattr(self, name)))
         if isinstance(self.process_group, str) and self.process_group != "world":
             raise ValueError(f"process_group must be world, a group or None; it is {self.process_group!r}")
 
@@ -183,6 +184,7 @@ class _Quantizer:
 
     def __call__(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient that goes to the layer before, and the one that updates the weights."""
+        real_tensor("grad", grad, check=False)
         for_input, for_weight = self.levels(grad, torch.float32)
         return for_input[0] * for_input[1], for_weight[0] * for_weight[1]
 
@@ -245,7 +247,7 @@ class _Quantizer:
         backend = active_backend(grad.device, config.backend)
         if backend == "eager":
             codes, alpha = luq_encode(grad, generator=self.generator, **options)
-            return luq_decode(codes, 1.0, fmt=config.fmt).to(dtype), alpha
+            return luq_decode(codes, 1.0, fmt=config.fmt, check=False).to(dtype), alpha
         seed = random_seed(self.generator)
         return luq_levels(grad, dtype=dtype, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
 
@@ -334,6 +336,8 @@ def _operands(ctx: Any) -> tuple[_Levels, _Levels]:
 
 def _product_dtype(x: Tensor) -> torch.dtype:
     """bfloat16 where autocast or the input asks for it; otherwise float32, since float16 could overflow."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a floating-point tensor; it is {x.dtype if isinstance(x, Tensor) else x!r}")
     kind = x.device.type
     wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return torch.bfloat16 if wanted == torch.bfloat16 else torch.float32
@@ -397,6 +401,8 @@ class LUQLinear(_FourBitLayer, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
         dtype = _product_dtype(x)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x must have {self.in_features} entries on its last axis; its shape is {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
             flat = x.reshape(-1, self.in_features)
             out: Tensor = _FourBit.apply(flat, self.weight, _LINEAR, self.quantizer, dtype)  # type: ignore[no-untyped-call]
@@ -416,11 +422,10 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
-        axes = len(self.kernel_size)
-        if x.ndim not in (axes + 1, axes + 2):
-            places = ", ".join(("D", "H", "W")[-axes:])
-            raise ValueError(f"x must be (N, C, {places}) or (C, {places}); its shape is {tuple(x.shape)}")
-        dtype = _product_dtype(x)
+        axes, dtype = len(self.kernel_size), _product_dtype(x)
+        if x.ndim not in (axes + 1, axes + 2) or x.shape[-axes - 1] != self.in_channels:
+            places = ", ".join([str(self.in_channels), *("D", "H", "W")[-axes:]])
+            raise ValueError(f"x must be (N, {places}) or ({places}); its shape is {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
             wide = x if x.ndim == axes + 2 else x[None]
             padding, output_padding = self.padding, self.output_padding
@@ -505,6 +510,7 @@ class PackedReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The positive part of `x`."""
+        instance_of("x", x, Tensor, "a tensor")
         result: Tensor = _PackedReLU.apply(x)  # type: ignore[no-untyped-call]
         return result
 
@@ -594,7 +600,8 @@ def reconfigure(model: nn.Module, config: LUQConfig) -> None:
     >>> layer
     LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=eager)
     """
-    for layer in model.modules():
+    instance_of("config", config, LUQConfig, "a LUQConfig")
+    for layer in instance_of("model", model, nn.Module, "a torch module").modules():
         if isinstance(layer, _FourBitLayer):
             layer.quantizer = _Quantizer(config, layer.quantizer.generator)
 
@@ -607,5 +614,6 @@ def quantizer_states(model: nn.Module) -> list[HindsightMax]:
     >>> quantizer_states(LUQLinear(2, 2)), quantizer_states(LUQLinear(2, 2, config=LUQConfig(hindsight=0.9)))
     ([], [HindsightMax(momentum=0.9, estimate=unset, clipped=0.00%)])
     """
-    layers = (layer for layer in model.modules() if isinstance(layer, _FourBitLayer))
+    parts = instance_of("model", model, nn.Module, "a torch module").modules()
+    layers = (layer for layer in parts if isinstance(layer, _FourBitLayer))
     return [layer.quantizer.hindsight for layer in layers if layer.quantizer.hindsight is not None]

@@ -77,14 +77,14 @@ def _draw(rand_ptr, index, places, inside, first, second, RANDOM: tl.constexpr):
 
 
 @triton.jit
-def _stored(value, DTYPE: tl.constexpr):
+def _stored(value, dtype: tl.constexpr):
     """A float32 as what is stored: to the nearest bfloat16, ties to even, where Triton's interpreter would cut off."""
-    if DTYPE == tl.bfloat16:
+    if dtype == tl.bfloat16:
         bits = value.to(tl.int32, bitcast=True)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
         # NaN is left alone: a carry could take it to another number
         value = tl.where(value == value, rounded.to(tl.float32, bitcast=True), value)  # noqa: PLR0124
-    return value.to(DTYPE)
+    return value.to(dtype)
 
 
 @triton.jit
