@@ -177,18 +177,19 @@ def four_bit_task(
     train, test, classes = _data(preset, data_path)
     weights = torch.Generator().manual_seed(preset.seed)
     model: nn.Module
-    if preset.network == "mlp":
-        model = fully_connected((784, *[128] * 7, classes), activation="relu", normalize=True, generator=weights)
-    elif preset.network == "convnet":
-        model = small_convnet((1, 16, 32, 64), classes, activation="relu", normalize=True, generator=weights)
-    elif preset.network == "resnet18-small":
-        model = residual_network((2, 2, 2, 2), classes, generator=weights)
-    else:
-        model = _from_torchvision(preset.network, classes, preset.seed)
-        # some take the weights of layers without calling them: a picture shows which
-        example = torch.stack([train[0][0]] * 2)
-        return quantize_model(model, preset.config, generator=generator, inplace=True, example=example), train, test
-    return quantize_model(model, preset.config, generator=generator, inplace=True), train, test
+    example = None
+    with torch.random.fork_rng(devices=[]):  # torch draws weights from its own generator before ours replaces them
+        if preset.network == "mlp":
+            model = fully_connected((784, *[128] * 7, classes), activation="relu", normalize=True, generator=weights)
+        elif preset.network == "convnet":
+            model = small_convnet((1, 16, 32, 64), classes, activation="relu", normalize=True, generator=weights)
+        elif preset.network == "resnet18-small":
+            model = residual_network((2, 2, 2, 2), classes, generator=weights)
+        else:
+            model = _from_torchvision(preset.network, classes, preset.seed)
+            # some take the weights of layers without calling them: a picture shows which
+            example = torch.stack([train[0][0]] * 2)
+    return quantize_model(model, preset.config, generator=generator, inplace=True, example=example), train, test
 
 
 def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
@@ -199,9 +200,8 @@ def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
         raise ValueError(f"network must be one of {own}, or torchvision be at hand; it is {name!r}: {error}") from error
     if name not in models.list_models():
         raise ValueError(f"network must be one of {own} or of torchvision.models; it is {name!r}")
-    with torch.random.fork_rng(devices=[]):  # it draws weights from torch's own generator
-        torch.manual_seed(seed)
-        model: nn.Module = models.get_model(name, num_classes=classes)
+    torch.manual_seed(seed)
+    model: nn.Module = models.get_model(name, num_classes=classes)
     return model
 
 

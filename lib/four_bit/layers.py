@@ -7,8 +7,9 @@ products are simulated in float32, or in bfloat16 under autocast: their operands
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -334,6 +335,17 @@ def _operands(ctx: Any) -> tuple[_Levels, _Levels]:
     return (int4_unpack(given[0], shape_x, ctx.signed, **options), given[1]), (weight, scale_w)
 
 
+@contextlib.contextmanager
+def _initial_weights_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Have what torch's own generator is asked for follow from another, where there is one."""
+    if torch_generator("generator", generator) is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(random_seed(generator))
+        yield
+
+
 def _product_dtype(x: Tensor) -> torch.dtype:
     """bfloat16 where autocast or the input asks for it; otherwise float32, since float16 could overflow."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -376,7 +388,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
     config
         How to quantise.
     generator
-        Source of the gradients' rounding; torch's own by default.
+        Source of the initial weights and of the gradients' rounding; torch's own by default.
 
     Examples
     --------
@@ -395,7 +407,8 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         config: LUQConfig | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, bias)
+        with _initial_weights_from(generator):
+            super().__init__(in_features, out_features, bias)
         self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -417,7 +430,8 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
     def __init__(
         self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with _initial_weights_from(generator):
+            super().__init__(*args, **kwargs)
         self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:

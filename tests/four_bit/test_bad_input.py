@@ -231,6 +231,11 @@ def test_torchs_global_random_state_stays_where_it_was() -> None:
     before = torch.get_rng_state()
     model = fb.quantize_model(net, config, skip=(), generator=generator, example=torch.ones(2, 4)).eval()
     model(torch.ones(2, 4)).sum().backward()
+    fb.four_bit_task(SMALL, generator=generator)
+    first = fb.LUQLinear(4, 4, generator=torch.Generator().manual_seed(1)).weight
+    assert torch.equal(first, fb.LUQLinear(4, 4, generator=torch.Generator().manual_seed(1)).weight)
+    assert not torch.equal(first, fb.LUQLinear(4, 4, generator=torch.Generator().manual_seed(2)).weight)
+    fb.LUQConv2d(1, 2, 3, generator=generator)
     fb.luq(X, samples=3, generator=generator)
     fb.luq_fused(X, seed=1)
     fb.luq_pack(X, seed=1)
