@@ -316,7 +316,7 @@ class Claim:
     def check(self) -> Result:
         """Measure now."""
         start = time.perf_counter()
-        evidence = instance_of(f"what {self.id} measures", self.measure(), Evidence)
+        evidence = instance_of(f"what {self.id} measures", self.measure(), Evidence, "Evidence")
         return Result(self, evidence, time.perf_counter() - start)
 
 
