@@ -40,16 +40,31 @@ DECLARED = [(of.name, one.id) for of in open_chapters() for one in ledger(of.nam
 #: Claims in which nothing is a number: sympy's residuals are zero or not.
 SYMBOLIC = {"warp-is-the-output-weight"}
 
-#: Results in which a NaN, where the tape puts it, is not measured; the claims meet it in what is made of them.
-NOT_MEASURED = {
-    "_network": "bytes do not depend on weights",
-    "fully_connected": "bytes do not depend on weights",
-    "quantize_model": "bytes do not depend on weights",
-    "_FourBitLayer.from_float": "bytes do not depend on weights",
-    "_images": "bytes do not depend on pictures",
-    "random_mantissas": "integers, given to both sides",
-    "gradient_quantizer": "settings",
-    "trained_runs": "scores of an epoch before the last",
+_VALUES_OF_A_NETWORK = ("_network", "fully_connected", "_images", "quantize_model", "_FourBitLayer.from_float")
+_SHIPPED = ("trained_runs",)
+#: Results that a claim does not measure where the tape puts a NaN; it is met in what the claim makes of them.
+NOT_MEASURED: dict[str, tuple[str, ...]] = {
+    # bytes do not depend on values
+    "packed-memory": _VALUES_OF_A_NETWORK,
+    "relu-must-be-packed-too": _VALUES_OF_A_NETWORK,
+    # integers, which both sides are given
+    "one-formula-of-bits": ("random_mantissas",),
+    # settings
+    "update-error-in-closed-form": ("gradient_quantizer",),
+    # an epoch before the last
+    "three-bit-training-needs-luq": _SHIPPED,
+    "two-bit-training-recovers-with-samples": _SHIPPED,
+    "averages-must-reach-the-layers-before": _SHIPPED,
+    "four-bit-training-matches-fp32": _SHIPPED,
+    "integer-gradients-are-the-worst-on-the-convnet": _SHIPPED,
+    "hindsight-costs-nothing": _SHIPPED,
+    # a map behind the few that are flooded
+    "cost-falls-with-the-cube": ("held_out",),
+    "one-map-can-go-far": ("held_out",),
+    # elevations beside the piece that is flooded
+    "lake-at-rest": ("real_dem",),
+    "symmetries-of-the-square": ("real_dem",),
+    "gradient-through-time": ("real_dem",),
 }
 
 
@@ -72,7 +87,8 @@ def test_claim_lets_no_nan_through(tape: Tape) -> None:
     assert bool(places) != (tape.claim.id in SYMBOLIC)
     spoilt = {path: tape.again(call) for path, call in places.items()}
     held = {path for path, evidence in spoilt.items() if evidence is not None and evidence.holds}
-    assert not {path for path in held if path.split(" > ")[-1] not in NOT_MEASURED}
+    not_measured = NOT_MEASURED.get(tape.claim.id, ())
+    assert not {path for path in held if path.split(" > ")[-1] not in not_measured}
     assert not places or len(held) < len(places), "no function's result is measured"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from lib.flood.pooling import Pooling, pool_dem
 from lib.flood.scenarios import CELL, FloodDataset, Forcing, Kind, draw_floods
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.wall import leak
-from lib.validation import finite_number
+from lib.validation import finite_array, finite_number, finite_tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _HELD_OUT = "48 maps of the region kept for tests, 128 x 128 cells of 8 m, half an hour"
 
@@ -66,8 +69,13 @@ def _best_pooling(kind: Kind, factor: int) -> CoarseResult:
 
 
 def _best(errors: list[float]) -> int:
-    """Where the least error stands; a NaN, which Python's `min` may pass over, comes before all others."""
-    return int(np.argmin(errors))
+    """Where the least error stands; next to a NaN nothing is the best."""
+    return int(finite_array("errors", errors).argmin())
+
+
+def _beats(floods: CoarseResult, others: CoarseResult) -> NDArray[np.float64]:
+    """1 for each map on which they are better, 0 where not, and NaN where an error is: no comparison would tell."""
+    return np.asarray(np.heaviside((_errors(others) - _errors(floods)).double().numpy(), 0.0))
 
 
 @claim(
@@ -131,14 +139,13 @@ def learnt_maps_win() -> Evidence:
     found = learnt("rain", "rain")
     mean = pooled("mean", "rain", 16)
     efficiency = [flood_metrics(each.h, each.truth)["nse"] for each in (found, mean)]
-    better = (_errors(found) < _errors(mean)).double()
     _, _, high = _ratio(found, _best_pooling("rain", 16))
     return combine(
         at_most(high, 0.4, label="error over best pooling's", shown="< 0.4"),
         at_most(_error(found), 0.0006, label="error [m²]", shown="< 0.0006"),
         at_least(efficiency[0], 0.6, label="Nash-Sutcliffe efficiency"),
         at_most(efficiency[1], 0.1, label="of the mean", shown="< 0.1"),
-        at_least(better.mean(), 0.9, label="part of maps where it beats the mean"),
+        at_least(_beats(found, mean).mean(), 0.9, label="part of maps where it beats the mean"),
         remark=f"rain, factor 16, upper end of a 95 % interval over maps; trained on 128 maps of another region; "
         f"{_HELD_OUT}",
     )
@@ -251,6 +258,7 @@ def _updates(z: Tensor, forcing: Forcing, factor: int) -> float:
     """Cells times steps of a flood."""
     solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
     result = solver.simulate(z, forcing.duration, rain=forcing.rain[:, None, None], backend="compiled")
+    finite_tensor("depths", result.h)  # what diverges takes steps, too
     return float(result.steps.sum()) * z[0].numel()
 
 
@@ -279,11 +287,10 @@ def one_map_can_go_far() -> Evidence:
 )
 def training_on_both_serves_both() -> Evidence:
     found, best = learnt("mixed", "inflow"), _best_pooling("inflow", 16)
-    won = float((_errors(found) < _errors(best)).double().mean())
     return combine(
         at_most(_ratio(learnt("mixed", "rain"), _best_pooling("rain", 16))[2], 0.7, label="rain", shown="< 0.7"),
         at_most(_ratio(found, best)[2], 1.0, label="rivers", shown="< 1"),
-        within(won, 0.5, 0.75, label="part of the river maps where it is better", digits=1),
+        within(_beats(found, best).mean(), 0.5, 0.75, label="part of the river maps where it is better", digits=1),
         remark=f"error over best pooling's, factor 16, upper ends of 95 % intervals over maps; trained on 256 maps of "
         f"another region; {_HELD_OUT}",
     )
