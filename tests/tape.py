@@ -139,7 +139,9 @@ class _Listening:
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
         for name, value in list(self.names.items()):
-            if not getattr(value, "__module__", "").startswith("lib.") or value.__module__ == "lib.claims":
+            home = getattr(value, "__module__", "")
+            # checks at the door give back what they were given
+            if not home.startswith("lib.") or home in ("lib.claims", "lib.validation"):
                 continue
             if isinstance(value, (types.FunctionType, _CACHED)) and not inspect.isgeneratorfunction(value):
                 self.patch.setitem(self.names, name, self._heard(name, value))
