@@ -25,6 +25,7 @@ import torch
 
 from lib.claims import Claim, Evidence
 from lib.flood.solver import LocalInertialSolver
+from lib.four_bit.layers import LUQConfig
 
 #: Calls of one function from one place, more than which are not kept: they are made in earnest again.
 MANY = 300
@@ -185,7 +186,7 @@ def spoil(value: Any) -> Any:
 
 
 def _spoil(value: Any, kinds: str) -> Any:
-    if isinstance(value, (bool, np.bool_, str, LocalInertialSolver, Evidence)):
+    if isinstance(value, (bool, np.bool_, str, LocalInertialSolver, LUQConfig, Evidence)):
         return None  # settings are no measurements
     if isinstance(value, torch.Tensor):
         spoilt = _spoil(value.detach().numpy(), kinds)
