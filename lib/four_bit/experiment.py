@@ -373,4 +373,4 @@ def train_four_bit(
         losses, scores = np.concatenate([losses, more.losses]), np.concatenate([scores, more.scores])
         diverged = more.diverged
     before = float(run.scores[-1]) if len(run.scores) else float("nan")
-    return FourBitRun(losses, scores, before, max(clipped, default=0.0), diverged)
+    return FourBitRun(losses, scores, before, float(np.max(clipped, initial=0.0)), diverged)
