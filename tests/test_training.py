@@ -206,8 +206,8 @@ def test_seeds_of_steps_differ() -> None:
         ({"every": 0}, "every must be at least 1"),
         ({"device": "gpu"}, "device must be cpu"),
         ({"precision": "float8"}, "precision must be"),
-        ({"seed": -1}, "seed must be an integer of at least 0"),
-        ({"workers": -1}, "workers must be an integer of at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"workers": -1}, "workers must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused(change, message) -> None:

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.augmentation import ImageFolder, ShiftedImages
-from lib.checkpoints import held_experiment, load_network, save_network, set_experiment
+from lib.checkpoints import claim_experiment, held_experiment, load_network, save_network
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar10, fashion_mnist
-from lib.training import accuracy, fit, is_first_process, size_of
-from lib.validation import known_device, positive_integer, positive_number
+from lib.training import accuracy, check_options, fit, is_first_process, steps_an_epoch
+from lib.validation import positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -324,15 +324,13 @@ def train_alias_free(
     (8, 1)
     """
     settings = alias_free_preset(preset)
-    known_device(device)
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
     if folder is not None:
         held_experiment(folder, asdict(settings))
     model, train, test = alias_free_task(settings, data_path)
-    per_epoch = size_of(train) // settings.batch
-    if per_epoch == 0:
-        raise ValueError(f"batch must be at most {size_of(train)}; it is {settings.batch}")
-    if folder is not None and is_first_process(device) and held_experiment(folder) is None:
-        set_experiment(folder, asdict(settings))
+    per_epoch = steps_an_epoch(train, settings.batch, device)
+    if folder is not None and is_first_process(device):
+        claim_experiment(folder, asdict(settings))
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     total = settings.epochs * per_epoch
     # where the rise is over with the first step, torch would divide by zero

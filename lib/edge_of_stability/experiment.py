@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from lib.checkpoints import (
     checkpoint_steps,
+    claim_experiment,
     held_experiment,
     load_checkpoint,
     save_checkpoint,
-    set_experiment,
 )
 from lib.datasets import cifar10, digits, fashion_mnist, standardized
 from lib.edge_of_stability.curvature import hessian_top_eigenvalue
@@ -312,7 +312,7 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     held = held_experiment(folder, _identity(settings))
     eta = _step_size(settings, model, data) if held is None else float(held["eta"])
     if held is None and together.is_main_process:
-        set_experiment(folder, _identity(settings), eta=eta)
+        claim_experiment(folder, _identity(settings), eta=eta)
     losses: list[float] = []
     first = 0
     last = _last_of_unbroken(checkpoint_steps(folder), settings)

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.checkpoints import held_experiment, load_network, save_network, set_experiment
+from lib.checkpoints import claim_experiment, held_experiment, load_network, save_network
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import check_training, train_downsampler
 from lib.flood.metrics import Loss
 from lib.flood.pooling import blocks
 from lib.flood.scenarios import CELL, Kind, TileFolder, draw_floods, solve_tiles
 from lib.flood.solver import LocalInertialSolver
-from lib.training import TrainingRun, is_first_process, processes, size_of
-from lib.validation import known_device, positive_integer
+from lib.training import TrainingRun, check_options, is_first_process, processes, steps_an_epoch
+from lib.validation import job_count, positive_integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -299,14 +299,14 @@ def train_flood(
     """
     settings = flood_preset(preset)
     solver = coarse_solver(settings)
-    known_device(device)
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    job_count(jobs)
     if folder is not None:
         held_experiment(folder, asdict(settings))
     model, train, test = flood_task(settings, data_path, device=device, jobs=jobs)
-    if settings.batch > size_of(train):
-        raise ValueError(f"batch must be at most {size_of(train)}; it is {settings.batch}")
-    if folder is not None and is_first_process(device) and held_experiment(folder) is None:
-        set_experiment(folder, asdict(settings))
+    steps_an_epoch(train, settings.batch, device)
+    if folder is not None and is_first_process(device):
+        claim_experiment(folder, asdict(settings))
     run: TrainingRun = train_downsampler(
         model,
         train,

@@ -23,7 +23,7 @@ from lib.flood.metrics import Loss, downsample_loss
 from lib.flood.pooling import Pooling, blocks, pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
 from lib.flood.solver import LocalInertialSolver
-from lib.training import TrainingRun, evaluating, fit, processes, size_of
+from lib.training import TrainingRun, check_options, evaluating, fit, processes, size_of, steps_an_epoch
 from lib.validation import positive_integer, positive_number
 
 if TYPE_CHECKING:
@@ -247,9 +247,8 @@ def train_downsampler(
         clip=clip,
         checkpoint_every=checkpoint_every,
     )
-    per_epoch = size_of(data) // batch
-    if per_epoch == 0:
-        raise ValueError(f"batch must be at most {size_of(data)}; it is {batch}")
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    per_epoch = steps_an_epoch(data, batch, device)
     one = None if unit == "map" else 1.0 if unit == "metres" else _dry_loss(data, model.factor, loss, beta)
     measured = FloodLoss(model.factor, loss, beta, one, smoothness)
     if isinstance(data, TileFolder) and not math.isclose(solver.dx, data.dx * model.factor):
