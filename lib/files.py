@@ -9,8 +9,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["alone_in", "atomic_path", "check_archive", "input_folder", "output_file", "output_folder"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["alone_in", "atomic_path", "check_archive", "input_folder", "output_file", "output_folder", "read_arrays"]
 
 #: Seconds after which a folder that another process holds is refused: a killed training's loaders live on for five.
 PATIENCE = 6.0
@@ -63,6 +67,8 @@ def output_folder(name: str, path: AnyPath) -> Path:
     ValueError: folder must be a path; it is ''
     """
     folder = _path(name, path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{name} must be a folder; {folder} is a file")
     _check_place(name, _target(folder))
     return folder
 
@@ -163,6 +169,32 @@ def check_archive(path: AnyPath) -> None:
             raise ValueError(f"{path} is damaged: {error}") from error
     if broken is not None:
         raise ValueError(f"{path} is damaged: its part {broken} is not what was written")
+
+
+def read_arrays(path: AnyPath, *names: str) -> dict[str, NDArray[Any]]:
+    """Arrays of a .npz file by their names.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, is damaged, or holds no such arrays.
+
+    Examples
+    --------
+    >>> read_arrays("nowhere.npz", "errors")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere.npz is missing
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in names}
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except Exception as error:  # a changed bit may look like anything
+        raise ValueError(f"{path} is damaged: {error}; delete it, and it is made again") from error
 
 
 @contextmanager

@@ -20,11 +20,21 @@ from torch.utils.data import Dataset, TensorDataset
 from lib.augmentation import ImageFolder, ShiftedImages
 from lib.checkpoints import claim_experiment, held_experiment
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar100, fashion_mnist
+from lib.files import input_folder
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
 from lib.training import TrainingRun, accuracy, check_options, fit, is_first_process, steps_an_epoch
-from lib.validation import positive_integer, positive_number
+from lib.validation import (
+    instance_of,
+    integer_at_least,
+    known_seed,
+    number_between,
+    one_of,
+    positive_integer,
+    positive_number,
+    true_or_false,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -160,6 +170,9 @@ def four_bit_task(
     >>> len(train), len(test), type(model[4]).__name__
     (5000, 2000, 'LUQLinear')
     """
+    preset = four_bit_preset(preset)
+    if generator is not None:
+        instance_of("generator", generator, torch.Generator, "a torch.Generator or None")
     train, test, classes = _data(preset, data_path)
     weights = torch.Generator().manual_seed(preset.seed)
     model: nn.Module
@@ -195,6 +208,7 @@ def _data(preset: FourBitPreset, path: str | Path | None) -> tuple[Dataset[Any],
         return train, _clothes("test", None, full=preset.full, path=path), 10
     if path is None:
         raise ValueError(f"data_path must name the folder of {preset.data}")
+    input_folder("data_path", path)
     if preset.data == "cifar100":
         shifted = ShiftedImages(*cifar100(path, "train", count=preset.count), seed=preset.seed)
         images, labels = cifar100(path, "test")
@@ -234,25 +248,22 @@ def four_bit_preset(preset: str | FourBitPreset) -> FourBitPreset:
         if preset not in FOUR_BIT_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(FOUR_BIT_PRESETS)}; it is {preset!r}")
         preset = FOUR_BIT_PRESETS[preset]
-    if preset.data not in ("fashion", "cifar100", "imagenet"):
-        raise ValueError(f"data must be fashion, cifar100 or imagenet; it is {preset.data!r}")
-    if not isinstance(preset.config, LUQConfig):
-        raise TypeError(f"config must be a LUQConfig; it is {preset.config!r}")
+    instance_of("preset", preset, FourBitPreset, "a name or a FourBitPreset")
+    one_of("data", preset.data, ("fashion", "cifar100", "imagenet"))
+    instance_of("network", preset.network, str, "a name")
+    instance_of("config", preset.config, LUQConfig)
+    true_or_false("full", preset.full)
     for name in ("epochs", "batch"):
         positive_integer(name, getattr(preset, name))
     if preset.count is not None:
         positive_integer("count", preset.count)
     for name in ("lr", "fine_tuning_lr"):
         positive_number(name, getattr(preset, name))
-    for name in ("fine_tuning", "seed"):
-        value = getattr(preset, name)
-        if not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} must be an integer of at least 0; it is {value!r}")
-    if not (preset.momentum is None or 0 <= preset.momentum < 1) or not 0 <= preset.weight_decay < np.inf:
-        raise ValueError(
-            f"momentum must be at least 0 and below 1, and weight_decay at least 0; "
-            f"they are {preset.momentum}, {preset.weight_decay}"
-        )
+    integer_at_least("fine_tuning", preset.fine_tuning, 0)
+    known_seed("seed", preset.seed)
+    number_between("weight_decay", preset.weight_decay, 0)
+    if preset.momentum is not None and number_between("momentum", preset.momentum, 0, 1) == 1:
+        raise ValueError("momentum must be below 1; it is 1")
     return preset
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lib.files import output_folder
 from lib.four_bit.comparison import SEEDS, WAYS
 from lib.four_bit.experiment import FourBitPreset, FourBitRun, four_bit_preset, train_four_bit
 from lib.four_bit.layers import LUQConfig
 from lib.parallel import in_parallel
+from lib.validation import instance_of, job_count, known_device
 
 __all__ = ["sweep_four_bit"]
 
@@ -60,16 +62,23 @@ def sweep_four_bit(
     {'FP32': 2, 'FP3 LUQ': 2}
     """
     settings = four_bit_preset(preset)
+    known_device(device)
+    job_count(jobs)
+    if folder is not None:
+        output_folder("folder", folder)
     if not isinstance(ways, Mapping):
         unknown = [way for way in ways if way not in WAYS]
         if unknown:
             raise ValueError(f"ways must be of {', '.join(WAYS)}; {unknown[0]!r} is none of them")
         ways = {way: WAYS[way] for way in ways}
     pairs = [(way, seed) for way in ways for seed in seeds]
+    if not pairs:
+        raise ValueError(f"ways and seeds must not be empty; they are {list(ways)} and {list(seeds)}")
     work: list[tuple[object, ...]] = []
     for way, seed in pairs:
         place = None if folder is None else Path(folder) / _file_name(way) / f"seed-{seed}"
-        work.append((replace(settings, config=ways[way], seed=seed), place, data_path, device))
+        one = four_bit_preset(replace(settings, config=instance_of(f"ways[{way!r}]", ways[way], LUQConfig), seed=seed))
+        work.append((one, place, data_path, device))
     found: dict[str, list[FourBitRun]] = {way: [] for way in ways}
     for (way, _), run in zip(pairs, in_parallel(_train, work, "trainings", jobs=jobs), strict=True):
         found[way].append(run)
