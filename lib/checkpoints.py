@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from lib.files import alone_in, atomic_path, check_archive
+from lib.files import alone_in, atomic_path, check_archive, known_path
+from lib.validation import instance_of, integer_at_least
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -48,8 +49,8 @@ _UNREADABLE = (
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
-def _path(folder: Path, step: int) -> Path:
-    return folder / f"step_{step:08d}.pt"
+def _path(folder: str | Path, step: int) -> Path:
+    return known_path("folder", folder) / f"step_{integer_at_least('step', step, 0):08d}.pt"
 
 
 def checkpoint_steps(folder: str | Path) -> list[int]:
@@ -63,7 +64,7 @@ def checkpoint_steps(folder: str | Path) -> list[int]:
     ...     checkpoint_steps(place), load_checkpoint(place, 20)
     ([20], {'weight': tensor([1., 1.])})
     """
-    found = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in Path(folder).glob("step_*.pt"))
+    found = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in known_path("folder", folder).glob("step_*.pt"))
     return sorted(int(match.group(1)) for match in found if match)
 
 
@@ -135,8 +136,8 @@ def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any]) -> Non
     TypeError
         If a part is of another kind, which could not be read back.
     """
-    kept = plain("state", state)
-    with atomic_path(_path(Path(folder), step)) as temporary, _checksums():
+    kept = plain("state", instance_of("state", state, dict))
+    with atomic_path(_path(folder, step)) as temporary, _checksums():
         torch.save(kept, temporary)
 
 
@@ -156,12 +157,12 @@ def _checksums() -> Iterator[None]:
 
 def delete_checkpoint(folder: str | Path, step: int) -> None:
     """Remove a checkpoint, if it is there."""
-    _path(Path(folder), step).unlink(missing_ok=True)
+    _path(folder, step).unlink(missing_ok=True)
 
 
 def remove_unfinished(folder: str | Path) -> None:
     """Remove what a process that was killed while it wrote has left behind."""
-    for path in Path(folder).glob(".step_*.pt"):
+    for path in known_path("folder", folder).glob(".step_*.pt"):
         path.unlink(missing_ok=True)
 
 
@@ -173,7 +174,7 @@ def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:
     ValueError
         If the file is missing or damaged, or is whole but holds what may not be loaded.
     """
-    path = _path(Path(folder), step)
+    path = _path(folder, step)
     if not path.exists():
         raise ValueError(f"{path} is missing")
     try:
@@ -189,7 +190,7 @@ def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:
 
 
 def _marker(folder: str | Path) -> Path:
-    return Path(folder) / "experiment.json"
+    return known_path("folder", folder) / "experiment.json"
 
 
 def held_experiment(folder: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -237,10 +238,12 @@ def claim_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: A
     ...     before, held_experiment(place, {"seed": 0})
     (None, {'eta': 0.1})
     """
+    _text(settings)  # refuses what is none
+    text = _text({"preset": dict(settings), **facts})
     with alone_in(folder):  # of two that come at once, one is first
         if held_experiment(folder, settings) is None:
             with atomic_path(_marker(folder)) as temporary:
-                temporary.write_text(_text({"preset": settings, **facts}), encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8")
 
 
 def check_same(folder: str | Path, held: Mapping[str, Any], asked: Mapping[str, Any], what: str = "experiment") -> None:
@@ -263,6 +266,8 @@ def check_same(folder: str | Path, held: Mapping[str, Any], asked: Mapping[str, 
 
 
 def _text(settings: Mapping[str, Any]) -> str:
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be a dict; they are {settings!r}")
     return json.dumps(plain("settings", dict(settings)), indent=1)
 
 
@@ -280,6 +285,7 @@ def save_network(path: str | Path, network: torch.nn.Module, settings: Mapping[s
     series
         Arrays of numbers that belong to it, such as the losses of its training.
     """
+    instance_of("network", network, torch.nn.Module, "a torch module")
     stored: dict[str, Any] = {f"weights/{key}": value.cpu().numpy() for key, value in network.state_dict().items()}
     stored |= {name: np.asarray(values) for name, values in series.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -318,9 +324,12 @@ def load_network(
     >>> settings, series["losses"]
     ({'bias': True}, array([0.5 , 0.25]))
     """
+    path = known_path("path", path)
+    if not callable(make):
+        raise TypeError(f"make must be a function; it is {make!r}")
     try:
         check_archive(path)
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             settings: dict[str, Any] = json.loads(str(stored["preset"]))
             network = make(settings)
             state = network.state_dict()

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["alone_in", "atomic_path", "check_archive", "input_folder", "output_file", "output_folder", "read_arrays"]
+__all__ = [
+    "alone_in",
+    "atomic_path",
+    "check_archive",
+    "input_folder",
+    "known_path",
+    "output_file",
+    "output_folder",
+    "read_arrays",
+]
 
 #: Seconds after which a folder that another process holds is refused: a killed training's loaders live on for five.
 PATIENCE = 6.0
@@ -39,7 +48,7 @@ def output_file(name: str, path: AnyPath) -> Path:
     ...
     ValueError: --json must name a file; /dev/null is a device or a pipe
     """
-    file = _path(name, path)
+    file = known_path(name, path)
     if file.is_dir():
         raise ValueError(f"{name} must name a file; {file} is a folder")
     target = _target(file)
@@ -66,7 +75,7 @@ def output_folder(name: str, path: AnyPath) -> Path:
     ...
     ValueError: folder must be a path; it is ''
     """
-    folder = _path(name, path)
+    folder = known_path(name, path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{name} must be a folder; {folder} is a file")
     _check_place(name, _target(folder))
@@ -83,13 +92,22 @@ def input_folder(name: str, path: AnyPath) -> Path:
     ...
     ValueError: data_path must be a folder; /nope is not there
     """
-    folder = _path(name, path)
+    folder = known_path(name, path)
     if not folder.is_dir():
         raise ValueError(f"{name} must be a folder; {folder} is {'a file' if folder.exists() else 'not there'}")
     return folder
 
 
-def _path(name: str, path: AnyPath) -> Path:
+def known_path(name: str, path: AnyPath) -> Path:
+    """Return `path` as a `Path` if it is one, and not empty.
+
+    Examples
+    --------
+    >>> known_path("folder", None)
+    Traceback (most recent call last):
+    ...
+    TypeError: folder must be a path; it is None
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path; it is {path!r}")
     text = os.fspath(path)
@@ -161,7 +179,10 @@ def check_archive(path: AnyPath) -> None:
     ...         archive.writestr("one", b"whole")
     ...     check_archive(Path(folder) / "two.npz")
     """
-    with Path(path).open("rb") as file:
+    path = known_path("path", path)
+    if not path.exists():
+        raise ValueError(f"{path} is missing")
+    with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 broken = archive.testzip()
@@ -188,6 +209,7 @@ def read_arrays(path: AnyPath, *names: str) -> dict[str, NDArray[Any]]:
     """
     import numpy as np
 
+    path = known_path("path", path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
@@ -218,8 +240,9 @@ def alone_in(folder: AnyPath) -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder) / ".lock", timeout=PATIENCE)
+    folder = known_path("folder", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=PATIENCE)
     try:
         lock.acquire()
     except Timeout as error:

@@ -36,6 +36,8 @@ def in_parallel(
     """
     from joblib import Parallel, delayed
 
+    if not callable(function):
+        raise TypeError(f"function must be a function; it is {function!r}")
     job_count(jobs)
     calls = [delayed(function)(*each) for each in arguments]
     try:

@@ -108,7 +108,7 @@ def processes(device: str | torch.device) -> Any:
     """
     from accelerate import PartialState
 
-    state = PartialState(cpu=torch.device(device).type == "cpu")
+    state = PartialState(cpu=torch.device(known_device(device)).type == "cpu")
     _part_at_exit()
     return state
 
@@ -135,7 +135,7 @@ def is_first_process(device: str | torch.device = "cpu") -> bool:
     return bool(processes(device).is_main_process)
 
 
-def size_of(data: Dataset[Any]) -> int:
+def size_of(data: object) -> int:
     """Number of examples; torch does not ask a data set to have one, but all of ours do.
 
     Examples
@@ -143,7 +143,7 @@ def size_of(data: Dataset[Any]) -> int:
     >>> size_of(TensorDataset(torch.zeros(3)))
     3
     """
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+    if isinstance(data, str) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(f"data must be a data set with a length, such as torch's TensorDataset; it is {data!r}")
     return len(data)
 
@@ -175,8 +175,9 @@ def step_seed(seed: int, rank: int, step: int) -> int:
     >>> step_seed(0, 0, 1) == step_seed(0, 1, 0)
     False
     """
+    numbers = [known_seed(name, value) for name, value in (("seed", seed), ("rank", rank), ("step", step))]
     # torch's generator on the CPU looks at 32 bits only
-    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def reproducible() -> None:
@@ -240,12 +241,11 @@ def accuracy(
     from accelerate.utils import reduce
 
     instance_of("model", model, nn.Module, "a torch module")
+    _check_examples(data)
     count = size_of(data)
-    if not count:
-        raise ValueError("data must not be empty")
     positive_integer("batch", batch)
     integer_at_least("workers", workers, 0)
-    state = processes(known_device(device))
+    state = processes(device)
     mine = range(state.process_index, count, state.num_processes)
     right = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(model), torch.no_grad():
