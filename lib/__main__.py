@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from lib.chapters import open_chapters
-from lib.files import atomic_path
+from lib.command_line import Command, refusals
+from lib.files import atomic_path, output_file
 
 app = typer.Typer(
     help="Paperplay: ten research papers as notebooks to play with.", no_args_is_help=True, add_completion=False
@@ -23,7 +24,8 @@ def main() -> None:
     """Paperplay: ten research papers as notebooks to play with."""
 
 
-@app.command()
+@app.command(cls=Command)
+@refusals()
 def claims(
     chapters: Annotated[list[str] | None, typer.Argument(help="Names or numbers; all chapters by default.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
@@ -36,11 +38,13 @@ def claims(
 
     from lib.claims import Table as Results
     from lib.claims import run_claims
+    from lib.validation import job_count
 
-    try:
-        results = run_claims(chapters or (), jobs=jobs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    for name, path in (("--json", json_file), ("--html", html_file)):
+        if path is not None:
+            output_file(name, path)
+    job_count(jobs)
+    results = run_claims(chapters or (), jobs=jobs)
     table = Table(show_lines=True)
     for column in ("chapter", "source", "statement", "paper", "here", "holds", "seconds"):
         table.add_column(column, overflow="fold")
@@ -74,7 +78,7 @@ def _add_chapter_commands() -> None:
             if verb not in groups:
                 groups[verb] = typer.Typer(help=f"{verb.capitalize()}: one command a chapter.", no_args_is_help=True)
                 app.add_typer(groups[verb], name=verb)
-            groups[verb].command(chapter.name.replace("_", "-"))(function)
+            groups[verb].command(chapter.name.replace("_", "-"), cls=Command)(function)
 
 
 _add_chapter_commands()

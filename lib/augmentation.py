@@ -6,7 +6,6 @@ So a run that goes on in the middle of an epoch sees what it would have seen, wi
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.validation import positive_integer
+from lib.files import input_folder
+from lib.validation import integer_at_least, known_seed, positive_integer, true_or_false
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,9 +51,15 @@ class ShiftedImages(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self, images: NDArray[np.uint8], labels: NDArray[np.generic], *, padding: int = 4, seed: int = 0
     ) -> None:
+        images, labels = _whole_numbers("images", images), _whole_numbers("labels", labels)
+        if images.dtype != np.uint8:
+            raise TypeError(f"images must be uint8; they are {images.dtype}")
+        if images.ndim != 4 or labels.shape != images.shape[:1] or not images.size:
+            raise ValueError(
+                f"images must be (N, C, H, W), and labels one an image; they are {images.shape}, {labels.shape}"
+            )
         positive_integer("padding", padding)
-        if images.ndim != 4 or len(images) != len(labels):
-            raise ValueError(f"images must be (N, C, H, W), one a label; they are {images.shape}, {len(labels)} labels")
+        known_seed("seed", seed)
         values = images.astype(np.float32)
         axes = (0, 2, 3)
         self.mean, self.spread = values.mean(axes, keepdims=True)[0], values.std(axes, keepdims=True)[0] + 1e-6
@@ -62,7 +68,7 @@ class ShiftedImages(Dataset[tuple[Tensor, Tensor]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Shift in another way from now on."""
-        self.epoch = epoch
+        self.epoch = integer_at_least("epoch", epoch, 0)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,6 +84,17 @@ class ShiftedImages(Dataset[tuple[Tensor, Tensor]]):
             cut = cut[:, :, ::-1]
         values = (cut.astype(np.float32) - self.mean) / self.spread
         return torch.from_numpy(values), torch.tensor(int(self.labels[index]))
+
+
+def _whole_numbers(name: str, values: object) -> NDArray[Any]:
+    """A copy, which nobody else can change."""
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a regular array") from error
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers; they are {array.dtype}")
+    return array
 
 
 class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
@@ -105,12 +122,10 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 224, train: bool = True, seed: int = 0) -> None:
         positive_integer("size", size)
-        root = Path(path)
-        self.classes = (
-            sorted(each.name for each in root.iterdir() if each.is_dir() and each.name[0] != ".")
-            if root.is_dir()
-            else []
-        )
+        true_or_false("train", train)
+        known_seed("seed", seed)
+        root = input_folder("path", path)
+        self.classes = sorted(each.name for each in root.iterdir() if each.is_dir() and each.name[0] != ".")
         self.items = [
             (file, number)
             for number, name in enumerate(self.classes)
@@ -123,7 +138,7 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other parts from now on."""
-        self.epoch = epoch
+        self.epoch = integer_at_least("epoch", epoch, 0)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -136,7 +151,7 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
         try:
             with Image.open(file) as opened:
                 picture = opened.convert("RGB")
-        except OSError as error:
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow has its own words for each format
             raise ValueError(f"{file} is damaged: {error}") from error
         box = _random_part(rng, *picture.size) if self.train else _middle(*picture.size)
         scaled: Any = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lib.validation import finite_array, positive_integer
+from lib.files import input_folder
+from lib.validation import finite_array, one_of, positive_integer, true_or_false
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,8 +69,7 @@ Split = Literal["train", "test"]
 
 
 def _check_split(split: str) -> None:
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test'; it is {split!r}")
+    one_of("split", split, ("train", "test"))
 
 
 def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -121,6 +121,9 @@ def fashion_mnist(
     ((2000, 28, 28), 'ankle boot')
     """
     _check_split(split)
+    true_or_false("full", full)
+    if path is not None:
+        input_folder("path", path)
     if not full and path is None:
         with as_file(files("lib") / "data" / "fashion_mnist.npz") as place, np.load(place) as stored:
             return stored[f"{split}_images"], stored[f"{split}_labels"]
@@ -181,7 +184,7 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     values = np.frombuffer(content, dtype=np.uint8, offset=min(4 + 4 * axes, len(content)))
     if axes == 0 or values.size != int(np.prod(shape)):
         raise ValueError(f"{path} is damaged: it is no idx file of bytes of the size that it names")
-    return values.reshape(shape)
+    return values.reshape(shape).copy()  # which the reader may change, as other images
 
 
 def cifar10(path: str | os.PathLike[str], split: Split = "train", *, count: int | None = None) -> tuple[Images, Labels]:
@@ -225,6 +228,7 @@ def _read_cifar(
 ) -> tuple[Images, Labels]:
     """Images and their last label from files of rows: one byte a label, each below its bound, then the image."""
     _check_split(split)
+    input_folder("path", path)
     if count is not None:
         positive_integer("count", count)
     images, classes, have = [], [], 0
@@ -260,6 +264,10 @@ def standardized(images: NDArray[np.generic], *, per_channel: bool = False) -> N
     0.0 1.0
     """
     values = finite_array("images", images)
+    if true_or_false("per_channel", per_channel) and values.ndim < 2:
+        raise ValueError(f"images must have channels along axis 1; their shape is {values.shape}")
+    if not values.size:
+        raise ValueError(f"images must not be empty; their shape is {values.shape}")
     axes = tuple(axis for axis in range(values.ndim) if axis != 1) if per_channel else None
     spread = values.std(axis=axes, keepdims=True)
     if np.any(spread <= 1e-12 * np.abs(values).max(initial=0.0)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from lib.validation import instance_of, one_of, positive_integer, true_or_false
 
 __all__ = ["ACTIVATIONS", "ResidualBlock", "fully_connected", "initialize", "residual_network", "small_convnet"]
 
@@ -22,6 +24,8 @@ def initialize(model: nn.Module, *, generator: torch.Generator) -> nn.Module:
     >>> bool(layer.weight.abs().max() <= 0.5)
     True
     """
+    instance_of("model", model, nn.Module, "a torch module")
+    instance_of("generator", generator, torch.Generator, "a torch.Generator")
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -32,11 +36,17 @@ def initialize(model: nn.Module, *, generator: torch.Generator) -> nn.Module:
 
 
 def _activation(name: str) -> nn.Module:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; it is {name!r}")
-    return ACTIVATIONS[name]()
+    return ACTIVATIONS[one_of("activation", name, ACTIVATIONS)]()
 
 
+def _sizes(name: str, values: object) -> list[int]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list of integers; it is {values!r}")
+    return [positive_integer(f"{name}[{place}]", value) for place, value in enumerate(values)]
+
+
+# torch draws weights while a layer is made, from its own generator, which stays where it was; ours come after
+@torch.random.fork_rng(devices=[])
 def fully_connected(
     widths: Sequence[int], *, activation: str = "tanh", normalize: bool = False, generator: torch.Generator
 ) -> nn.Sequential:
@@ -59,6 +69,8 @@ def fully_connected(
     >>> sum(parameter.numel() for parameter in model.parameters())
     529
     """
+    widths = _sizes("widths", widths)
+    true_or_false("normalize", normalize)
     if len(widths) < 2:
         raise ValueError(f"widths must hold an input and an output size; it is {tuple(widths)}")
     layers: list[nn.Module] = [nn.Flatten()]
@@ -70,6 +82,7 @@ def fully_connected(
     return model
 
 
+@torch.random.fork_rng(devices=[])
 def small_convnet(
     channels: Sequence[int],
     outputs: int,
@@ -98,6 +111,12 @@ def small_convnet(
     >>> model(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
+    channels = _sizes("channels", channels)
+    positive_integer("outputs", outputs)
+    positive_integer("size", size)
+    true_or_false("normalize", normalize)
+    if not channels:
+        raise ValueError("channels must hold those of the images; it is empty")
     layers: list[nn.Module] = []
     for inputs, maps in pairwise(channels):
         norm = [nn.BatchNorm2d(maps)] if normalize else []
@@ -121,6 +140,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
         super().__init__()
+        for name, value in (("inputs", inputs), ("outputs", outputs), ("stride", stride)):
+            positive_integer(name, value)
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
@@ -139,6 +160,7 @@ class ResidualBlock(nn.Module):
         return result
 
 
+@torch.random.fork_rng(devices=[])
 def residual_network(
     blocks: Sequence[int], outputs: int, *, channels: int = 3, width: int = 64, generator: torch.Generator
 ) -> nn.Sequential:
@@ -162,6 +184,9 @@ def residual_network(
     >>> sum(parameter.numel() for parameter in model.parameters())
     11220132
     """
+    blocks = _sizes("blocks", blocks)
+    for name, value in (("outputs", outputs), ("channels", channels), ("width", width)):
+        positive_integer(name, value)
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     inputs = width
     for stage, count in enumerate(blocks):

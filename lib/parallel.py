@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from lib.progress import progress
+from lib.validation import job_count
 
 __all__ = ["in_parallel"]
 
@@ -35,6 +36,9 @@ def in_parallel(
     """
     from joblib import Parallel, delayed
 
+    if not callable(function):
+        raise TypeError(f"function must be a function; it is {function!r}")
+    job_count(jobs)
     calls = [delayed(function)(*each) for each in arguments]
     try:
         parallel = Parallel(n_jobs=jobs, return_as="generator")

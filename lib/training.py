@@ -14,8 +14,9 @@ gives every process its share of each batch.
 from __future__ import annotations
 
 import atexit
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,26 +25,39 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lib.checkpoints import (
+    check_same,
     checkpoint_steps,
     delete_checkpoint,
     load_checkpoint,
+    plain,
     remove_unfinished,
     save_checkpoint,
 )
+from lib.files import alone_in, output_folder
 from lib.progress import progress
-from lib.validation import known_device, positive_integer, positive_number
+from lib.validation import (
+    finite_tensor,
+    instance_of,
+    integer_at_least,
+    known_device,
+    known_seed,
+    one_of,
+    positive_integer,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
     "TrainingRun",
     "accuracy",
+    "check_options",
     "evaluating",
     "fit",
     "is_first_process",
@@ -51,6 +65,7 @@ __all__ = [
     "reproducible",
     "size_of",
     "step_seed",
+    "steps_an_epoch",
 ]
 
 #: Checkpoints that are kept: the last, and the one before in case that one is damaged.
@@ -93,7 +108,7 @@ def processes(device: str | torch.device) -> Any:
     """
     from accelerate import PartialState
 
-    state = PartialState(cpu=torch.device(device).type == "cpu")
+    state = PartialState(cpu=torch.device(known_device(device)).type == "cpu")
     _part_at_exit()
     return state
 
@@ -120,7 +135,7 @@ def is_first_process(device: str | torch.device = "cpu") -> bool:
     return bool(processes(device).is_main_process)
 
 
-def size_of(data: Dataset[Any]) -> int:
+def size_of(data: object) -> int:
     """Number of examples; torch does not ask a data set to have one, but all of ours do.
 
     Examples
@@ -128,7 +143,28 @@ def size_of(data: Dataset[Any]) -> int:
     >>> size_of(TensorDataset(torch.zeros(3)))
     3
     """
-    return len(data)  # type: ignore[arg-type]
+    if isinstance(data, str) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(f"data must be a data set with a length, such as torch's TensorDataset; it is {data!r}")
+    return len(data)
+
+
+def steps_an_epoch(data: Dataset[Any], batch: int, device: str | torch.device) -> int:
+    """How many whole batches the data hold.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or the processes that train together cannot share a batch.
+
+    Examples
+    --------
+    >>> steps_an_epoch(TensorDataset(torch.zeros(10)), 4, "cpu")
+    2
+    """
+    count, ranks = size_of(data), processes(device).num_processes
+    if positive_integer("batch", batch) > count or batch % ranks:
+        raise ValueError(f"batch must be at most {count}, and a multiple of {ranks} processes; it is {batch}")
+    return count // batch
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
@@ -139,8 +175,9 @@ def step_seed(seed: int, rank: int, step: int) -> int:
     >>> step_seed(0, 0, 1) == step_seed(0, 1, 0)
     False
     """
+    numbers = [known_seed(name, value) for name, value in (("seed", seed), ("rank", rank), ("step", step))]
     # torch's generator on the CPU looks at 32 bits only
-    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0])
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def reproducible() -> None:
@@ -180,6 +217,8 @@ def accuracy(
 ) -> float:
     """The part of examples whose largest output is their class; processes that train together share the work.
 
+    An answer that holds NaN is wrong.
+
     Parameters
     ----------
     model
@@ -201,17 +240,20 @@ def accuracy(
     """
     from accelerate.utils import reduce
 
+    instance_of("model", model, nn.Module, "a torch module")
+    _check_examples(data)
     count = size_of(data)
-    if not count:
-        raise ValueError("data must not be empty")
     positive_integer("batch", batch)
+    integer_at_least("workers", workers, 0)
     state = processes(device)
     mine = range(state.process_index, count, state.num_processes)
     right = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(model), torch.no_grad():
         parts = [list(mine[start : start + batch]) for start in range(0, len(mine), batch)]
         for inputs, classes in _loader(data, parts, workers):
-            right += (model(inputs.to(device)).argmax(dim=1) == classes.to(device)).sum()
+            outputs = model(inputs.to(device))
+            # NaN counts as largest
+            right += ((outputs.argmax(dim=1) == classes.to(device)) & ~outputs.isnan().any(dim=1)).sum()
     if state.num_processes > 1:
         right = reduce(right, reduction="sum")
     return int(right) / count
@@ -250,7 +292,8 @@ def fit(
         Tuples of tensors, of which the last is the target and the others are inputs. Where an item depends on the
         epoch, it has a method `set_epoch`.
     optimizer, schedule
-        On the parameters of `model`; the schedule moves on after every step.
+        On the parameters of `model`; the schedule moves on after every step, `ReduceLROnPlateau` after every epoch,
+        by the mean of its losses.
     epochs, batch
         Passes over the data, and examples a step over all processes together; a rest of an epoch that is smaller
         than a batch is left out, others come in the next epoch.
@@ -264,7 +307,8 @@ def fit(
         A score after every epoch; every process calls it, and the first one's answer is kept.
     folder, every
         Where checkpoints go, and how many steps lie between them (an epoch by default). A folder that holds some is
-        gone on from.
+        gone on from, by one process (or those of one launch) at a time, to as many epochs as are asked for; all else
+        that makes the training what it is, from the learning rate to the number of examples, stays as it was.
     first_epoch
         Number of the first epoch, for data that depend on it: that of a second training after a first.
     clip
@@ -282,9 +326,10 @@ def fit(
 
     Raises
     ------
-    ValueError
-        If a number is out of range, a batch does not fit the data or the processes, or the folder's checkpoints are
-        of another training.
+    TypeError, ValueError
+        If a number is out of range, a batch does not fit the data or the processes, the optimizer's or the schedule's
+        steps take what there is none of here, a part of what a checkpoint must hold cannot be read back, or the
+        folder's checkpoints are of another training.
 
     Examples
     --------
@@ -295,69 +340,188 @@ def fit(
     >>> len(run.losses), accuracy(model, data)
     (100, 1.0)
     """
-    _check(epochs, batch, every, precision, seed=seed, workers=workers)
-    if clip is not None:
-        positive_number("clip", clip)
-    known_device(device)
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    _check_numbers(epochs=epochs, seed=seed, first_epoch=first_epoch, clip=clip)
+    _check_parts(model, loss, optimizer, noise=noise, evaluate=evaluate)
+    if schedule is not None:
+        _check_schedule(schedule, optimizer)
+    _check_examples(data)
     together = processes(device)
     rank, ranks = together.process_index, together.num_processes
-    count = size_of(data)
-    if batch > count or batch % ranks:
-        raise ValueError(f"batch must be at most {count}, and a multiple of {ranks} processes; it is {batch}")
+    per_epoch = steps_an_epoch(data, batch, device)
     place = together.device if ranks > 1 else torch.device(device)
-    per_epoch = count // batch
     n_steps = epochs * per_epoch
 
     reproducible()
-    what = {"seed": seed, "batch": batch, "count": count, "precision": precision, **(facts or {})}
-    run = _Run(model, optimizer, schedule, extra, together, None if folder is None else Path(folder), what)
-    start = run.restore(n_steps)
-    model.to(place)
-    _move(optimizer, place)
-    wrapped = _share_gradients(model, place) if ranks > 1 else model
-    model.train()
+    what: dict[str, Any] = {}
+    if folder is not None:
+        _use_plain_numbers(optimizer, schedule)
+        what = {"seed": seed, "batch": batch, "count": size_of(data), "precision": precision, "clip": clip}
+        what |= {"first_epoch": first_epoch, **plain("facts", dict(facts or {})), **_moves(optimizer, schedule)}
+    where = None if folder is None else Path(folder)
+    with alone_in(where) if where is not None and together.is_main_process else nullcontext(True) as alone:
+        run = _Run(model, optimizer, schedule, extra, together, where, what)
+        start = run.restore(n_steps, alone=alone)
+        model.to(place)
+        _move(optimizer, place)
+        wrapped = _share_gradients(model, place) if ranks > 1 else model
+        model.train()
 
-    batches = _batches(
-        data, batch // ranks, epochs, start, seed=seed, rank=rank, ranks=ranks, workers=workers, first_epoch=first_epoch
-    )
-    if together.is_main_process:  # one bar for all processes
-        batches = progress(batches, description, total=n_steps - start)
-    # dropout and its like draw from torch's own generator, whose state the caller gets back
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        for step, (*inputs, targets) in enumerate(batches, start=start):
-            for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
-                draw(step_seed(seed, rank, step))
-            optimizer.zero_grad()
-            with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-                there = (each.to(place, non_blocking=True) for each in inputs)
-                value = loss(wrapped(*there), targets.to(place, non_blocking=True))
-            value.backward()  # type: ignore[no-untyped-call]
-            if not run.note_loss(value):
-                return run.result(diverged=True)
-            # an infinite gradient would make weights NaN, and what they compute next could be anything
-            norm = nn.utils.clip_grad_norm_(wrapped.parameters(), np.inf if clip is None else clip)
-            if not bool(torch.isfinite(norm)):
-                return run.result(diverged=True)
-            optimizer.step()
-            if schedule is not None:
-                schedule.step()
-            done = step + 1
-            if done % per_epoch == 0 and evaluate is not None:
-                _share_statistics(model, ranks)
-                run.scores.append(evaluate(model))
-            if done % (every or per_epoch) == 0 or done == n_steps:
-                run.keep(done)
-    return run.result(diverged=False)
+        batches = _batches(
+            data,
+            batch // ranks,
+            epochs,
+            start,
+            seed=seed,
+            rank=rank,
+            ranks=ranks,
+            workers=workers,
+            first_epoch=first_epoch,
+        )
+        if together.is_main_process:  # one bar for all processes
+            batches = progress(batches, description, total=n_steps - start)
+        # dropout and its like draw from torch's own generator, whose state the caller gets back
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            for step, (*inputs, targets) in enumerate(batches, start=start):
+                for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
+                    draw(step_seed(seed, rank, step))
+                optimizer.zero_grad()
+                with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+                    there = (each.to(place, non_blocking=True) for each in inputs)
+                    found = loss(wrapped(*there), targets.to(place, non_blocking=True))
+                found.backward()  # type: ignore[no-untyped-call]
+                if not run.note_loss(found):
+                    return run.result(diverged=True)
+                # an infinite gradient would make weights NaN, and what they compute next could be anything
+                norm = nn.utils.clip_grad_norm_(wrapped.parameters(), np.inf if clip is None else clip)
+                if not bool(torch.isfinite(norm)):
+                    return run.result(diverged=True)
+                optimizer.step()
+                done = step + 1
+                run.move_schedule(per_epoch)
+                if done % per_epoch == 0 and evaluate is not None:
+                    _share_statistics(model, ranks)
+                    run.note_score(evaluate(model))
+                if done % (every or per_epoch) == 0 or done == n_steps:
+                    run.keep(done)
+        return run.result(diverged=False)
 
 
-def _check(epochs: int, batch: int, every: int | None, precision: str, *, seed: int, workers: int) -> None:
-    for name, value in (("epochs", epochs), ("batch", batch), ("every", 1 if every is None else every)):
-        positive_integer(name, value)
-    for name, value in (("seed", seed), ("workers", workers)):
-        if not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} must be an integer of at least 0; it is {value!r}")
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision must be float32 or bfloat16; it is {precision!r}")
+def check_options(
+    *,
+    device: str | torch.device,
+    precision: str,
+    every: int | None,
+    workers: int,
+    folder: str | Path | None,
+) -> None:
+    """Refuse what `fit` could not use, before data are made for it.
+
+    Examples
+    --------
+    >>> check_options(device="cpu", precision="half", every=None, workers=0, folder=None)
+    Traceback (most recent call last):
+    ...
+    ValueError: precision must be one of float32, bfloat16; it is 'half'
+    """
+    known_device(device)
+    one_of("precision", precision, ("float32", "bfloat16"))
+    if every is not None:
+        positive_integer("every", every)
+    integer_at_least("workers", workers, 0)
+    if folder is not None:
+        output_folder("folder", folder)
+
+
+def _check_numbers(*, epochs: int, seed: int, first_epoch: int, clip: float | None) -> None:
+    positive_integer("epochs", epochs)
+    known_seed("seed", seed)
+    integer_at_least("first_epoch", first_epoch, 0)
+    if clip is not None:
+        positive_number("clip", clip)
+
+
+def _check_parts(
+    model: nn.Module,
+    loss: object,
+    optimizer: Optimizer,
+    *,
+    noise: Sequence[torch.Generator],
+    evaluate: object,
+) -> None:
+    instance_of("model", model, nn.Module, "a torch module")
+    instance_of("optimizer", optimizer, Optimizer, "an optimizer of torch")
+    for name, value in (("loss", loss), ("evaluate", evaluate)):
+        if not (callable(value) or (name == "evaluate" and value is None)):
+            raise TypeError(f"{name} must be a function; it is {value!r}")
+    for generator in noise:
+        instance_of("noise", generator, torch.Generator, "generators of torch")
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError("optimizer must hold parameters of the model; it holds none")
+    _check_steps("optimizer", optimizer)
+
+
+def _check_schedule(schedule: LRScheduler, optimizer: Optimizer) -> None:
+    instance_of("schedule", schedule, LRScheduler, "a scheduler of torch.optim.lr_scheduler")
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise ValueError("schedule must be of the optimizer; it is of another one")
+    if not isinstance(schedule, ReduceLROnPlateau):
+        for each in (schedule, *getattr(schedule, "_schedulers", ())):
+            _check_steps("schedule", each)
+    elif schedule.mode != "min":
+        raise ValueError(f"schedule must have mode 'min' as ReduceLROnPlateau: losses fall; it has {schedule.mode!r}")
+
+
+def _check_examples(data: Dataset[Any]) -> None:
+    if not size_of(data):
+        raise ValueError("data must not be empty")
+    first = data[0]
+    if not (isinstance(first, (tuple, list)) and len(first) >= 2):
+        raise TypeError(f"data must hold tuples of inputs and a target; the first item is a {type(first).__name__}")
+    for values in data.tensors if isinstance(data, TensorDataset) else first:
+        if isinstance(values, Tensor) and values.is_floating_point():
+            finite_tensor("data", values)
+
+
+def _check_steps(name: str, moves: Optimizer | LRScheduler) -> None:
+    """Refuse an optimizer or a schedule whose step asks for something: a closure, a metric."""
+    _, *asked = inspect.signature(type(moves).step).parameters.values()
+    for each in asked:
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD:
+            kind = type(moves).__name__
+            raise ValueError(f"{name} must step without an argument; {kind} asks for {each.name}")
+
+
+def _use_plain_numbers(optimizer: Optimizer, schedule: LRScheduler | None) -> None:
+    """Take numpy's numbers for Python's from the start, as a training that is gone on with does."""
+    for group in optimizer.param_groups:
+        group.update({name: plain(name, value) for name, value in group.items() if name != "params"})
+    if schedule is not None:
+        schedule.load_state_dict(plain("schedule", schedule.state_dict()))
+
+
+def _moves(optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
+    """The settings of an optimizer and a schedule, by name, as plain values that can be compared."""
+    settings: dict[str, Any] = {"optimizer": type(optimizer).__name__, "schedule": type(schedule).__name__}
+    many = len(optimizer.param_groups) > 1
+    for number, group in enumerate(optimizer.param_groups):
+        where = f"group {number}, " if many else ""
+        settings[f"{where}parameters"] = len(group["params"])
+        settings |= {f"{where}{name}": _comparable(value) for name, value in group.items() if name != "params"}
+    state = {} if schedule is None else schedule.state_dict()
+    return settings | {f"schedule, {name}": _comparable(value) for name, value in state.items()}
+
+
+def _comparable(value: Any) -> Any:
+    """A setting without tensors and objects, which do not compare to one truth."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_comparable(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): _comparable(each) for name, each in value.items()}
+    return value if isinstance(value, (bool, int, float, str, type(None))) else type(value).__name__
 
 
 @dataclass
@@ -374,30 +538,37 @@ class _Run:
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
-    def restore(self, n_steps: int) -> int:
+    def restore(self, n_steps: int, *, alone: bool) -> int:
         """Take up the last checkpoint, or write the first; the number of steps that are done."""
         if self.folder is None:
             return 0
         reached = [step for step in checkpoint_steps(self.folder) if step <= n_steps]
         self.together.wait_for_everyone()
-        if self.together.is_main_process:
+        if self.together.is_main_process and alone:
             remove_unfinished(self.folder)
         if not reached:
             self.keep(0)
             return 0
         state = load_checkpoint(self.folder, reached[-1])
         ranks = self.together.num_processes
-        if state["what"] != self.what:
-            raise ValueError(f"folder must be new or hold the same training, {self.what}; it holds {state['what']}")
+        # or an optimizer and a schedule that have come as far as the checkpoint has
+        if self.what != state["what"] | state["moved"]:
+            check_same(self.folder, state["what"], self.what, "training")
         if len(state["extra"]) != ranks:
             raise ValueError(f"folder must be gone on with by {len(state['extra'])} processes; there are {ranks}")
-        self.model.load_state_dict(state["model"])
+        mine = state["extra"][self.together.process_index]
+        if len(mine) != len(self.extra):
+            raise ValueError(f"extra must hold {len(mine)} parts, as in {self.folder}; it holds {len(self.extra)}")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError(f"model must be the one whose training {self.folder} holds: {error}") from error
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        for each, kept in zip(self.extra, state["extra"][self.together.process_index], strict=True):
+        for each, kept in zip(self.extra, mine, strict=True):
             each.load_state_dict(kept)
-        self.losses, self.scores = state["losses"], state["scores"]
+        self.what, self.losses, self.scores = state["what"], state["losses"], state["scores"]
         return reached[-1]
 
     def keep(self, step: int) -> None:
@@ -414,6 +585,7 @@ class _Run:
                 "schedule": self.schedule.state_dict() if self.schedule else {},
                 "extra": states,
                 "what": self.what,
+                "moved": _moves(self.optimizer, self.schedule),
                 "losses": self.losses,
                 "scores": self.scores,
             }
@@ -430,6 +602,21 @@ class _Run:
         mean = value.detach() if alone else reduce(value.detach(), reduction="mean")
         self.losses.append(float(mean))
         return bool(np.isfinite(self.losses[-1]))
+
+    def move_schedule(self, per_epoch: int) -> None:
+        """Tell the schedule that a step is done or, if it asks how things go, that an epoch is."""
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            if len(self.losses) % per_epoch == 0:
+                self.schedule.step(float(np.mean(self.losses[-per_epoch:])))
+        elif self.schedule is not None:
+            self.schedule.step()
+
+    def note_score(self, score: object) -> None:
+        """Remember what an evaluation answered."""
+        try:
+            self.scores.append(float(score))  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"evaluate must return a number; it returned {score!r}") from error
 
     def result(self, *, diverged: bool) -> TrainingRun:
         return TrainingRun(np.array(self.losses), np.array(self.scores), diverged)
@@ -459,9 +646,11 @@ def _move(optimizer: Optimizer, place: torch.device) -> None:
 
 def _loader(data: Dataset[Any], indices: list[list[int]], workers: int = 0) -> DataLoader[Any]:
     """Batches by their indices; tensors in memory are indexed at once, other data item by item."""
+    own = torch.Generator()  # a loader draws a seed, else from torch's own generator
     if isinstance(data, TensorDataset):
-        return DataLoader(data, sampler=indices, batch_size=None)
-    return DataLoader(data, batch_sampler=indices, num_workers=workers, pin_memory=torch.cuda.is_available())
+        return DataLoader(data, sampler=indices, batch_size=None, generator=own)
+    pin = torch.cuda.is_available()
+    return DataLoader(data, batch_sampler=indices, num_workers=workers, pin_memory=pin, generator=own)
 
 
 def _batches(

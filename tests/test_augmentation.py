@@ -91,7 +91,7 @@ def test_bad_input_is_refused(tmp_path) -> None:
         ShiftedImages(images(), np.arange(5))
     with pytest.raises(ValueError, match="holds none"):
         ImageFolder(tmp_path)
-    with pytest.raises(ValueError, match="holds none"):
+    with pytest.raises(ValueError, match="is not there"):
         ImageFolder(tmp_path / "nowhere")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.png").write_bytes(b"no picture")

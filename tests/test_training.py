@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset, TensorDataset
 
+from lib.alias_free import ALIAS_FREE_PRESETS, alias_free_task, trained_alias_free
 from lib.checkpoints import checkpoint_steps, load_checkpoint
+from lib.edge_of_stability import EDGE_PRESETS, edge_task
+from lib.flood import FLOOD_PRESETS, trained_downsampler
+from lib.flood.experiment import flood_task
+from lib.four_bit import FOUR_BIT_PRESETS, four_bit_task
+from lib.models import fully_connected, residual_network, small_convnet
 from lib.training import _batches, accuracy, fit, step_seed
 
 
@@ -206,8 +213,8 @@ def test_seeds_of_steps_differ() -> None:
         ({"every": 0}, "every must be at least 1"),
         ({"device": "gpu"}, "device must be cpu"),
         ({"precision": "float8"}, "precision must be"),
-        ({"seed": -1}, "seed must be an integer of at least 0"),
-        ({"workers": -1}, "workers must be an integer of at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"workers": -1}, "workers must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused(change, message) -> None:
@@ -335,3 +342,122 @@ def test_processes_part_before_the_interpreter_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+NONE_OF_ITS_KIND = (None, object(), "nonsense", 1.5, [[1.0], [1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model", "data", "loss", "optimizer", "epochs", "batch", "seed", "every", "device", "precision", "workers",
+     "noise", "schedule", "evaluate", "folder", "first_epoch", "clip"],
+)  # fmt: skip
+def test_foreign_things_are_refused_by_name(name, tmp_path) -> None:
+    model = nn.Linear(2, 2)
+    right = {
+        "model": model,
+        "data": TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long)),
+        "loss": nn.functional.cross_entropy,
+        "optimizer": torch.optim.SGD(model.parameters()),
+        "epochs": 1,
+        "batch": 2,
+        "folder": tmp_path / "new",
+    }
+    optional = {"every", "schedule", "evaluate", "folder", "clip"}
+    for value in NONE_OF_ITS_KIND:
+        if (value is None and name in optional) or (name == "folder" and value == "nonsense"):
+            continue
+        if name == "clip" and value == 1.5:
+            continue
+        wrong = [value] if name == "noise" else value
+        with pytest.raises((ValueError, TypeError), match=name):
+            fit(**{**right, name: wrong})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_numpy_integers_are_integers(kind, tmp_path) -> None:
+    model = nn.Linear(2, 2)
+    data = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+    for epochs in (1, 2):  # and can be gone on with
+        run = fit(
+            model, data, nn.functional.cross_entropy, torch.optim.SGD(model.parameters()), epochs=kind(epochs),
+            batch=kind(2), seed=kind(3), every=kind(1), first_epoch=kind(0), workers=kind(0), folder=tmp_path,
+        )  # fmt: skip
+    assert len(run.losses) == 4
+    assert accuracy(model, data, batch=kind(3)) in (0, 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_data_that_are_not_finite_are_refused(bad) -> None:
+    model = nn.Linear(2, 2)
+    inputs = torch.ones(4, 2)
+    inputs[3, 1] = bad
+    data = TensorDataset(inputs, torch.zeros(4, dtype=torch.long))
+    optimizer = torch.optim.SGD(model.parameters())
+    with pytest.raises(ValueError, match="data must be finite; 1 of its 8"):
+        fit(model, data, nn.functional.cross_entropy, optimizer, epochs=1, batch=2)
+    with pytest.raises(ValueError, match="data must be finite; 1 of its 8"):
+        accuracy(model, data)
+    with pytest.raises(TypeError, match="data must hold tuples of inputs and a target"):
+        fit(model, torch.ones(4, 2), nn.functional.cross_entropy, optimizer, epochs=1, batch=2)
+
+
+class Answers(nn.Module):
+    """Gives every example the answer that it is."""
+
+    def forward(self, x):
+        return x.log()
+
+
+def test_an_answer_of_nan_is_wrong() -> None:
+    nothing, some = -torch.ones(8, 4), torch.eye(4).repeat(2, 1)
+    classes = torch.arange(4).repeat(2)
+    assert accuracy(Answers(), TensorDataset(some, classes)) == 1
+    assert accuracy(Answers(), TensorDataset(nothing, torch.zeros(8, dtype=torch.long))) == 0
+    some[0, 2] = -1  # one class of one example
+    assert accuracy(Answers(), TensorDataset(some, classes)) == 7 / 8
+    some[1, 1] = 1e38
+    assert accuracy(Answers(), TensorDataset(some, classes)) == 7 / 8
+
+
+def test_torchs_generator_stays_where_it_was(tmp_path) -> None:
+    """Where a seed or a generator is given, as everywhere here."""
+    own = torch.Generator().manual_seed(0)
+    widths = {"activation": "relu", "normalize": True, "generator": own}
+
+    def trained() -> None:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+        torch.manual_seed(5)
+        optimizer = torch.optim.SGD(model.parameters())
+        fit(model, Pairs(), nn.functional.cross_entropy, optimizer, epochs=1, batch=2, folder=tmp_path, workers=1)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for use in (
+        lambda: fully_connected((4, 3, 2), **widths),
+        lambda: small_convnet((1, 2), 3, **widths),
+        lambda: residual_network((1, 1), 3, width=2, generator=own),
+        lambda: accuracy(nn.Identity(), TensorDataset(torch.eye(3), torch.arange(3))),
+        lambda: accuracy(nn.Identity(), Pairs(), workers=1),
+        lambda: edge_task(EDGE_PRESETS["quick"]),
+        lambda: four_bit_task(replace(FOUR_BIT_PRESETS["quick"], count=8)),
+        lambda: alias_free_task(replace(ALIAS_FREE_PRESETS["quick"], count=8)),
+        lambda: flood_task(replace(FLOOD_PRESETS["quick"], count=1, test_count=1, side=16, batch=1)),
+        lambda: flood_task(replace(FLOOD_PRESETS["laptop"], count=1, test_count=1, side=16, batch=1)),
+        lambda: trained_downsampler("rain"),
+        lambda: trained_alias_free("aps"),
+        trained,
+    ):
+        use()
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class Pairs(Dataset):
+    """Items one by one."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int):
+        return torch.ones(2), torch.tensor(0)

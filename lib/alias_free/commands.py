@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from lib.command_line import given, refusals
+from lib.files import atomic_path, output_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +22,7 @@ _File = Annotated[Path | None, typer.Option(help="Folder of CIFAR-10 (binary ver
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
+@refusals()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the network; a second run goes on from them.")],
     preset: Annotated[str, typer.Option(help="quick, laptop, canvas, cifar10 or imagenet.")] = "quick",
@@ -41,21 +45,19 @@ def train(
     from lib.training import is_first_process
 
     changes = {"mode": mode, "count": count, "epochs": epochs, "batch": batch, "seed": seed, "margin": margin}
-    try:
-        settings = replace(alias_free_preset(preset), **_given(changes))
-        if data is not None and settings.data == "fashion":
-            raise ValueError("--data must not be given for clothes, which ship with the package")
-        run = train_alias_free(
-            settings,
-            out,
-            data_path=data,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-            every=every,
-            workers=workers,
-        )
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    output_file("--out", out / "network.npz")
+    settings = replace(alias_free_preset(preset), **given(changes))
+    if data is not None and settings.data == "fashion":
+        raise ValueError("--data must not be given for clothes, which ship with the package")
+    run = train_alias_free(
+        settings,
+        out,
+        data_path=data,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        every=every,
+        workers=workers,
+    )
     if not is_first_process(device):
         return
     typer.echo("   epoch   test accuracy")
@@ -68,6 +70,7 @@ def train(
     typer.echo(f"network: {out / 'network.npz'}")
 
 
+@refusals()
 def attack(
     network: Annotated[
         list[Path] | None, typer.Option(help="A network.npz of train; may be given several times. The four that ship.")
@@ -85,22 +88,16 @@ def attack(
     """Translate test pictures until networks err: accuracies in the worst case, for five sets of shifts."""
     from lib.alias_free.attacks import standard_attacks
     from lib.alias_free.tables import format_robustness, robustness_table
-    from lib.files import atomic_path
     from lib.training import reproducible
 
-    try:
-        if json_file is not None and (json_file.is_dir() or not json_file.resolve().parent.is_dir()):
-            raise ValueError(f"--json must name a file in a folder that is there; it is {json_file}")
-        if folder is not None and folder.is_file():
-            raise ValueError(f"--folder must name a folder; {folder} is a file")
-        runs = _networks(network, canvas=canvas)
-        x, y = _pictures(runs, count, full=full, data=data)
-        attacks = standard_attacks(reach, **_fill(runs))
-        reproducible()
-        models = {name: run.model for name, run in runs.items()}
-        rows = robustness_table(models, x, y, attacks, folder=folder, device=device, jobs=jobs)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    if json_file is not None:
+        output_file("--json", json_file)
+    runs = _networks(network, canvas=canvas)
+    x, y = _pictures(runs, count, full=full, data=data)
+    attacks = standard_attacks(reach, **_fill(runs))
+    reproducible()
+    models = {name: run.model for name, run in runs.items()}
+    rows = robustness_table(models, x, y, attacks, folder=folder, device=device, jobs=jobs)
     typer.echo(f"{len(x)} test pictures, shifts of up to {reach} pixels; accuracies in percent")
     typer.echo(format_robustness(rows))
     if json_file is not None:
@@ -108,6 +105,7 @@ def attack(
             temporary.write_text(json.dumps([row.record() for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
+@refusals()
 def audit(
     network: Annotated[Path | None, typer.Option(help="A network.npz of train.")] = None,
     mode: Annotated[
@@ -119,14 +117,11 @@ def audit(
     from lib.alias_free.auditing import audit as audit_layers
     from lib.alias_free.experiment import load_alias_free, trained_alias_free
 
-    try:
-        if network is not None and mode is not None:
-            raise ValueError("--mode and --network exclude each other")
-        run = load_alias_free(network) if network else trained_alias_free(mode or "afc")  # type: ignore[arg-type]
-        x, _ = _pictures({"": run}, 16, data=data)
-        layers = audit_layers(run.model.double(), x.double())
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    if network is not None and mode is not None:
+        raise ValueError("--mode and --network exclude each other")
+    run = load_alias_free(network) if network else trained_alias_free(mode or "afc")  # type: ignore[arg-type]
+    x, _ = _pictures({"": run}, 16, data=data)
+    layers = audit_layers(run.model.double(), x.double())
     typer.echo(f"{'layer':32} {'kind':24} stride   error at (0.7182, -2.236)")
     for layer in layers:
         typer.echo(f"{layer.name or 'the network':32} {layer.kind:24} {layer.stride:6d}   {layer.error:.1e}")
@@ -169,10 +164,6 @@ def _pictures(
 def _fill(runs: dict[str, AliasFreeRun]) -> dict[str, float]:
     """Clothes lie on a background; other pictures have none but their mean."""
     return {} if next(iter(runs.values())).preset.data == "fashion" else {"fill": 0.0}
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 #: verb -> the function behind it

@@ -16,10 +16,20 @@ from torch.utils.data import Dataset, TensorDataset
 
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.augmentation import ImageFolder, ShiftedImages
-from lib.checkpoints import held_experiment, load_network, save_network, set_experiment
+from lib.checkpoints import claim_experiment, held_experiment, load_network, save_network
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar10, fashion_mnist
-from lib.training import accuracy, fit, is_first_process, size_of
-from lib.validation import known_device, positive_integer, positive_number
+from lib.files import input_folder
+from lib.training import accuracy, check_options, fit, is_first_process, steps_an_epoch
+from lib.validation import (
+    instance_of,
+    integer_at_least,
+    known_seed,
+    number_between,
+    one_of,
+    positive_integer,
+    positive_number,
+    true_or_false,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,24 +162,21 @@ def alias_free_preset(preset: str | AliasFreePreset) -> AliasFreePreset:
         if preset not in ALIAS_FREE_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(ALIAS_FREE_PRESETS)}; it is {preset!r}")
         preset = ALIAS_FREE_PRESETS[preset]
-    if not isinstance(preset, AliasFreePreset):
-        raise TypeError(f"preset must be a name or a setting; it is {type(preset).__name__}")
-    if preset.mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {preset.mode!r}")
-    if preset.data not in ("fashion", "cifar10", "imagenet"):
-        raise ValueError(f"data must be fashion, cifar10 or imagenet; it is {preset.data!r}")
+    instance_of("preset", preset, AliasFreePreset, "a name or an AliasFreePreset")
+    one_of("mode", preset.mode, get_args(Mode))
+    one_of("data", preset.data, ("fashion", "cifar10", "imagenet"))
     for name in ("epochs", "batch", *(("count",) if preset.count is not None else ())):
         positive_integer(name, getattr(preset, name))
     positive_number("lr", preset.lr)
-    for name in ("margin", "seed"):
-        if not isinstance(getattr(preset, name), int) or getattr(preset, name) < 0:
-            raise ValueError(f"{name} must be an integer of at least 0; it is {getattr(preset, name)!r}")
+    integer_at_least("margin", preset.margin, 0)
+    known_seed("seed", preset.seed)
+    if preset.clip is not None:
+        positive_number("clip", preset.clip)
     if preset.margin and preset.data != "fashion":
         raise ValueError(f"margin must be 0 for the data {preset.data!r}, which have no plain background")
-    if not 0 < preset.rise < 1 or not 0 <= preset.weight_decay < float("inf"):
-        raise ValueError(
-            f"rise must lie between 0 and 1, weight_decay be at least 0; they are {preset.rise}, {preset.weight_decay}"
-        )
+    number_between("weight_decay", preset.weight_decay, 0)
+    if number_between("rise", preset.rise, 0, 1) in (0, 1):
+        raise ValueError(f"rise must lie between 0 and 1, and be neither; it is {preset.rise}")
     return preset
 
 
@@ -197,8 +204,8 @@ def clothes(
     >>> clothes("test", 3, margin=4)[0][0].shape
     torch.Size([1, 36, 36])
     """
-    if not isinstance(margin, int) or margin < 0:
-        raise ValueError(f"margin must be an integer of at least 0; it is {margin!r}")
+    integer_at_least("margin", margin, 0)
+    true_or_false("full", full)
     images, labels = fashion_mnist(split, full=full)
     if count is not None and positive_integer("count", count) > len(images):
         raise ValueError(f"count must be at most {len(images)}; it is {count}")
@@ -257,10 +264,13 @@ def _initial_network(preset: AliasFreePreset, channels: int, classes: int) -> Co
 def _data(preset: AliasFreePreset, path: str | Path | None) -> tuple[Dataset[Any], Dataset[Any], int, int]:
     """Training data, test data, channels and classes."""
     if preset.data == "fashion":
+        if path is not None:
+            raise ValueError("data_path must be None for clothes, which ship with the package")
         train = clothes("train", preset.count, margin=preset.margin)
         return train, clothes("test", margin=preset.margin), 1, 10
     if path is None:
         raise ValueError(f"data_path must name the folder of {preset.data}")
+    input_folder("data_path", path)
     if preset.data == "cifar10":
         shifted = ShiftedImages(*cifar10(path, "train", count=preset.count), seed=preset.seed)
         images, labels = cifar10(path, "test")
@@ -324,15 +334,13 @@ def train_alias_free(
     (8, 1)
     """
     settings = alias_free_preset(preset)
-    known_device(device)
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
     if folder is not None:
         held_experiment(folder, asdict(settings))
     model, train, test = alias_free_task(settings, data_path)
-    per_epoch = size_of(train) // settings.batch
-    if per_epoch == 0:
-        raise ValueError(f"batch must be at most {size_of(train)}; it is {settings.batch}")
-    if folder is not None and is_first_process(device) and held_experiment(folder) is None:
-        set_experiment(folder, asdict(settings))
+    per_epoch = steps_an_epoch(train, settings.batch, device)
+    if folder is not None and is_first_process(device):
+        claim_experiment(folder, asdict(settings))
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     total = settings.epochs * per_epoch
     # where the rise is over with the first step, torch would divide by zero
@@ -436,9 +444,7 @@ def trained_alias_free(mode: Mode, preset: str = "laptop") -> AliasFreeRun:
     >>> trained_alias_free("afc").model.mode
     'afc'
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {mode!r}")
-    if preset not in SHIPPED:
-        raise ValueError(f"preset must be one of {', '.join(SHIPPED)}; it is {preset!r}")
+    one_of("mode", mode, get_args(Mode))
+    one_of("preset", preset, SHIPPED)
     with as_file(files("lib") / "data" / f"alias_free_{preset}_{mode}.npz") as place:
         return load_alias_free(place)

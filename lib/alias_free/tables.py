@@ -30,10 +30,10 @@ from lib.alias_free.robustness import (
     check_classification,
     shift_counts,
 )
-from lib.files import atomic_path
+from lib.files import atomic_path, output_folder
 from lib.parallel import in_parallel
 from lib.training import size_of
-from lib.validation import known_device, positive_integer
+from lib.validation import job_count, known_device, one_of, positive_integer
 
 __all__ = [
     "RobustnessRow",
@@ -159,8 +159,14 @@ def robustness_counts(
     [3, 1]
     """
     attacks = standard_attacks() if attacks is None else attacks
-    if not networks or not attacks:
-        raise ValueError("networks and attacks must not be empty")
+    for name, named in (("networks", networks), ("attacks", attacks)):
+        if not isinstance(named, Mapping):
+            raise TypeError(f"{name} must be a dict by name; it is {type(named).__name__}")
+        if not named:
+            raise ValueError(f"{name} must not be empty")
+    job_count(jobs)
+    if folder is not None:
+        output_folder("folder", folder)
     for network in networks.values():
         check_classification(network, x, y)
     for attack in attacks.values():
@@ -199,8 +205,7 @@ def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
     >>> row.pictures, row.found.clean_accuracy == row.found.adversarial_accuracy
     (2000, True)
     """
-    if preset not in SHIPPED:
-        raise ValueError(f"preset must be one of {', '.join(SHIPPED)}; it is {preset!r}")
+    one_of("preset", preset, SHIPPED)
     return [
         _row(network, attack, [ShiftCounts(*part) for part in parts])
         for held, network, attack, parts in json.loads(_ATTACKS.read_text(encoding="utf-8"))

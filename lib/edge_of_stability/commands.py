@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lib.command_line import given, refusals
+
 __all__ = ["COMMANDS"]
 
 
+@refusals()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and results; a second run goes on from them.")],
     preset: Annotated[
@@ -29,15 +32,12 @@ def train(
 
     from lib.edge_of_stability.experiment import EDGE_PRESETS, run_edge_experiment
     from lib.training import is_first_process
+    from lib.validation import one_of
 
-    if preset not in EDGE_PRESETS:
-        raise typer.BadParameter(f"--preset must be one of {', '.join(EDGE_PRESETS)}; it is {preset!r}")
+    one_of("preset", preset, EDGE_PRESETS)
     changes: dict[str, Any] = {"edge": edge, "count": count, "n_steps": steps, "every": every, "loss_tol": loss_tol}
-    settings = replace(EDGE_PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})
-    try:
-        run = run_edge_experiment(settings, out, data_path=data, device=device, jobs=jobs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    settings = replace(EDGE_PRESETS[preset], **given(changes))
+    run = run_edge_experiment(settings, out, data_path=data, device=device, jobs=jobs)
     if not is_first_process(device):
         return
     typer.echo(f"eta = {run.eta:.4g}, 2/eta = {2 / run.eta:.4g}; {int((run.losses[1:] > run.losses[:-1]).sum())} rises")

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from lib.checkpoints import (
     checkpoint_steps,
+    claim_experiment,
     held_experiment,
     load_checkpoint,
     save_checkpoint,
-    set_experiment,
 )
 from lib.datasets import cifar10, digits, fashion_mnist, standardized
 from lib.edge_of_stability.curvature import hessian_top_eigenvalue
@@ -34,12 +34,21 @@ from lib.edge_of_stability.networks import (
     flow_end_sharpness,
     half_mean_square,
 )
-from lib.files import atomic_path
+from lib.files import atomic_path, input_folder, output_folder
 from lib.models import fully_connected, small_convnet
 from lib.parallel import in_parallel
 from lib.progress import progress
 from lib.training import processes, reproducible
-from lib.validation import known_device, positive_integer, positive_number
+from lib.validation import (
+    instance_of,
+    job_count,
+    known_device,
+    known_seed,
+    one_of,
+    positive_integer,
+    positive_number,
+    true_or_false,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,9 +151,12 @@ def _data(preset: EdgePreset, path: str | Path | None) -> tuple[NDArray[np.float
     if preset.data == "cifar10":
         if path is None:
             raise ValueError("data_path must name the folder of CIFAR-10's binary version")
+        input_folder("data_path", path)
         pictures, classes = cifar10(path, count=preset.count)
         return standardized(pictures, per_channel=True), np.eye(10)[classes]
     if preset.data == "digits":
+        if path is not None:
+            raise ValueError("data_path must be None for the digits, which come with scikit-learn")
         all_images, labels = digits()
         chosen, signs = all_images[: preset.count], labels[: preset.count] >= 5
     else:
@@ -256,8 +268,8 @@ def run_edge_experiment(
     """
     settings = _settings(preset)
     known_device(device)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    job_count(jobs)
+    folder = output_folder("folder", folder)
     if not _descend(settings, folder, data_path, device):
         return load_edge_run(folder, settings.n_steps)  # another process looks for the flow solutions
     reached = [step for step in checkpoint_steps(folder) if step <= settings.n_steps]
@@ -273,13 +285,15 @@ def _settings(preset: str | EdgePreset) -> EdgePreset:
         if preset not in EDGE_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(EDGE_PRESETS)}; it is {preset!r}")
         preset = EDGE_PRESETS[preset]
+    instance_of("preset", preset, EdgePreset, "a name or an EdgePreset")
     for name in ("count", "n_steps", "every"):
         positive_integer(name, getattr(preset, name))
     for name in ("edge", "loss_tol", "rtol"):
         positive_number(name, getattr(preset, name))
     for name, allowed in _WORDS.items():
-        if getattr(preset, name) not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}; it is {getattr(preset, name)!r}")
+        one_of(name, getattr(preset, name), allowed)
+    known_seed("seed", preset.seed)
+    true_or_false("relative", preset.relative)
     return preset
 
 
@@ -312,7 +326,7 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     held = held_experiment(folder, _identity(settings))
     eta = _step_size(settings, model, data) if held is None else float(held["eta"])
     if held is None and together.is_main_process:
-        set_experiment(folder, _identity(settings), eta=eta)
+        claim_experiment(folder, _identity(settings), eta=eta)
     losses: list[float] = []
     first = 0
     last = _last_of_unbroken(checkpoint_steps(folder), settings)
@@ -390,6 +404,17 @@ def _look(settings: EdgePreset, folder: Path, step: int, data_path: str | Path |
         temporary.write_text(json.dumps(row), encoding="utf-8")
 
 
+_COLUMNS = ("loss", "sharpness", "gfs_sharpness")
+
+
+def _read_result(path: Path) -> dict[str, float]:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return {name: float(row[name]) for name in _COLUMNS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged; delete it, and it is made again") from error
+
+
 def load_edge_run(folder: str | Path, n_steps: int | None = None) -> EdgeRun:
     """What an experiment's folder holds so far, up to a step if one is given.
 
@@ -406,7 +431,7 @@ def load_edge_run(folder: str | Path, n_steps: int | None = None) -> EdgeRun:
     if n_steps is not None:
         done = [step for step in done if step <= n_steps]
     seen = [step for step in done if _result_path(folder, step).exists()]
-    rows = [json.loads(_result_path(folder, step).read_text(encoding="utf-8")) for step in seen]
+    rows = [_read_result(_result_path(folder, step)) for step in seen]
     losses = load_checkpoint(folder, done[-1])["losses"] if done else []
-    columns = {name: np.array([row[name] for row in rows]) for name in ("loss", "sharpness", "gfs_sharpness")}
+    columns = {name: np.array([row[name] for row in rows]) for name in _COLUMNS}
     return EdgeRun(eta=held["eta"], losses=np.array(losses), steps=np.array(seen, dtype=np.int64), **columns)

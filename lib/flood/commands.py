@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from lib.command_line import given, refusals
+from lib.files import output_file
+
 if TYPE_CHECKING:
     import torch
 
@@ -448,6 +451,7 @@ def _centre(profile: dict[str, Any], row: int, column: int) -> tuple[float, floa
     return transform.c + transform.a * (column + 0.5), transform.f + transform.e * (row + 0.5)
 
 
+@refusals()
 def solve(
     tiles: Annotated[str, typer.Option(help="Folder of elevation tiles: .npy arrays or GeoTIFFs, all of one shape.")],
     dx: Annotated[float, typer.Option(help="Side of a cell, in metres.")],
@@ -463,23 +467,18 @@ def solve(
     from lib.flood.solver import LocalInertialSolver
     from lib.validation import job_count, known_seed
 
-    try:
-        if not tiles:
-            raise ValueError("--tiles must be a folder; it is ''")
-        solver = LocalInertialSolver(dx=dx, manning=manning, alpha=alpha, h_cfl_min=floor)
-        known_seed("--seed", seed)
-        job_count(jobs)
-        if Path(tiles).is_dir() and not os.access(tiles, os.W_OK):
-            raise ValueError(f"--tiles must be a folder that can be written to; {tiles} is not")
-        found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
-    except (RuntimeError, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+    if not tiles:
+        raise ValueError("--tiles must be a folder; it is ''")
+    solver = LocalInertialSolver(dx=dx, manning=manning, alpha=alpha, h_cfl_min=floor)
+    known_seed("--seed", seed)
+    job_count(jobs)
+    if Path(tiles).is_dir() and not os.access(tiles, os.W_OK):
+        raise ValueError(f"--tiles must be a folder that can be written to; {tiles} is not")
+    found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
     typer.echo(f"{len(found)} tiles of {found.shape[0]} x {found.shape[1]} cells are solved")
 
 
+@refusals()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the network; a second run goes on from them.")],
     preset: Annotated[str, typer.Option(help="quick, laptop, laptop-mixed, … or paper (see the README).")] = "quick",
@@ -509,7 +508,7 @@ def train(
     from lib.flood.experiment import flood_preset, save_downsampler, train_flood
     from lib.training import is_first_process
 
-    given: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "kind": kind,
         "factor": factor,
         "count": count,
@@ -522,20 +521,18 @@ def train(
         "smoothness": smoothness,
         "seed": seed,
     }
-    try:
-        settings = replace(flood_preset(preset), **{name: value for name, value in given.items() if value is not None})
-        trained = train_flood(
-            settings,
-            out,
-            data_path=data,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-            every=every,
-            workers=workers,
-            jobs=jobs,
-        )
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    output_file("--out", out / "network.npz")
+    settings = replace(flood_preset(preset), **given(changes))
+    trained = train_flood(
+        settings,
+        out,
+        data_path=data,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        every=every,
+        workers=workers,
+        jobs=jobs,
+    )
     if not is_first_process(device):
         return
     if not trained.diverged:

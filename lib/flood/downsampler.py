@@ -7,11 +7,11 @@ a map that lies higher gives a coarse map that lies higher by as much.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, ParamSpec, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from lib.validation import positive_integer
 __all__ = ["Detour", "Downsampler", "FeatureDownsampler", "Norm", "PaperDownsampler", "ReliefScale"]
 
 Norm = Literal["batch", "group"]
+P = ParamSpec("P")
 
 #: Metres of elevation that a network's input counts as one.
 _UNIT = 4.0
@@ -94,6 +95,17 @@ class ReliefScale(Detour):
         return scaled
 
 
+def _torch_stays(make: Callable[P, None]) -> Callable[P, None]:
+    """A network with a generator of its own leaves torch's where it was, which draws while a layer is made."""
+
+    @wraps(make)
+    def made(*arguments: P.args, **options: P.kwargs) -> None:
+        with torch.random.fork_rng(devices=[], enabled=options.get("generator") is not None):
+            make(*arguments, **options)
+
+    return made
+
+
 class _Residual(nn.Module):
     """`x + conv(relu(conv(relu(x))))`, without normalisation.
 
@@ -137,6 +149,7 @@ class Downsampler(Detour):
     (True, torch.Size([2, 1, 4, 2]))
     """
 
+    @_torch_stays
     def __init__(
         self, factor: int = 16, width: tuple[int, ...] | None = None, *, generator: torch.Generator | None = None
     ) -> None:
@@ -199,6 +212,7 @@ class PaperDownsampler(Detour):
     torch.Size([1, 1, 4, 4])
     """
 
+    @_torch_stays
     def __init__(
         self, norm: Norm = "batch", *, checkpointed: bool = False, generator: torch.Generator | None = None
     ) -> None:
@@ -292,6 +306,7 @@ class FeatureDownsampler(Detour):
     torch.Size([2, 1, 2, 3])
     """
 
+    @_torch_stays
     def __init__(self, factor: int = 16, width: int = 32, *, generator: torch.Generator | None = None) -> None:
         super().__init__(factor)
         channels = (len(FEATURES), *[positive_integer("width", width)] * 3)

@@ -5,22 +5,32 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.checkpoints import held_experiment, load_network, save_network, set_experiment
+from lib.checkpoints import claim_experiment, held_experiment, load_network, save_network
+from lib.files import input_folder
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import check_training, train_downsampler
 from lib.flood.metrics import Loss
 from lib.flood.pooling import blocks
 from lib.flood.scenarios import CELL, Kind, TileFolder, draw_floods, solve_tiles
 from lib.flood.solver import LocalInertialSolver
-from lib.training import TrainingRun, is_first_process, processes, size_of
-from lib.validation import known_device, positive_integer
+from lib.training import TrainingRun, check_options, is_first_process, processes, steps_an_epoch
+from lib.validation import (
+    instance_of,
+    job_count,
+    known_device,
+    known_seed,
+    number_between,
+    one_of,
+    positive_integer,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,12 +158,19 @@ def flood_preset(preset: str | FloodPreset) -> FloodPreset:
         if preset not in FLOOD_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(FLOOD_PRESETS)}; it is {preset!r}")
         preset = FLOOD_PRESETS[preset]
-    if preset.network not in ("convolutional", "features", "paper"):
-        raise ValueError(f"network must be 'convolutional', 'features' or 'paper'; it is {preset.network!r}")
+    instance_of("preset", preset, FloodPreset, "a name or a FloodPreset")
+    one_of("network", preset.network, get_args(Network))
+    one_of("kind", preset.kind, get_args(Kind))
+    one_of("norm", preset.norm, get_args(Norm))
     if preset.network == "paper" and preset.factor != 16:
         raise ValueError(f"factor must be 16 for the paper's network; it is {preset.factor}")
-    for name in ("test_count", "epochs", "batch", *(("count",) if preset.count is not None else ())):
+    for name in ("factor", "side", "test_count", "epochs", "batch", *(("count",) if preset.count is not None else ())):
         positive_integer(name, getattr(preset, name))
+    for name in ("data_seed", "seed"):
+        known_seed(name, getattr(preset, name))
+    for name in ("dx", "fine_floor", "coarse_floor"):
+        positive_number(name, getattr(preset, name))
+    number_between("alpha", preset.alpha, 0, 1)
     if preset.count is not None and preset.side % preset.factor:
         raise ValueError(f"side must be a multiple of the factor {preset.factor}; it is {preset.side}")
     check_training(**{name: getattr(preset, name) for name in _TRAINING})
@@ -211,15 +228,22 @@ def flood_task(
     ('FeatureDownsampler', 2, 1)
     """
     settings = flood_preset(preset)
+    known_device(device)
+    job_count(jobs)
+    if settings.count is not None and data_path is not None:
+        raise ValueError(f"data_path must be None for maps that are drawn; it is {str(data_path)!r}")
     model = _network(settings)
     fine = LocalInertialSolver(dx=settings.dx, alpha=settings.alpha, h_cfl_min=settings.fine_floor)
     if settings.count is not None:
+        if settings.batch > settings.count:
+            raise ValueError(f"batch must be at most {settings.count}; it is {settings.batch}")
         drawn: dict[str, Any] = {"kind": settings.kind, "side": settings.side, "solver": fine, "jobs": jobs}
         train = draw_floods(settings.count, seed=settings.data_seed, **drawn)
         test = draw_floods(settings.test_count, seed=settings.data_seed + 1, split="test", **drawn)
         return model, train, test
     if data_path is None:
         raise ValueError("data_path must name the folder of the tiles")
+    input_folder("data_path", data_path)
     folders = [folder for folder in (Path(data_path) / "train", Path(data_path) / "test") if folder.is_dir()]
     if not folders or folders[0].name != "train":
         raise ValueError(f"data_path must hold a folder 'train' with tiles; {Path(data_path) / 'train'} is not there")
@@ -299,14 +323,14 @@ def train_flood(
     """
     settings = flood_preset(preset)
     solver = coarse_solver(settings)
-    known_device(device)
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    job_count(jobs)
     if folder is not None:
         held_experiment(folder, asdict(settings))
     model, train, test = flood_task(settings, data_path, device=device, jobs=jobs)
-    if settings.batch > size_of(train):
-        raise ValueError(f"batch must be at most {size_of(train)}; it is {settings.batch}")
-    if folder is not None and is_first_process(device) and held_experiment(folder) is None:
-        set_experiment(folder, asdict(settings))
+    steps_an_epoch(train, settings.batch, device)
+    if folder is not None and is_first_process(device):
+        claim_experiment(folder, asdict(settings))
     run: TrainingRun = train_downsampler(
         model,
         train,
@@ -370,7 +394,6 @@ def trained_downsampler(name: str) -> TrainedDownsampler:
     >>> trained_downsampler("rain").model.factor
     16
     """
-    if name not in SHIPPED:
-        raise ValueError(f"name must be one of {', '.join(SHIPPED)}; it is {name!r}")
+    one_of("name", name, SHIPPED)
     with as_file(files("lib") / "data" / f"flood_{name}.npz") as place:
         return load_downsampler(place)

@@ -23,8 +23,16 @@ from lib.flood.metrics import Loss, downsample_loss
 from lib.flood.pooling import Pooling, blocks, pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
 from lib.flood.solver import LocalInertialSolver
-from lib.training import TrainingRun, evaluating, fit, processes, size_of
-from lib.validation import positive_integer, positive_number
+from lib.training import TrainingRun, check_options, evaluating, fit, processes, size_of, steps_an_epoch
+from lib.validation import (
+    instance_of,
+    integer_at_least,
+    known_seed,
+    number_between,
+    one_of,
+    positive_integer,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,9 +255,11 @@ def train_downsampler(
         clip=clip,
         checkpoint_every=checkpoint_every,
     )
-    per_epoch = size_of(data) // batch
-    if per_epoch == 0:
-        raise ValueError(f"batch must be at most {size_of(data)}; it is {batch}")
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    instance_of("model", model, Detour, "a network that draws coarse maps")
+    instance_of("solver", solver, LocalInertialSolver)
+    known_seed("seed", seed)
+    per_epoch = steps_an_epoch(data, batch, device)
     one = None if unit == "map" else 1.0 if unit == "metres" else _dry_loss(data, model.factor, loss, beta)
     measured = FloodLoss(model.factor, loss, beta, one, smoothness)
     if isinstance(data, TileFolder) and not math.isclose(solver.dx, data.dx * model.factor):
@@ -323,7 +333,7 @@ def check_training(
     ...                optimizer="adam", warmup=None, clip=None, checkpoint_every=0)
     Traceback (most recent call last):
     ...
-    ValueError: unit must be 'data', 'map' or 'metres'; it is 'metre'
+    ValueError: unit must be one of data, map, metres; it is 'metre'
     """
     positive_integer("epochs", epochs)
     positive_integer("batch", batch)
@@ -331,18 +341,13 @@ def check_training(
     positive_number("beta", beta)
     if clip is not None:
         positive_number("clip", clip)
-    if loss not in get_args(Loss):
-        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; it is {loss!r}")
-    if unit not in ("data", "map", "metres"):
-        raise ValueError(f"unit must be 'data', 'map' or 'metres'; it is {unit!r}")
-    if optimizer not in ("adam", "sgd"):
-        raise ValueError(f"optimizer must be 'adam' or 'sgd'; it is {optimizer!r}")
-    if warmup is not None and not 0 < warmup < 1:
-        raise ValueError(f"warmup must lie between 0 and 1; it is {warmup}")
-    if not 0 <= smoothness < float("inf"):
-        raise ValueError(f"smoothness must not be negative; it is {smoothness}")
-    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
-        raise ValueError(f"checkpoint_every must be an integer of at least 0; it is {checkpoint_every!r}")
+    one_of("loss", loss, get_args(Loss))
+    one_of("unit", unit, ("data", "map", "metres"))
+    one_of("optimizer", optimizer, ("adam", "sgd"))
+    if warmup is not None and number_between("warmup", warmup, 0, 1) in (0, 1):
+        raise ValueError(f"warmup must lie between 0 and 1, and be neither; it is {warmup}")
+    number_between("smoothness", smoothness, 0)
+    integer_at_least("checkpoint_every", checkpoint_every, 0)
 
 
 def _dry_loss(data: Dataset[tuple[Tensor, ...]], factor: int, kind: Loss, beta: float) -> float:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.files import atomic_path
+from lib.files import atomic_path, input_folder, read_arrays
 from lib.flood.boundaries import SIDES, Boundary
 from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.pooling import elevation_tensor
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import Split, make_terrain
 from lib.parallel import in_parallel
-from lib.validation import positive_integer, positive_number
+from lib.validation import instance_of, job_count, known_seed, one_of, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,8 +38,7 @@ Kind = Literal["rain", "inflow", "mixed"]
 #: Of drawn maps: metres a cell, seconds, rain [m/s], river [m^2/s].
 CELL, DURATION, RAIN, RIVER = 8.0, 1800.0, 0.1 / 3600, (0.3, 1.0)
 
-
-#: What the file of a solution holds, beside its settings.
+#: What a tile's solution holds, as an item does after its elevations.
 _PARTS = ("rain", "inflow", "outflow", "duration", "h")
 
 
@@ -238,6 +237,10 @@ def draw_floods(
     (torch.Size([2, 32, 32]), [True, False])
     """
     _check_kind(kind)
+    known_seed("seed", seed)
+    job_count(jobs)
+    if solver is not None:
+        instance_of("solver", solver, LocalInertialSolver)
     positive_integer("count", count)
     if positive_integer("side", side) % 4:
         raise ValueError(f"side must be a multiple of 4; it is {side}")
@@ -259,8 +262,7 @@ def draw_floods(
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
+    one_of("kind", kind, get_args(Kind))
 
 
 def flood_map(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> Tensor:
@@ -310,7 +312,7 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(self, folder: str | Path, dx: float) -> None:
-        self.folder, self.dx = Path(folder), positive_number("dx", dx)
+        self.folder, self.dx = input_folder("folder", folder), positive_number("dx", dx)
         found = [path for path in self.folder.glob("*") if path.suffix.lower() in (".npy", ".tif", ".tiff")]
         self.tiles = sorted(found)
         if not self.tiles:
@@ -371,8 +373,8 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
         path = self.solution(index)
         if not path.exists():
             raise ValueError(f"{path} is missing: solve the tiles first (solve_tiles)")
-        parts = _stored(path, *_PARTS)
-        return (self.elevations(index), *map(torch.from_numpy, parts))
+        parts = read_arrays(path, *_PARTS).values()
+        return (self.elevations(index), *(torch.from_numpy(part) for part in parts))
 
 
 def tile_forcing(z: Tensor, dx: float, kind: Kind, name: str, *, seed: int = 0) -> Forcing:
@@ -459,7 +461,9 @@ def solve_tiles(
     0.0350
     """
     _check_kind(kind)
-    tiles = TileFolder(folder, solver.dx)
+    known_seed("seed", seed)
+    job_count(jobs)
+    tiles = TileFolder(folder, instance_of("solver", solver, LocalInertialSolver).dx)
     todo = []
     for index in range(len(tiles)):
         path = tiles.solution(index)
@@ -467,21 +471,12 @@ def solve_tiles(
             todo.append((tiles, index, solver, kind, seed))
             continue
         settings = _settings(tiles.elevations(index), solver, kind, seed)
-        made = str(_stored(path, *_PARTS, "settings")[-1])
-        if made != settings:
-            raise ValueError(f"{path} was made with other settings, {made}: move it away")
+        stored = str(read_arrays(path, "settings", *_PARTS)["settings"])
+        if stored != settings:
+            raise ValueError(f"{path} was made with other settings, {stored}: move it away")
     for _ in in_parallel(_solve_tile, todo, "fine floods", jobs=jobs):
         pass
     return tiles
-
-
-def _stored(path: Path, *names: str) -> list[NDArray[Any]]:
-    """Arrays of a solution."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
-    except Exception as error:  # a changed bit may look like a password, a version or a way to compress
-        raise ValueError(f"{path} is no solution that can be read ({error}): delete it, and solve again") from error
 
 
 def _settings(z: Tensor, solver: LocalInertialSolver, kind: Kind, seed: int) -> str:

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lib.command_line import given, refusals
+
 __all__ = ["COMMANDS"]
 
 
+@refusals()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and results; a second run goes on from them.")],
     preset: Annotated[
@@ -41,14 +44,12 @@ def train(
 
     import torch
 
-    from lib.four_bit.experiment import FOUR_BIT_PRESETS, train_four_bit
+    from lib.four_bit.experiment import four_bit_preset, train_four_bit
     from lib.four_bit.fused import active_backend
     from lib.training import is_first_process
     from lib.validation import known_device
 
-    if preset not in FOUR_BIT_PRESETS:
-        raise typer.BadParameter(f"--preset must be one of {', '.join(FOUR_BIT_PRESETS)}; it is {preset!r}")
-    base = FOUR_BIT_PRESETS[preset]
+    base = four_bit_preset(preset)
     quantised: dict[str, Any] = {
         "fmt": fmt,
         "rounding": rounding,
@@ -68,21 +69,18 @@ def train(
         "batch": batch,
         "seed": seed,
     }
-    try:
-        config = replace(base.config, **_given(quantised))
-        path = active_backend(torch.device(known_device(device)), config.backend)
-        settings = replace(base, config=config, **_given(trained))
-        run = train_four_bit(
-            settings,
-            out,
-            data_path=data,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-            every=every,
-            workers=workers,
-        )
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    config = replace(base.config, **given(quantised))
+    path = active_backend(torch.device(known_device(device)), config.backend)
+    settings = replace(base, config=config, **given(trained))
+    run = train_four_bit(
+        settings,
+        out,
+        data_path=data,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        every=every,
+        workers=workers,
+    )
     if not is_first_process(device):
         return
     typer.echo(f"gradients on the path: {path}")
@@ -94,6 +92,7 @@ def train(
         raise typer.Exit(1)
 
 
+@refusals()
 def sweep(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints; a second run goes on from them.")],
     way: Annotated[list[str], typer.Option(help="A way to quantise, such as 'FP3 LUQ'; may be given several times.")],
@@ -110,20 +109,15 @@ def sweep(
 
     from lib.four_bit.experiment import four_bit_preset
     from lib.four_bit.sweep import sweep_four_bit
+    from lib.validation import positive_integer
 
-    try:
-        settings = replace(four_bit_preset(preset), **_given({"count": count, "epochs": epochs}))
-        found = sweep_four_bit(settings, way, seeds=range(seeds), folder=out, data_path=data, device=device, jobs=jobs)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
+    settings = replace(four_bit_preset(preset), **given({"count": count, "epochs": epochs}))
+    numbers = range(positive_integer("--seeds", seeds))
+    found = sweep_four_bit(settings, way, seeds=numbers, folder=out, data_path=data, device=device, jobs=jobs)
     typer.echo("test accuracy, mean and range over seeds")
     for name, runs in found.items():
         final = [float(run.scores[-1]) if len(run.scores) and not run.diverged else float("nan") for run in runs]
         typer.echo(f"{name:36} {sum(final) / len(final):.4f}   {min(final):.4f} … {max(final):.4f}")
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 #: verb -> the function behind it

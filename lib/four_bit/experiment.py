@@ -18,17 +18,17 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.utils.data import Dataset, TensorDataset
 
 from lib.augmentation import ImageFolder, ShiftedImages
-from lib.checkpoints import held_experiment, set_experiment
+from lib.checkpoints import claim_experiment, held_experiment
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar100, fashion_mnist
+from lib.files import input_folder
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
-from lib.training import TrainingRun, accuracy, fit, is_first_process, size_of
+from lib.training import TrainingRun, accuracy, check_options, fit, is_first_process, steps_an_epoch
 from lib.validation import (
     finite_number,
     instance_of,
     integer_at_least,
-    known_device,
     known_seed,
     number_between,
     one_of,
@@ -214,6 +214,7 @@ def _data(preset: FourBitPreset, path: str | Path | None) -> tuple[Dataset[Any],
         return train, _clothes("test", None, full=preset.full, path=path), 10
     if path is None:
         raise ValueError(f"data_path must name the folder of {preset.data}")
+    input_folder("data_path", path)
     if preset.data == "cifar100":
         shifted = ShiftedImages(*cifar100(path, "train", count=preset.count), seed=preset.seed)
         images, labels = cifar100(path, "test")
@@ -311,7 +312,7 @@ def train_four_bit(
     """
     settings = four_bit_preset(preset)
     places: list[Path | None] = [None, None]
-    known_device(device)
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
     # a group of processes is of this run alone
     same = asdict(replace(settings, config=replace(settings.config, process_group=None)))
     same["config"]["process_group"] = "world" if settings.config.process_group == "world" else None
@@ -321,11 +322,9 @@ def train_four_bit(
     # on the CPU for a GPU too: a kernel takes a seed from it, and drawing that on a GPU would wait for it
     noise = torch.Generator().manual_seed(settings.seed)
     model, train, test = four_bit_task(settings, data_path, generator=noise)
-    per_epoch = size_of(train) // settings.batch
-    if per_epoch == 0:
-        raise ValueError(f"batch must be at most {size_of(train)}; it is {settings.batch}")
-    if folder is not None and is_first_process(device) and held_experiment(folder) is None:
-        set_experiment(folder, same)
+    per_epoch = steps_an_epoch(train, settings.batch, device)
+    if folder is not None and is_first_process(device):
+        claim_experiment(folder, same)
 
     def phase(place: Path | None, epochs: int, schedule: Any, lr: float, first_epoch: int = 0) -> TrainingRun:
         momentum = 0.9 if settings.momentum is None else settings.momentum

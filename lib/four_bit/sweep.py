@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lib.files import output_folder
 from lib.four_bit.comparison import SEEDS, WAYS
 from lib.four_bit.experiment import FourBitPreset, FourBitRun, four_bit_preset, train_four_bit
 from lib.four_bit.layers import LUQConfig
@@ -61,15 +62,18 @@ def sweep_four_bit(
     {'FP32': 2, 'FP3 LUQ': 2}
     """
     settings, ways, seeds = four_bit_preset(preset), _by_name(ways), _distinct(seeds)
-    if not isinstance(folder, (str, Path, type(None))):
-        raise TypeError(f"folder must be the path of a folder, or None; it is {folder!r}")
     known_device(device)
     job_count(jobs)
+    if folder is not None:
+        output_folder("folder", folder)
     pairs = [(way, seed) for way in ways for seed in seeds]
+    if not pairs:
+        raise ValueError(f"ways and seeds must not be empty; they are {list(ways)} and {list(seeds)}")
     work: list[tuple[object, ...]] = []
     for way, seed in pairs:
         place = None if folder is None else Path(folder) / _file_name(way) / f"seed-{seed}"
-        work.append((replace(settings, config=ways[way], seed=seed), place, data_path, device))
+        one = four_bit_preset(replace(settings, config=instance_of(f"ways[{way!r}]", ways[way], LUQConfig), seed=seed))
+        work.append((one, place, data_path, device))
     found: dict[str, list[FourBitRun]] = {way: [] for way in ways}
     for (way, _), run in zip(pairs, in_parallel(_train, work, "trainings", jobs=jobs), strict=True):
         found[way].append(run)

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from lib.command_line import refusals
+
 __all__ = ["COMMANDS"]
 
 
+@refusals()
 def sweep(
     out: Annotated[Path, typer.Option(help="Folder for the pieces; a second run goes on where the first stopped.")],
     preset: Annotated[str, typer.Option(help="quick, laptop, paper, or paper-gd (the authors' protocol).")] = "quick",
@@ -22,15 +25,12 @@ def sweep(
 
     index, _, count = shard.partition("/")
     if not (index.isdigit() and count.isdigit()):
-        raise typer.BadParameter(f"--shard must look like 0/4; it is {shard!r}")
-    try:
-        run_sweep(preset, out, seeds=seeds, shard=(int(index), int(count)), jobs=jobs)
-        if int(count) > 1:
-            typer.echo(f"shard {shard} is done; load_sweep merges the folder when all are")
-            return
-        errors = load_sweep(out, preset, seeds=seeds).mean(axis=0)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise ValueError(f"--shard must look like 0/4; it is {shard!r}")
+    run_sweep(preset, out, seeds=seeds, shard=(int(index), int(count)), jobs=jobs)
+    if int(count) > 1:
+        typer.echo(f"shard {shard} is done; load_sweep merges the folder when all are")
+        return
+    errors = load_sweep(out, preset, seeds=seeds).mean(axis=0)
     settings = PRESETS[preset]
     typer.echo("mean test error; rows: shape s, columns: scale alpha")
     typer.echo("      s " + " ".join(f"{alpha:8.1e}" for alpha in settings.alphas[::3]))

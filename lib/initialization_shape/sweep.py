@@ -6,6 +6,7 @@ descent takes millions of steps. Both ways are here: the exact one, and the pape
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.files import atomic_path
+from lib.files import atomic_path, output_folder, read_arrays
 from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_descent
 from lib.initialization_shape.interpolation import minimize_potential
 from lib.initialization_shape.regression import SparseRegression, sparse_regression
 from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
 from lib.parallel import in_parallel
-from lib.validation import positive_array, positive_integer
+from lib.validation import instance_of, job_count, positive_array, positive_integer, true_or_false
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -59,6 +60,7 @@ class SweepPreset:
             positive_integer(name, getattr(self, name))
         for name in ("lr", "stop_mse"):
             positive_array(name, getattr(self, name))
+        true_or_false("descent", self.descent)
         potential_scale(np.array(self.alphas)[:, None], np.array(self.shapes))  # refuses what is out of range
 
 
@@ -189,10 +191,9 @@ def run_sweep(
     (2, 2, 2)
     """
     settings = _settings(preset, seeds)
-    index, count = shard
-    if not (isinstance(index, int) and isinstance(count, int) and 0 <= index < count):
-        raise ValueError(f"shard must be (i, n) with 0 <= i < n; it is {shard}")
-    folder = Path(folder)
+    index, count = _shard(shard)
+    job_count(jobs)
+    folder = output_folder("folder", folder)
     _claim_folder(folder, settings)
     mine = [unit for number, unit in enumerate(_units(settings, folder)) if number % count == index]
     missing = [unit for unit in mine if not unit[0].exists()]
@@ -200,6 +201,16 @@ def run_sweep(
     for _ in in_parallel(_run_unit, work, "sweep", jobs=jobs):
         pass
     return folder
+
+
+def _shard(shard: tuple[int, int]) -> tuple[int, int]:
+    try:
+        index, count = map(operator.index, shard)
+    except TypeError as error:
+        raise TypeError(f"shard must be two integers (i, n); it is {shard!r}") from error
+    if not 0 <= index < count:
+        raise ValueError(f"shard must be (i, n) with 0 <= i < n; it is {shard}")
+    return index, count
 
 
 def load_sweep(folder: str | Path, preset: str | SweepPreset, *, seeds: int | None = None) -> NDArray[np.float64]:
@@ -217,13 +228,7 @@ def load_sweep(folder: str | Path, preset: str | SweepPreset, *, seeds: int | No
     missing = [path.name for path, _, _ in units if not path.exists()]
     if missing:
         raise ValueError(f"the sweep in {folder} is not finished: {len(missing)} of {len(units)} pieces are missing")
-    pieces = []
-    for path, _, _ in units:
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                pieces.append(stored["errors"])
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} is damaged; delete it and run the sweep again") from error
+    pieces = [read_arrays(path, "errors")["errors"] for path, _, _ in units]
     return np.asarray(pieces).reshape(settings.seeds, len(settings.shapes), len(settings.alphas))
 
 
@@ -232,6 +237,7 @@ def _settings(preset: str | SweepPreset, seeds: int | None) -> SweepPreset:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}; it is {preset!r}")
         preset = PRESETS[preset]
+    instance_of("preset", preset, SweepPreset, "a name or a SweepPreset")
     return preset if seeds is None else replace(preset, seeds=seeds)
 
 
@@ -243,7 +249,7 @@ def _description(settings: SweepPreset) -> str:
 def _check_folder(folder: Path, settings: SweepPreset) -> None:
     """Refuse a folder that holds another sweep."""
     marker = folder / "sweep.txt"
-    if marker.exists() and (held := marker.read_text(encoding="utf-8")) != _description(settings):
+    if marker.exists() and (held := marker.read_text(encoding="utf-8", errors="replace")) != _description(settings):
         raise ValueError(f"folder must be new or hold the same sweep; {folder} holds {held}")
 
 
