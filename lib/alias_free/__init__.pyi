@@ -24,8 +24,11 @@ from .layers import AliasFreeMLP as AliasFreeMLP
 from .layers import APSDownsample2d as APSDownsample2d
 from .layers import BlurPool2d as BlurPool2d
 from .layers import CircularConv2d as CircularConv2d
+from .layers import CircularConvTranspose2d as CircularConvTranspose2d
 from .layers import DemodulatingStem as DemodulatingStem
 from .layers import IdealDownsample2d as IdealDownsample2d
+from .layers import IdealPixelShuffle as IdealPixelShuffle
+from .layers import IdealResample2d as IdealResample2d
 from .layers import PolyActivation as PolyActivation
 from .plain import plain_version as plain_version
 from .polynomials import GELU_QUADRATIC as GELU_QUADRATIC

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.alias_free.robustness import Kind
+from lib.alias_free.robustness import Kind, check_attack
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD
-from lib.validation import positive_integer, positive_number
+from lib.validation import finite_number, instance_of, known_seed, positive_integer, positive_number
 
 __all__ = [
     "Attack",
@@ -75,7 +75,9 @@ def any_shifts(reach: float, count: int = 32, *, seed: int = 0) -> list[Shift]:
     True
     """
     positive_number("reach", reach)
-    drawn = np.random.default_rng(seed).uniform(-reach, reach, (positive_integer("count", count), 2))
+    drawn = np.random.default_rng(known_seed("seed", seed)).uniform(
+        -reach, reach, (positive_integer("count", count), 2)
+    )
     return [(float(down), float(right)) for down, right in drawn]
 
 
@@ -95,6 +97,12 @@ class Attack(NamedTuple):
     fill: float = 0.0
 
 
+def check_named(name: str, attack: Attack) -> None:
+    """Refuse what is no attack, and one that cannot be carried out."""
+    instance_of(f"attacks[{name!r}]", attack, Attack, "an Attack")
+    check_attack(attack.shifts, attack.kind, attack.fill)
+
+
 def standard_attacks(reach: int = 3, *, fill: float = BACKGROUND) -> dict[str, Attack]:
     """The five attacks that the chapter's tables are made of, by name: three on the torus, two with a background.
 
@@ -110,6 +118,7 @@ def standard_attacks(reach: int = 3, *, fill: float = BACKGROUND) -> dict[str, A
     >>> {name: len(attack.shifts) for name, attack in standard_attacks().items()}
     {'whole pixels': 49, 'half pixels': 36, 'any shift': 32, 'background, whole': 49, 'background, any': 32}
     """
+    finite_number("fill", fill)
     whole, any_ = whole_shifts(reach), any_shifts(reach)
     return {
         "whole pixels": Attack("circular", whole),

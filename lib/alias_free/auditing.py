@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
+import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from lib.alias_free.convnext import _GELUMLP
 from lib.alias_free.layers import AliasFreeActivation, AliasFreeMLP, check_pictures
-from lib.alias_free.resampling import fourier_shift
-from lib.alias_free.robustness import equivariance_error
+from lib.alias_free.resampling import checked_shift, finite_pictures, shifted
+from lib.alias_free.robustness import shift_error
 from lib.training import evaluating
+from lib.validation import instance_of
 
 __all__ = ["LayerAudit", "LayerCall", "audit", "layer_calls"]
 
@@ -23,6 +27,9 @@ GENERIC_SHIFT = (0.7182, -2.236)
 
 #: Layers with layers inside that are looked at as one: what happens on their finer grid, or between, is their own.
 _UNITS = (AliasFreeActivation, AliasFreeMLP, _GELUMLP)
+
+#: Functions that make pictures finer: `forward` calls them without a layer, and they are looked at like one.
+_FINER_FUNCTIONS = (functional.interpolate, functional.pixel_shuffle, functional.conv_transpose2d)
 
 
 class LayerAudit(NamedTuple):
@@ -33,7 +40,8 @@ class LayerAudit(NamedTuple):
     name, kind
         Where it is in the network, and its class. The last line, without a name, is the network itself.
     stride
-        By how much coarser its result is; 0 for a network whose result is no picture.
+        By how much coarser its result is, 1 / 2 for one that is twice as fine; the larger number where rows and columns
+        differ, 0 for a network whose result is no picture.
     error
         `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|` for what comes into the layer; where no picture comes out,
         `max |f(T_s x) - f(x)| / max |f(x)|`.
@@ -41,12 +49,12 @@ class LayerAudit(NamedTuple):
 
     name: str
     kind: str
-    stride: int
+    stride: float
     error: float
 
 
 class LayerCall(NamedTuple):
-    """One call of a layer.
+    """One call of a layer, or of a function that makes pictures finer.
 
     Attributes
     ----------
@@ -56,34 +64,64 @@ class LayerCall(NamedTuple):
         What came in.
     shape
         Of what went out.
+    again
+        The layer as a function of what comes in, all else that it was called with as it was.
     channels_last
         Whether pictures are (B, H, W, C) there.
+    one_pixel
+        Whether a picture has one pixel there, whatever the size of what comes into the network.
     """
 
     name: str
-    layer: nn.Module
+    layer: Callable[..., Any]
     given: Tensor
     shape: torch.Size
-    channels_last: bool
+    again: Callable[[Tensor], Any]
+    channels_last: bool = False
+    one_pixel: bool = False
 
-    def stride(self) -> int:
+    def stride(self) -> float:
         """By how much coarser a picture goes out than came in; 0 where that makes no sense."""
-        if self.given.ndim != 4 or len(self.shape) != 4:
+        coarser = self.strides()
+        if coarser is None:
             return 0
-        rows, columns = (1, 2) if self.channels_last else (2, 3)
-        found = {self.given.shape[axis] / max(self.shape[axis], 1) for axis in (rows, columns)}
-        return int(max(found)) if len(found) == 1 and max(found).is_integer() else 0
+        larger = max(coarser)
+        return int(larger) if larger.is_integer() else larger
+
+    def strides(self) -> tuple[float, float] | None:
+        """The same for rows and for columns."""
+        if self.given.ndim != 4 or len(self.shape) != 4 or not self.given.is_floating_point():
+            return None
+        # what lies at the sides may be lost or added: the sizes do not tell the stride of these
+        if isinstance(self.layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+            down, right = _pair(self.layer.stride)
+            return float(down), float(right)
+        if isinstance(self.layer, nn.ConvTranspose2d):
+            down, right = self.layer.stride
+            return 1 / down, 1 / right
+        rows, columns = _sides(self.channels_last)
+        return self.given.shape[rows] / self.shape[rows], self.given.shape[columns] / self.shape[columns]
 
     def error(self, shift: tuple[float, float]) -> float:
         """How far the layer is from commuting with a shift."""
-        if not self.channels_last:
-            return equivariance_error(self.layer, _without_nyquist(self.given), shift, self.stride())
+        given = _without_nyquist(self.given.movedim(-1, 1) if self.channels_last else self.given)
 
-        def layer(x: Tensor) -> Tensor:
-            result: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
-            return result
+        def result(pictures: Tensor) -> Tensor:
+            # copies: layers may overwrite what they are given
+            out: Tensor = self.again(pictures.movedim(1, -1) if self.channels_last else pictures.clone())
+            return out.movedim(-1, 1) if self.channels_last else out
 
-        return equivariance_error(layer, _without_nyquist(self.given.movedim(-1, 1)), shift, self.stride())
+        coarser = self.strides()
+        wanted = None if coarser is None else (shift[0] / coarser[0], shift[1] / coarser[1])
+        return shift_error(result(shifted(given, shift)), result(given), wanted)
+
+
+def _pair(stride: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (stride, stride) if isinstance(stride, int) else stride
+
+
+def _sides(channels_last: bool) -> tuple[int, int]:
+    return (1, 2) if channels_last else (2, 3)
 
 
 def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_SHIFT) -> list[LayerAudit]:
@@ -101,17 +139,18 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
     Returns
     -------
     list
-        One entry for each call of a layer that takes one picture and gives one, coarser by the same whole factor along
-        both sides; and one for the network itself, at the end. The frequency `N / 2` of even sides is removed from
-        what comes in, since no layer could do right by it. Functions that are called within `forward` without being
-        layers, such as `functional.relu`, cannot be seen: if all layers are exact and the last line is not, look there.
+        One entry for each call of a layer that takes one picture and gives one, coarser, finer or of the same size; and
+        one for the network itself, at the end, which names the worst of its results if it gives several. The frequency
+        `N / 2` of even sides is removed from what comes in, since no layer could do right by it. Functions that
+        `forward` calls without a layer have an entry if they make pictures finer (`functional.interpolate`); others,
+        such as `functional.relu`, cannot be seen: if all layers are exact and the last line is not, look there.
 
     Raises
     ------
     TypeError
         If the model is no module, or `x` not floating point.
     ValueError
-        If `x` has another shape.
+        If `x` has another shape or is not finite, or the model does not take it: the message names the layer.
 
     Examples
     --------
@@ -120,10 +159,11 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
     >>> [(layer.kind, layer.stride, layer.error > 1e-6) for layer in audit(net.double(), x)]
     [('Conv2d', 1, False), ('GELU', 1, True), ('MaxPool2d', 2, True), ('Sequential', 2, True)]
     """
+    shift = checked_shift(shift)
     calls = layer_calls(model, x)
     with evaluating(model), torch.no_grad():
         found = [
-            LayerAudit(call.name, type(call.layer).__name__, stride, call.error(shift))
+            LayerAudit(call.name, getattr(call.layer, "__name__", type(call.layer).__name__), stride, call.error(shift))
             for call in calls
             if (stride := call.stride())
         ]
@@ -133,23 +173,35 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
 
 
 def _whole(model: nn.Module, x: Tensor, shift: tuple[float, float]) -> list[LayerAudit]:
-    """The line of the network itself, if it gives a tensor."""
+    """The line of the network itself, if it gives numbers: that of its worst result."""
     x = _without_nyquist(x)
-    still = model(x.clone())
-    if not isinstance(still, Tensor):
-        return []
-    call = LayerCall("", model, x, still.shape, channels_last=False)
-    if stride := call.stride():
-        return [LayerAudit("", type(model).__name__, stride, call.error(shift))]
-    change = (model(fourier_shift(x, shift)) - still).abs().max() / still.abs().max()
-    return [LayerAudit("", type(model).__name__, 0, float(change))]
+    lines = []
+    for plain, moved in zip(_tensors(model(x.clone())), _tensors(model(shifted(x, shift))), strict=True):
+        stride, wanted = 0.0, None
+        if plain.ndim == 4 or plain.shape[-2:] == x.shape[-2:]:
+            coarser = [side / max(now, 1) for side, now in zip(x.shape[-2:], plain.shape[-2:], strict=True)]
+            stride, wanted = max(coarser), (shift[0] / coarser[0], shift[1] / coarser[1])
+        error = shift_error(moved, plain, wanted)
+        lines.append(LayerAudit("", type(model).__name__, int(stride) if stride.is_integer() else stride, error))
+    # a NaN is worse than any number
+    return sorted(lines, key=lambda line: (line.error != line.error, line.error))[-1:]
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    """All floating-point tensors of what a network gives: one, or several in tuples, lists and dictionaries."""
+    if isinstance(result, Tensor):
+        return [result] if result.is_floating_point() and result.numel() else []
+    if isinstance(result, Mapping):
+        result = list(result.values())
+    return [part for one in result for part in _tensors(one)] if isinstance(result, (tuple, list)) else []
 
 
 def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     """All calls of layers with one tensor, in evaluation mode, in their order.
 
     Whether rows and columns are the second and third axis of a tensor or the last ones is seen from a second picture,
-    twice as large.
+    twice as large. Where the network does not take one, it is seen from which of them are to each other as the
+    picture's own.
 
     Parameters and errors are those of `audit`.
 
@@ -159,52 +211,129 @@ def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     >>> call.name, tuple(call.given.shape), tuple(call.shape), call.stride()
     ('0', (1, 3, 8, 8), (1, 3, 4, 4), 2)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a module; it is {type(model).__name__}")
+    instance_of("model", model, nn.Module, "a module")
     check_pictures(x)
-    calls = _calls(model, x.detach())
+    if not x.numel():
+        raise ValueError(f"x must not be empty; its shape is {tuple(x.shape)}")
+    finite_pictures("x", x)
+    calls = calls_with(model, x)
     larger: list[LayerCall] = []
-    # it may end early: not every network takes every size
-    with suppress(RuntimeError, ValueError):
-        _calls(model, x.detach()[:1].repeat(1, 1, 2, 2), larger)
+    # Not every network takes every size, and it may say so in any way: what was seen before it ended is of use. It is
+    # a copy that is asked, on the CPU: on a GPU an index out of range would end all work of this process.
+    with suppress(Exception):
+        calls_with(copy.deepcopy(model).cpu(), x[:1].cpu().repeat(1, 1, 2, 2), larger, values=False)
     return [
-        call._replace(channels_last=k < len(larger) and _grows(call.given, larger[k].given) == [True, True, False])
+        _with_layout(call, larger[k].given.shape if k < len(larger) and larger[k].name == call.name else None, x.shape)
         for k, call in enumerate(calls)
     ]
 
 
-def _grows(small: Tensor, large: Tensor) -> list[bool]:
-    return [b > a for a, b in zip(small.shape[1:], large.shape[1:], strict=False)]
+def _with_layout(call: LayerCall, larger: torch.Size | None, picture: torch.Size) -> LayerCall:
+    """The call with what was seen from the shape that comes in there if the picture is twice as large."""
+    shape = call.given.shape
+    if len(shape) != 4:
+        return call
+    if larger is None:
+        as_picture = [shape[k] * picture[-1] == shape[k + 1] * picture[-2] for k in (1, 2)]
+        last = as_picture == [True, False]
+    else:
+        last = [after > before for before, after in zip(shape[1:], larger[1:], strict=False)] == [True, True, False]
+    one_pixel = all(held[side] == 1 for held in (shape, larger or shape) for side in _sides(last))
+    return call._replace(channels_last=last, one_pixel=one_pixel)
 
 
-def _calls(model: nn.Module, x: Tensor, seen: list[LayerCall] | None = None) -> list[LayerCall]:
+class _FinerFunctions(TorchFunctionMode):
+    """Sees the calls of functions that make pictures finer."""
+
+    def __init__(self, see: Callable[[Callable[..., Any], Any, dict[str, Any], Any], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _FINER_FUNCTIONS:
+            self.see(func, args, kwargs or {}, result)
+        return result
+
+
+def calls_with(
+    model: nn.Module, x: Tensor, seen: list[LayerCall] | None = None, *, values: bool = True
+) -> list[LayerCall]:
+    """All calls for these pictures, as far as the network comes; without `values` only shapes are kept."""
     seen = [] if seen is None else seen
-    waiting: dict[nn.Module, Tensor | None] = {}
+    # a layer that is used at several places is known by the first of its names
+    names = {layer: name for name, layer in model.named_modules()}
+    units = {layer for _, layer in _layers(model)}
+    within: list[nn.Module] = []
+    waiting: list[tuple[Tensor, Callable[[Tensor], Any]] | None] = []
 
     def before(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        given = [*inputs, *named.values()]
-        alone = len(given) == 1 and isinstance(given[0], Tensor)
-        # a copy: layers may overwrite what they are given
-        waiting[layer] = given[0].detach().clone() if alone else None
+        within.append(layer)
+        waiting.append(_of_one_tensor(layer, inputs, named, values=values) if layer in units else None)
 
-    def after(layer: nn.Module, _: Any, result: Any, *, name: str) -> None:
-        given = waiting.pop(layer, None)
+    def after(layer: nn.Module, _: Any, result: Any) -> None:
+        within.pop()
+        note(names[layer], layer, waiting.pop(), result)
+
+    def called(function: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+        if within and not units.intersection(within):
+            name = f"{names[within[-1]]}.{function.__name__}".lstrip(".")
+            note(name, function, _of_one_tensor(function, inputs, named, values=values), result)
+
+    def note(name: str, layer: Callable[..., Any], given: tuple[Tensor, Any] | None, result: Any) -> None:
         if given is not None and isinstance(result, Tensor):
-            seen.append(LayerCall(name, layer, given, result.shape, channels_last=False))
+            seen.append(LayerCall(name, layer, given[0], result.shape, given[1]))
 
-    # a layer that is used at several places is known by the first of its names
-    names = {layer: name for name, layer in reversed(list(_layers(model)))}
     hooks = []
-    for layer, name in names.items():
+    for layer in names:
         hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-        hooks.append(layer.register_forward_hook(partial(after, name=name)))
+        hooks.append(layer.register_forward_hook(after))
     try:
-        with evaluating(model), torch.no_grad():
-            model(x.clone())
+        with evaluating(model), torch.no_grad(), _as_it_stands(), _FinerFunctions(called):
+            model(x.detach().clone())
+    except Exception as error:
+        where = f"in its layer {names[within[-1]]!r}" if within and names[within[-1]] else "itself"
+        raise ValueError(
+            f"model must take x, of shape {tuple(x.shape)} and {x.dtype}; {where} it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
     return seen
+
+
+def _as_it_stands() -> AbstractContextManager[None]:
+    """Compiled networks run without the compiler, which would compile what looks at the layers as well."""
+    # who has not compiled does not wait for the compiler to be loaded
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _of_one_tensor(
+    layer: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], *, values: bool
+) -> tuple[Tensor, Callable[[Tensor], Any]] | None:
+    """The one tensor that comes in, and the layer as a function of it; None if there is another number of them."""
+    arguments: dict[int | str, Any] = dict(enumerate(inputs))
+    arguments.update(named)
+    tensors = [place for place, value in arguments.items() if isinstance(value, Tensor)]
+    # beside its picture a function may be given its weights
+    if not tensors or (len(tensors) > 1 and layer not in _FINER_FUNCTIONS):
+        return None
+    place = tensors[0]
+    given = arguments.pop(place)
+
+    def again(x: Tensor) -> Any:
+        held = {**arguments, place: x}
+        return layer(*(held[k] for k in range(len(inputs))), **{name: held[name] for name in named})
+
+    # a copy: layers may overwrite what they are given
+    return (given.detach().clone() if values else torch.empty_like(given, device="meta")), again
 
 
 def _is_unit(layer: nn.Module) -> bool:
@@ -221,4 +350,4 @@ def _layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
 
 
 def _without_nyquist(x: Tensor) -> Tensor:
-    return fourier_shift(x, (0, 0), nyquist="zero")
+    return shifted(x, (0, 0), nyquist="zero")

@@ -6,18 +6,31 @@ What comes out has to be trained, or fine-tuned: a polynomial is not the functio
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.alias_free.auditing import layer_calls
-from lib.alias_free.layers import AliasFreeActivation, CircularConv2d, IdealDownsample2d
+from lib.alias_free.auditing import LayerCall, calls_with, layer_calls
+from lib.alias_free.layers import (
+    AliasFreeActivation,
+    CircularConv2d,
+    CircularConvTranspose2d,
+    IdealDownsample2d,
+    IdealPixelShuffle,
+    IdealResample2d,
+)
 from lib.alias_free.polynomials import fit_activation
 from lib.training import evaluating
+from lib.validation import positive_integer, positive_number
 
 __all__ = ["make_alias_free"]
+
+Conv = TypeVar("Conv", bound=nn.Module)
 
 _ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.GELU, nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ELU,
@@ -29,9 +42,11 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     """A copy of a convolutional network in which the layers that break translation are exchanged.
 
     Convolutions become circular, and behind an ideal low-pass where they have a stride (weights are kept); poolings
-    with a stride become ideal ones; activation functions become polynomials on a grid that is fine enough, fitted to
-    what they were and trained from there. All else stays, also functions that `forward` calls without a layer: the
-    last line of `audit` says whether the whole is exact.
+    with a stride become ideal ones. What makes pictures finer stays on the coarser one's frequencies: transposed
+    convolutions (weights are kept) and `PixelShuffle` by a low-pass behind them, `Upsample` as the function through the
+    pixels, whatever its mode was. Activation functions become polynomials on a grid that is fine enough, fitted to what
+    they were and trained from there; on maps of one pixel, or of one value all over, they break nothing and stay. So
+    does all else, also functions that `forward` calls without a layer: the lines of `audit` say what is not exact.
 
     Pictures must not hold the frequency `N / 2` of an even side where the first layer has no stride
     (`fourier_shift(x, (0, 0), nyquist="zero")` removes it).
@@ -50,9 +65,9 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     TypeError
         If the model is no module, or `x` not floating point.
     ValueError
-        If a convolution or pooling is of a kind that has no such version (kernels that are not square, dilation,
-        sides that shrink, subclasses, pooling without a stride), an activation function works on three axes, or a
-        side is no multiple of a stride.
+        If the model does not take `x`, a layer is of a kind that has no such version (kernels that are not square,
+        sides that shrink or do not become a multiple, subclasses, pooling without a stride or with indices,
+        `MaxUnpool2d`), an activation function works on three axes, or a side is no multiple of a stride.
 
     Examples
     --------
@@ -63,13 +78,20 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     >>> bool(torch.allclose(free(x), free(fourier_shift(x, (0.3, 1.7)))))
     True
     """
+    positive_integer("degree", degree)
+    positive_number("half_width", half_width)
     calls = layer_calls(model, x)
+    constant = _constant(model, calls, x)
     shapes: dict[str, list[torch.Size]] = {}
     widths: dict[str, set[int]] = {}
     channels_last: dict[str, bool] = {}
-    for call in calls:
+    still: set[str] = set()
+    for k, call in enumerate(calls):
         shapes.setdefault(call.name, []).append(call.shape)
-        if not isinstance(call.layer, _ACTIVATIONS) or call.given.ndim == 2:
+        if not isinstance(call.layer, _ACTIVATIONS):
+            continue
+        if call.given.ndim == 2 or call.one_pixel or k in constant:
+            still.add(call.name)
             continue
         if call.given.ndim != 4:
             raise ValueError(f"{call.name} must work on pictures (B, C, H, W); it is given {tuple(call.given.shape)}")
@@ -83,7 +105,12 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
             other = _exchanged(name, module)
             if isinstance(module, _ACTIVATIONS) and name in widths:
                 coefficients = fit_activation(_as_function(module), degree, half_width)
-                other = _Activations(coefficients, sorted(widths[name]), channels_last=channels_last[name]).single()
+                other = _Activations(
+                    coefficients,
+                    sorted(widths[name]),
+                    channels_last=channels_last[name],
+                    elsewhere=module if name in still else None,
+                ).single()
             if other is None:
                 continue
             made[module] = changed[name] = other.to(x.device, x.dtype).train(module.training)
@@ -95,21 +122,53 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     return free
 
 
-class _Activations(nn.Module):
-    """One alias-free activation for each number of channels that comes in."""
+def _constant(model: nn.Module, calls: list[LayerCall], x: Tensor) -> set[int]:
+    """Which calls are given maps of one value all over, by construction: another value for another picture.
 
-    def __init__(self, coefficients: np.ndarray[Any, Any], widths: list[int], *, channels_last: bool) -> None:
+    Weights of zero make a map constant as well, but the same one for all pictures, and only until they are trained.
+    """
+    noise = torch.randn((2, *x.shape[1:]), generator=torch.Generator().manual_seed(0)).to(x)
+    found: set[int] = set()
+    # a network may take other batches no more than other sizes
+    with suppress(ValueError):
+        for k, (call, noisy) in enumerate(zip(calls, calls_with(model, noise), strict=True)):
+            if noisy.given.ndim != 4 or len(noisy.given) != 2 or not noisy.given.is_floating_point():
+                continue
+            maps = noisy.given.flatten(1, 2) if call.channels_last else noisy.given.flatten(2).mT
+            rounding = 100 * torch.finfo(maps.dtype).eps * maps.abs().max()
+            alike = (maps - maps[:, :1]).abs().max() <= rounding
+            if alike and (maps[0] - maps[1]).abs().max() > rounding:
+                found.add(k)
+    return found
+
+
+class _Activations(nn.Module):
+    """One alias-free activation for each number of channels that comes in; where no picture comes in, what it was."""
+
+    def __init__(
+        self,
+        coefficients: np.ndarray[Any, Any],
+        widths: list[int],
+        *,
+        channels_last: bool,
+        elsewhere: nn.Module | None,
+    ) -> None:
         super().__init__()
         self.channels_last = channels_last
         self.layers = nn.ModuleDict({str(width): _activation(width, coefficients) for width in widths})
+        self.elsewhere = elsewhere
 
     def single(self) -> nn.Module:
         """The layer itself where there is one, on (B, C, H, W)."""
-        return self if self.channels_last or len(self.layers) > 1 else next(iter(self.layers.values()))
+        alone = len(self.layers) == 1 and not self.channels_last and self.elsewhere is None
+        return next(iter(self.layers.values())) if alone else self
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), or (B, H, W, C), to the same shape."""
         pictures = x.movedim(-1, 1) if self.channels_last else x
+        if self.elsewhere is not None and (pictures.ndim != 4 or pictures.shape[-2:].numel() == 1):
+            plain: Tensor = self.elsewhere(x)
+            return plain
         result: Tensor = self.layers[str(pictures.shape[1])](pictures)
         return result.movedim(1, -1) if self.channels_last else result
 
@@ -122,16 +181,11 @@ def _activation(channels: int, coefficients: np.ndarray[Any, Any]) -> AliasFreeA
 
 
 def _exchanged(name: str, module: nn.Module) -> nn.Module | None:
-    """What takes the place of a convolution or a pooling; None where it may stay."""
-    if isinstance(module, CircularConv2d):
-        return None if module.stride == (1, 1) or module.lowpass else _circular(name, module)
-    if isinstance(module, nn.Conv2d):
-        if type(module) is not nn.Conv2d:
-            raise ValueError(f"{name} must be a Conv2d of torch itself; it is {type(module).__name__}")
-        return _circular(name, module)
-    if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
-        return _ideal_pool(name, module)
-    return None
+    """What takes the place of a layer that pads, or makes pictures coarser or finer; None where it may stay."""
+    exact = isinstance(module, CircularConv2d) and (module.stride == (1, 1) or module.lowpass)
+    if exact or isinstance(module, CircularConvTranspose2d):
+        return None
+    return next((exchange(name, module) for kind, exchange in _EXCHANGES if isinstance(module, kind)), None)
 
 
 def _as_function(module: nn.Module) -> Any:
@@ -147,20 +201,52 @@ def _as_function(module: nn.Module) -> Any:
 
 
 def _circular(name: str, conv: nn.Conv2d) -> CircularConv2d:
-    kernel, stride = conv.kernel_size[0], conv.stride[0]
-    same = conv.padding in (((kernel - 1) // 2,) * 2, (kernel // 2,) * 2, "same") or kernel == stride
-    same = same or isinstance(conv, CircularConv2d)
-    if conv.kernel_size != (kernel, kernel) or conv.stride != (stride, stride) or conv.dilation != (1, 1) or not same:
-        raise ValueError(f"{name} must have a square kernel, one stride, no dilation, and keep sides: {conv}")
+    _check_kind(name, conv, nn.Conv2d, CircularConv2d)
+    kernel, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+    reach = dilation * (kernel - 1)
+    padding = {"same": (reach // 2,) * 2, "valid": (0, 0)}.get(str(conv.padding), conv.padding)
+    same = padding in ((reach // 2,) * 2, (reach - reach // 2,) * 2) or kernel == stride
+    if not same and not isinstance(conv, CircularConv2d):
+        raise ValueError(f"{name} must keep sides, or divide them by its stride: {conv}")
     other = CircularConv2d(
         conv.in_channels,
         conv.out_channels,
         kernel,
         stride=stride,
         lowpass=stride > 1,
+        dilation=dilation,
         groups=conv.groups,
         bias=conv.bias is not None,
-    ).to(conv.weight)
+    )
+    return _with_weights(other, conv)
+
+
+def _transposed(name: str, conv: nn.ConvTranspose2d) -> CircularConvTranspose2d:
+    _check_kind(name, conv, nn.ConvTranspose2d)
+    if len({*conv.padding}) != 1:
+        raise ValueError(f"{name} must have one padding: {conv}")
+    other = CircularConvTranspose2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size[0],
+        stride=conv.stride[0],
+        padding=int(conv.padding[0]),
+        dilation=conv.dilation[0],
+        groups=conv.groups,
+        bias=conv.bias is not None,
+    )
+    return _with_weights(other, conv)
+
+
+def _check_kind(name: str, conv: nn.Conv2d | nn.ConvTranspose2d, *kinds: type[nn.Module]) -> None:
+    if type(conv) not in kinds:
+        raise ValueError(f"{name} must be a {kinds[0].__name__} of torch itself; it is {type(conv).__name__}")
+    if any(len({*both}) != 1 for both in (conv.kernel_size, conv.stride, conv.dilation)):
+        raise ValueError(f"{name} must have a square kernel, one stride and one dilation: {conv}")
+
+
+def _with_weights(other: Conv, conv: nn.Module) -> Conv:
+    """The new layer with the weights of the former one."""
     other.load_state_dict(conv.state_dict())
     for part, before in zip(other.parameters(), conv.parameters(), strict=True):
         part.requires_grad_(before.requires_grad)
@@ -171,30 +257,70 @@ def _ideal_pool(name: str, pool: nn.MaxPool2d | nn.AvgPool2d) -> nn.Module:
     sizes = {pool.stride} if isinstance(pool.stride, int) else set(pool.stride)
     if len(sizes) != 1:
         raise ValueError(f"{name} must have one stride: {pool}")
+    if getattr(pool, "return_indices", False):
+        raise ValueError(f"{name} must give no indices: without aliases there is no largest pixel: {pool}")
     if sizes == {1}:
         raise ValueError(f"{name} must have a stride above 1: without one no low-pass takes its place: {pool}")
     return IdealDownsample2d(sizes.pop())
+
+
+def _resampling(_: str, upsample: nn.Upsample) -> nn.Module | None:
+    size, factor = upsample.size, upsample.scale_factor
+    if upsample.mode in ("linear", "trilinear"):  # of no pictures
+        return None
+    return IdealResample2d(size=size) if size is not None else IdealResample2d(scale_factor=factor)
+
+
+def _shuffling(_: str, shuffle: nn.PixelShuffle) -> nn.Module:
+    return IdealPixelShuffle(shuffle.upscale_factor)
+
+
+def _unpooling(name: str, _: nn.MaxUnpool2d) -> nn.Module:
+    raise ValueError(f"{name} must be another layer: there is no MaxUnpool2d without aliases")
+
+
+_EXCHANGES: tuple[tuple[type[nn.Module], Callable[[str, Any], nn.Module | None]], ...] = (
+    (nn.Conv2d, _circular),
+    (nn.ConvTranspose2d, _transposed),
+    (nn.MaxPool2d, _ideal_pool),
+    (nn.AvgPool2d, _ideal_pool),
+    (nn.Upsample, _resampling),
+    (nn.PixelShuffle, _shuffling),
+    (nn.MaxUnpool2d, _unpooling),
+)
+
+
+class _SidesError(ValueError):
+    """A layer that was exchanged gives a picture of another size."""
 
 
 def _check_sizes(
     free: nn.Module, x: Tensor, changed: dict[str, nn.Module], shapes: dict[str, list[torch.Size]]
 ) -> None:
     """See that every layer that was exchanged gives what it gave before."""
-    entered: list[str] = []
-    found: dict[str, list[torch.Size]] = {name: [] for name in changed}
+    entered = ""
+    waiting = {name: iter(shapes.get(name, [])) for name in changed}
+
+    def before(*_: Any, name: str) -> None:
+        nonlocal entered
+        entered = name
+
+    def after(_: nn.Module, __: Any, result: Tensor, *, name: str) -> None:
+        wanted = next(waiting[name], result.shape)
+        if result.shape != wanted:
+            raise _SidesError(f"{name} must keep sides: it gave {tuple(wanted)}, without aliases {tuple(result.shape)}")
+
     hooks = []
     for name, layer in changed.items():
-        hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: entered.append(name)))
-        hooks.append(layer.register_forward_hook(lambda *held, name=name: found[name].append(held[-1].shape)))
+        hooks.append(layer.register_forward_pre_hook(partial(before, name=name)))
+        hooks.append(layer.register_forward_hook(partial(after, name=name)))
     try:
         with evaluating(free), torch.no_grad():
             free(x.detach().clone())
-    except ValueError as error:
-        raise ValueError(f"{entered[-1] if entered else 'x'}: {error}") from error
+    except _SidesError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{entered or 'x'}: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()
-    for name, sizes in found.items():
-        for before, now in zip(shapes.get(name, []), sizes, strict=False):
-            if before != now:
-                raise ValueError(f"{name} must keep sides: it gave {tuple(before)}, without aliases {tuple(now)}")

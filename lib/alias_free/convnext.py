@@ -23,7 +23,14 @@ from lib.alias_free.layers import (
     DemodulatingStem,
     IdealDownsample2d,
 )
-from lib.validation import positive_integer, positive_number
+from lib.validation import (
+    finite_number,
+    one_of,
+    positive_integer,
+    positive_number,
+    torch_generator,
+    true_or_false,
+)
 
 __all__ = ["ConvNeXt", "Mode"]
 
@@ -104,7 +111,7 @@ class ConvNeXt(nn.Module):
         For `"afc"`: a quadratic term between the first convolution and its stride (`DemodulatingStem`), as in the
         paper's code; the convolution then runs at full resolution.
     generator
-        Source of the weights, for an `init_std`.
+        Source of the weights; None: torch's own, global one.
 
     Raises
     ------
@@ -139,37 +146,47 @@ class ConvNeXt(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; it is {mode!r}")
-        positive_integer("in_chans", in_chans)
-        positive_integer("num_classes", num_classes)
+        one_of("mode", mode, get_args(Mode))
+        for name, number in (
+            ("in_chans", in_chans), ("num_classes", num_classes), ("patch", patch), ("stem_kernel", stem_kernel),
+            ("kernel", kernel),
+        ):  # fmt: skip
+            positive_integer(name, number)
+        depths, dims = _integers("depths", depths), _integers("dims", dims)
         if len(depths) != len(dims) or not len(dims):
             raise ValueError(f"depths and dims must be as long as each other; they are {depths} and {dims}")
-        for name, numbers in (("depths", depths), ("dims", dims)):
-            for number in numbers:
-                positive_integer(name, number)
+        layer_scale, act_scale = finite_number("layer_scale", layer_scale), finite_number("act_scale", act_scale)
+        if init_std is not None:
+            positive_number("init_std", init_std)
+        true_or_false("stem_activation", stem_activation)
+        torch_generator("generator", generator)
         self.mode: Mode = mode
         self.in_chans = in_chans
-        self.total_stride = positive_integer("patch", patch) * 2 ** (len(dims) - 1)
-        norm = AliasFreeLayerNorm if mode == "afc" else _PixelNorm
-        first = [_strided(in_chans, dims[0], stem_kernel, patch, mode)]
-        if stem_activation:
-            if mode != "afc" or patch == 1:
-                raise ValueError(f"stem_activation needs the mode 'afc' and a stride; they are {mode!r} and {patch}")
-            quadratic = DemodulatingStem(dims[0], patch, in_scale=act_scale, out_scale=act_scale)
-            first = [CircularConv2d(in_chans, dims[0], stem_kernel), quadratic, IdealDownsample2d(patch)]
-        self.stem = nn.Sequential(*first, norm(dims[0], eps=1e-6))
-        self.downsamples = nn.ModuleList(
-            nn.Sequential(norm(before, eps=1e-6), _strided(before, after, 2, 2, mode))
-            for before, after in pairwise(dims)
-        )
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(_Block(dim, kernel, layer_scale, act_scale, mode) for _ in range(depth)))
-            for depth, dim in zip(depths, dims, strict=True)
-        )
-        self.norm, self.head = nn.LayerNorm(dims[-1], eps=1e-6), nn.Linear(dims[-1], num_classes)
+        self.total_stride = patch * 2 ** (len(dims) - 1)
+        if stem_activation and (mode != "afc" or patch == 1):
+            raise ValueError(f"stem_activation needs the mode 'afc' and a stride; they are {mode!r} and {patch}")
+        # torch's layers draw their first weights from its global state, which stays where it was
+        with torch.random.fork_rng(devices=[], enabled=generator is not None):
+            if generator is not None and init_std is None:
+                seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
+                torch.default_generator.manual_seed(int(seed))
+            norm = AliasFreeLayerNorm if mode == "afc" else _PixelNorm
+            first = [_strided(in_chans, dims[0], stem_kernel, patch, mode)]
+            if stem_activation:
+                quadratic = DemodulatingStem(dims[0], patch, in_scale=act_scale, out_scale=act_scale)
+                first = [CircularConv2d(in_chans, dims[0], stem_kernel), quadratic, IdealDownsample2d(patch)]
+            self.stem = nn.Sequential(*first, norm(dims[0], eps=1e-6))
+            self.downsamples = nn.ModuleList(
+                nn.Sequential(norm(before, eps=1e-6), _strided(before, after, 2, 2, mode))
+                for before, after in pairwise(dims)
+            )
+            self.stages = nn.ModuleList(
+                nn.Sequential(*(_Block(dim, kernel, layer_scale, act_scale, mode) for _ in range(depth)))
+                for depth, dim in zip(depths, dims, strict=True)
+            )
+            self.norm, self.head = nn.LayerNorm(dims[-1], eps=1e-6), nn.Linear(dims[-1], num_classes)
         if init_std is not None:
-            _draw(self, positive_number("init_std", init_std), generator)
+            _draw(self, init_std, generator)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) to (B, dims[-1], H / total stride, W / total stride)."""
@@ -189,6 +206,13 @@ class ConvNeXt(nn.Module):
         """(B, in_chans, H, W) to (B, num_classes)."""
         logits: Tensor = self.head(self.norm(self.forward_features(x).mean((-2, -1))))
         return logits
+
+
+def _integers(name: str, numbers: Sequence[int]) -> list[int]:
+    try:
+        return [positive_integer(name, number) for number in numbers]
+    except TypeError as error:
+        raise TypeError(f"{name} must be integers, one for each stage; it is {numbers!r}") from error
 
 
 def _draw(network: nn.Module, std: float, generator: torch.Generator | None) -> None:

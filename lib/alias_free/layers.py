@@ -10,16 +10,23 @@ polyphase sampling (Chaman and Dokmanic 2021, arXiv 2011.14214), written from th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, evaluate_polynomial
-from lib.alias_free.resampling import ideal_lowpass, ideal_resample, without_autocast
-from lib.validation import positive_integer, positive_number
+from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, horner
+from lib.alias_free.resampling import lowpass, resample, without_autocast
+from lib.validation import (
+    finite_array,
+    finite_number,
+    integer_at_least,
+    positive_integer,
+    positive_number,
+    true_or_false,
+)
 
 __all__ = [
     "APSDownsample2d",
@@ -28,10 +35,15 @@ __all__ = [
     "AliasFreeMLP",
     "BlurPool2d",
     "CircularConv2d",
+    "CircularConvTranspose2d",
     "DemodulatingStem",
     "IdealDownsample2d",
+    "IdealPixelShuffle",
+    "IdealResample2d",
     "PolyActivation",
 ]
+
+T = TypeVar("T")
 
 
 def check_pictures(x: Tensor, channels: int | None = None, *, channels_last: bool = False) -> None:
@@ -54,15 +66,15 @@ def _coarse_size(x: Tensor, stride: int) -> tuple[int, int]:
 
 
 def _resampled(x: Tensor, size: tuple[int, int], *, channels_last: bool = False) -> Tensor:
-    """`ideal_resample` in float32 at least, whatever autocast says: rounded to bfloat16 its matrices leak aliases."""
+    """`resample` in float32 at least, whatever autocast says: rounded to bfloat16 its matrices leak aliases."""
     with without_autocast(x):
-        return ideal_resample(_full(x), size, channels_last=channels_last).to(x.dtype)
+        return resample(_full(x), size, channels_last=channels_last).to(x.dtype)
 
 
 def _low(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`ideal_lowpass`, in float32 at least."""
+    """`lowpass`, in float32 at least."""
     with without_autocast(x):
-        return ideal_lowpass(_full(x), size).to(x.dtype)
+        return lowpass(_full(x), size).to(x.dtype)
 
 
 def _full(x: Tensor) -> Tensor:
@@ -85,8 +97,8 @@ class CircularConv2d(nn.Conv2d):
         Of the result.
     lowpass
         Whether what the coarser grid cannot hold is removed before.
-    groups, bias
-        As in `torch.nn.Conv2d`.
+    dilation, groups, bias
+        As in `torch.nn.Conv2d`, the dilation one number.
 
     Raises
     ------
@@ -111,28 +123,29 @@ class CircularConv2d(nn.Conv2d):
         *,
         stride: int = 1,
         lowpass: bool = False,
+        dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__(
-            channels_in,
-            channels_out,
+            positive_integer("channels_in", channels_in),
+            positive_integer("channels_out", channels_out),
             positive_integer("kernel", kernel),
             stride=positive_integer("stride", stride),
-            groups=groups,
-            bias=bias,
+            dilation=positive_integer("dilation", dilation),
+            groups=positive_integer("groups", groups),
+            bias=true_or_false("bias", bias),
         )
-        self.lowpass = lowpass
+        self.lowpass = true_or_false("lowpass", lowpass)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, channels_out, H / stride, W / stride)."""
         check_pictures(x, self.in_channels)
-        stride, kernel = self.stride[0], self.kernel_size[0]
+        stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         size = _coarse_size(x, stride)
         if self.lowpass and stride > 1:
             x = _low(x, size)
-        before, behind = (kernel - 1) // 2, kernel // 2
-        return super().forward(_wrapped(x, before, behind))
+        return super().forward(_wrapped(x, reach // 2, reach - reach // 2))
 
 
 def _wrapped(x: Tensor, before: int, behind: int) -> Tensor:
@@ -171,6 +184,161 @@ class IdealDownsample2d(nn.Module):
         """(B, C, H, W) to (B, C, H / stride, W / stride)."""
         check_pictures(x)
         return _resampled(x, _coarse_size(x, self.stride))
+
+
+class CircularConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution on the torus, behind it a low-pass: `stride` times as fine, without aliases.
+
+    A transposed convolution puts zeros between the pixels, which repeats the spectrum of the picture over the finer
+    grid, and convolves. The low-pass takes the repetitions away; it commutes with the convolution, which thus runs on
+    the pixels alone (derived here).
+
+    Parameters
+    ----------
+    channels_in, channels_out, kernel, groups, bias, dilation
+        As in `torch.nn.ConvTranspose2d`; the kernel is square.
+    stride
+        By how much finer.
+    padding
+        By how many pixels of the finer grid the result is moved to the upper left, as there.
+
+    Examples
+    --------
+    >>> from lib.alias_free import fourier_shift
+    >>> x = torch.rand(1, 3, 6, 4, dtype=torch.float64)
+    >>> layer = CircularConvTranspose2d(3, 5, 4, stride=2, padding=1).double()
+    >>> layer(x).shape
+    torch.Size([1, 5, 12, 8])
+    >>> smooth = fourier_shift(x, (0, 0), nyquist="zero")
+    >>> moved = layer(fourier_shift(smooth, (0.3, 1.7)))
+    >>> bool(torch.allclose(moved, fourier_shift(layer(smooth), (0.6, 3.4))))
+    True
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            positive_integer("channels_in", channels_in),
+            positive_integer("channels_out", channels_out),
+            positive_integer("kernel", kernel),
+            stride=positive_integer("stride", stride),
+            padding=integer_at_least("padding", padding, 0),
+            dilation=positive_integer("dilation", dilation),
+            groups=positive_integer("groups", groups),
+            bias=true_or_false("bias", bias),
+        )
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(B, C, H, W) to (B, channels_out, stride H, stride W); no other `output_size` can be asked for."""
+        check_pictures(x, self.in_channels)
+        stride, padding, dilation = self.stride[0], int(self.padding[0]), self.dilation[0]
+        height, width = stride * x.shape[-2], stride * x.shape[-1]
+        if output_size is not None and tuple(output_size)[-2:] != (height, width):
+            raise ValueError(f"output_size must be {(height, width)}; it is {tuple(output_size)}")
+        # so many pixels reach into the first ones and the last ones from beyond the sides
+        before = max(-(-(dilation * (self.kernel_size[0] - 1) - padding) // stride), 0)
+        wide = functional.conv_transpose2d(
+            _wrapped(x, before, -(-padding // stride) + 1),
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            groups=self.groups,
+            dilation=self.dilation,
+        )
+        first = before * stride + padding
+        fine = wide[..., first : first + height, first : first + width]
+        return fine if stride == 1 else _low(fine, (x.shape[-2], x.shape[-1]))
+
+
+class IdealResample2d(nn.Module):
+    """Sample the function through a picture on another grid, mostly a finer one: `torch.nn.Upsample` without aliases.
+
+    Parameters
+    ----------
+    size
+        Height and width of the result, or one number for both.
+    scale_factor
+        How many times as fine, if there is no `size`; one number, or one for rows and one for columns.
+
+    Examples
+    --------
+    >>> IdealResample2d(scale_factor=2)(torch.ones(1, 2, 9, 6)).shape
+    torch.Size([1, 2, 18, 12])
+    >>> IdealResample2d((9, 5))(torch.ones(1, 2, 6, 6)).shape
+    torch.Size([1, 2, 9, 5])
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int] | None = None,
+        scale_factor: float | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if (size is None) == (scale_factor is None):
+            raise ValueError(f"one of size and scale_factor must be given; they are {size!r} and {scale_factor!r}")
+        self.size = None if size is None else _pair("size", size, positive_integer)
+        self.scale_factor = None if scale_factor is None else _pair("scale_factor", scale_factor, positive_number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, size), or to the sides times the factor, rounded down."""
+        check_pictures(x)
+        if self.size is not None:
+            return _resampled(x, self.size)
+        rows, columns = self.scale_factor or (1.0, 1.0)
+        return _resampled(x, (max(int(x.shape[-2] * rows), 1), max(int(x.shape[-1] * columns), 1)))
+
+    def extra_repr(self) -> str:
+        """What it was made with."""
+        return f"scale_factor={self.scale_factor}" if self.size is None else f"size={self.size}"
+
+
+def _pair(name: str, value: T | Sequence[T], check: Callable[[str, T], T]) -> tuple[T, T]:
+    """One number for rows and one for columns."""
+    if not isinstance(value, (tuple, list)):
+        one = check(name, cast(T, value))
+        return one, one
+    if len(value) != 2:
+        raise ValueError(f"{name} must be one number, or one for rows and one for columns; it is {value!r}")
+    return check(name, value[0]), check(name, value[1])
+
+
+class IdealPixelShuffle(nn.Module):
+    """`torch.nn.PixelShuffle` with a low-pass behind: channels become pixels of a finer grid, without aliases.
+
+    Each channel is put on every so many-th pixel of the finer grid, as by a transposed convolution of fixed weights,
+    and the low-pass takes away what the zeros between them add to its spectrum.
+
+    Parameters
+    ----------
+    upscale_factor
+        By how much finer; the square of it is how many channels become one.
+
+    Examples
+    --------
+    >>> IdealPixelShuffle(2)(torch.ones(1, 8, 6, 4)).shape
+    torch.Size([1, 2, 12, 8])
+    """
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = positive_integer("upscale_factor", upscale_factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C r^2, H, W) to (B, C, r H, r W)."""
+        check_pictures(x)
+        if x.shape[1] % self.upscale_factor**2:
+            raise ValueError(f"x must have a multiple of {self.upscale_factor**2} channels; it has {x.shape[1]}")
+        return _low(functional.pixel_shuffle(x, self.upscale_factor), (x.shape[-2], x.shape[-1]))
 
 
 class BlurPool2d(nn.Module):
@@ -324,12 +492,10 @@ class PolyActivation(nn.Module):
         self, channels: int, coef: Sequence[float] = GELU_QUADRATIC, in_scale: float = 1.0, out_scale: float = 1.0
     ) -> None:
         super().__init__()
-        values = torch.tensor([float(value) for value in coef], dtype=torch.float64)
-        if not len(values) or not bool(torch.isfinite(values).all()):
-            raise ValueError(f"coef must hold finite numbers, and one at least; it is {tuple(coef)}")
-        for name, scale in (("in_scale", in_scale), ("out_scale", out_scale)):
-            if not math.isfinite(scale):
-                raise ValueError(f"{name} must be finite; it is {scale}")
+        values = torch.from_numpy(finite_array("coef", coef, ndim=1).copy())
+        if not len(values):
+            raise ValueError("coef must hold one number at least; it is empty")
+        in_scale, out_scale = finite_number("in_scale", in_scale), finite_number("out_scale", out_scale)
         start = values.to(torch.get_default_dtype()).repeat(positive_integer("channels", channels), 1)
         self.coef = nn.Parameter(start)
         self.in_scale, self.out_scale = (nn.Parameter(torch.tensor([float(s)])) for s in (in_scale, out_scale))
@@ -352,7 +518,7 @@ class PolyActivation(nn.Module):
             return result
         if not coefficients:
             return torch.zeros_like(x)
-        return evaluate_polynomial(x, [0.0, *(part.to(x.dtype) for part in coefficients)])
+        return horner(x, [0.0, *(part.to(x.dtype) for part in coefficients)])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape, point by point."""
@@ -442,7 +608,7 @@ class DemodulatingStem(nn.Module):
         out_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(coef) != 3:
+        if len(finite_array("coef", coef, ndim=1)) != 3:
             raise ValueError(f"coef must hold three numbers; it is {tuple(coef)}")
         self.stride = positive_integer("stride", stride)
         if stride == 1:

@@ -15,8 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.alias_free.layers import AliasFreeActivation, AliasFreeMLP, CircularConv2d, IdealDownsample2d, PolyActivation
-from lib.validation import positive_integer
+from lib.alias_free.layers import (
+    AliasFreeActivation,
+    AliasFreeMLP,
+    CircularConv2d,
+    CircularConvTranspose2d,
+    IdealDownsample2d,
+    IdealPixelShuffle,
+    IdealResample2d,
+    PolyActivation,
+)
+from lib.validation import instance_of, positive_integer
 
 __all__ = ["plain_downsample", "plain_polynomial", "plain_upsample", "plain_version"]
 
@@ -67,11 +76,15 @@ def plain_upsample(x: Tensor, factor: int = 2) -> Tensor:
     >>> bool(torch.allclose(plain_upsample(x, 3), ideal_resample(x, (21, 30))))
     True
     """
-    height, width = x.shape[-2:]
-    stuffed = x.new_zeros(*x.shape[:-2], positive_integer("factor", factor) * height, factor * width)
-    stuffed[..., ::factor, ::factor] = x
     # among zeros a sample counts for one part in factor^2; half of an even side's middle frequency goes to either sign
-    return factor**2 * _filtered(stuffed, (height, width), edge=0.5)
+    return factor**2 * _among_zeros(x, positive_integer("factor", factor), edge=0.5)
+
+
+def _among_zeros(x: Tensor, factor: int, edge: float) -> Tensor:
+    height, width = x.shape[-2:]
+    stuffed = x.new_zeros(*x.shape[:-2], factor * height, factor * width)
+    stuffed[..., ::factor, ::factor] = x
+    return _filtered(stuffed, (height, width), edge)
 
 
 def plain_downsample(x: Tensor, stride: int = 2) -> Tensor:
@@ -148,12 +161,40 @@ class _PlainMLP(AliasFreeMLP):
 
 class _PlainConv2d(CircularConv2d):
     def forward(self, x: Tensor) -> Tensor:
-        stride, kernel = self.stride[0], self.kernel_size[0]
+        stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         if not self.lowpass or stride == 1:
             return super().forward(x)
-        before, behind = (kernel - 1) // 2, kernel // 2
-        wide = functional.pad(x, (before, behind, before, behind), mode="circular")
-        return plain_downsample(functional.conv2d(wide, self.weight, self.bias, groups=self.groups), stride)
+        wide = functional.pad(x, (reach // 2, reach - reach // 2) * 2, mode="circular")
+        full = functional.conv2d(wide, self.weight, self.bias, dilation=self.dilation, groups=self.groups)
+        return plain_downsample(full, stride)
+
+
+class _PlainConvTranspose2d(CircularConvTranspose2d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002
+        stride, padding, reach = self.stride[0], int(self.padding[0]), self.dilation[0] * (self.kernel_size[0] - 1)
+        fine = _among_zeros(x, stride, edge=0.0)
+        wide = functional.pad(fine.roll((-padding, -padding), (-2, -1)), (reach, 0, reach, 0), mode="circular")
+        return functional.conv_transpose2d(
+            wide, self.weight, self.bias, padding=reach, dilation=self.dilation, groups=self.groups
+        )
+
+
+class _PlainPixelShuffle(IdealPixelShuffle):
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.upscale_factor
+        fine = _among_zeros(x, factor, edge=0.0)
+        parts = fine.reshape(len(x), -1, factor, factor, *fine.shape[-2:])
+        places = [(i, j) for i in range(factor) for j in range(factor)]
+        return torch.stack([parts[:, :, i, j].roll((i, j), (-2, -1)) for i, j in places]).sum(0)
+
+
+class _PlainResample2d(IdealResample2d):
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = super().forward(x[:1, :1]).shape[-2:]
+        factor = max(height // x.shape[-2], 1)
+        if (height, width) != (factor * x.shape[-2], factor * x.shape[-1]):
+            raise ValueError(f"x must become finer by a whole factor; {tuple(x.shape[-2:])} become {(height, width)}")
+        return plain_upsample(x, factor)
 
 
 class _PlainDownsample2d(IdealDownsample2d):
@@ -165,7 +206,10 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {
     AliasFreeActivation: _PlainActivation,
     AliasFreeMLP: _PlainMLP,
     CircularConv2d: _PlainConv2d,
+    CircularConvTranspose2d: _PlainConvTranspose2d,
     IdealDownsample2d: _PlainDownsample2d,
+    IdealPixelShuffle: _PlainPixelShuffle,
+    IdealResample2d: _PlainResample2d,
 }
 
 
@@ -186,7 +230,8 @@ def plain_version(module: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        If an activation function has a degree above 3 and no `oversample`: twice the grid would not hold it.
+        If an activation function has a degree above 3 and no `oversample`: twice the grid would not hold it. In use,
+        where `IdealResample2d` does not make pictures finer by one whole factor.
 
     Examples
     --------
@@ -195,7 +240,7 @@ def plain_version(module: nn.Module) -> nn.Module:
     >>> bool(torch.allclose(plain_version(mlp)(x), mlp(x)))
     True
     """
-    plain = copy.deepcopy(module)
+    plain = copy.deepcopy(instance_of("module", module, nn.Module, "a torch module"))
     for part in plain.modules():
         if isinstance(part, (AliasFreeActivation, AliasFreeMLP)):
             degree = (part.poly if isinstance(part, AliasFreeActivation) else part.act).coef.shape[1] - 1

@@ -8,15 +8,16 @@ and no more. On a grid that is fine enough it can be applied point by point with
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.special import erf
 
-from lib.validation import positive_integer, positive_number
+from lib.validation import finite_array, positive_integer, positive_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
@@ -77,7 +78,9 @@ def fit_activation(
     >>> np.round(fit_activation(), 6)
     array([0.016939, 0.5     , 0.307836])
     """
-    positive_integer("degree", degree)
+    if fn is not None and not callable(fn):
+        raise TypeError(f"fn must be a function of an array, or None; it is {fn!r}")
+    degree = positive_integer("degree", degree)
     if positive_integer("n_points", n_points) <= degree:
         raise ValueError(f"n_points must be above the degree {degree}; it is {n_points}")
     x = np.linspace(-1, 1, n_points) * positive_number("half_width", half_width)
@@ -109,16 +112,28 @@ def evaluate_polynomial(x: Values, coefficients: Sequence[Any]) -> Values:
 
     Raises
     ------
+    TypeError
+        If `x` or a coefficient does not hold real numbers.
     ValueError
-        If there are fewer than two coefficients.
+        If there are fewer than two coefficients, or a number is not finite.
 
     Examples
     --------
     >>> evaluate_polynomial(np.array([0.0, 1.0, 2.0]), (1.0, 0.0, 3.0))
     array([ 1.,  4., 13.])
     """
+    if not isinstance(coefficients, (Sequence, np.ndarray)) or isinstance(coefficients, str):
+        raise TypeError(f"coefficients must be a sequence of numbers or tensors; it is {coefficients!r}")
     if len(coefficients) < 2:
         raise ValueError(f"coefficients must hold two numbers at least; it holds {len(coefficients)}")
+    finite_array("x", x)
+    for part in coefficients:
+        finite_array("coefficients", part)
+    return horner(x, coefficients)
+
+
+def horner(x: Values, coefficients: Sequence[Any]) -> Values:
+    """`evaluate_polynomial` without the look at each entry, for layers."""
     # numpy's own float64 would widen arrays of float32
     parts: list[Any] = [float(part) if isinstance(part, float) else part for part in coefficients]
     total: Values = x * parts.pop() + parts.pop()

@@ -14,7 +14,7 @@ that comes in gives half precision's errors.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.validation import positive_integer
+from lib.validation import finite_tensor, known_device, one_of, positive_integer, true_or_false
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,8 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     TypeError
         If `x` is not floating point, or the shift does not hold numbers.
     ValueError
-        If `x` has fewer than two axes, the shift is not a pair of finite numbers, or `nyquist` is unknown.
+        If `x` has fewer than two axes or is not finite, the shift is not a pair of finite numbers, or `nyquist` is
+        unknown.
 
     Examples
     --------
@@ -74,9 +75,13 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     >>> bool(torch.allclose(half, x.roll(2, -1)))
     True
     """
-    down, right = checked_shift(shift)
-    if nyquist not in get_args(Nyquist):
-        raise ValueError(f"nyquist must be 'real' or 'zero'; it is {nyquist!r}")
+    one_of("nyquist", nyquist, get_args(Nyquist))
+    return shifted(finite_pictures("x", x), checked_shift(shift), nyquist=nyquist)
+
+
+def shifted(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = "real") -> Picture:
+    """`fourier_shift` without the look at each entry: for what a layer or a network gave."""
+    down, right = shift
 
     def moved(pictures: Tensor) -> Tensor:
         if not pictures.numel():  # an empty batch has no FFT
@@ -134,19 +139,33 @@ def _as_tensor(x: Picture) -> Tensor:
     raise TypeError(f"x must be a floating-point tensor or array, of 64 bits at most; it is {kind}")
 
 
+def finite_pictures(name: str, x: Picture) -> Picture:
+    """Refuse NaN and infinity, at public doors; layers do without, since a look at each entry waits for the GPU."""
+    if not torch.compiler.is_compiling():
+        # under vmap and on the meta device there are no values to look at
+        with suppress(RuntimeError):
+            finite_tensor(name, _as_tensor(x))
+    return x
+
+
+def _new(result: Picture, x: Picture) -> Picture:
+    """A copy where there was nothing to do: whoever writes into a result does not write into what was given."""
+    return result.clone() if isinstance(result, Tensor) and result is x else result
+
+
 def checked_shift(shift: tuple[float, float]) -> tuple[float, float]:
     """Two finite numbers, as floats."""
     try:
         parts = tuple(shift)
         allowed = len(parts) == 2 and all(math.isfinite(part) for part in parts)
-    except TypeError:
+    except (TypeError, OverflowError, RuntimeError):
         raise TypeError(f"shift must be two finite numbers; it is {shift!r}") from None
     if not allowed:
         raise ValueError(f"shift must be two finite numbers; it is {shift!r}")
     return float(parts[0]), float(parts[1])
 
 
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+def checked_size(size: tuple[int, int]) -> tuple[int, int]:
     """Two integers of at least 1."""
     try:
         parts = tuple(size)
@@ -192,8 +211,9 @@ def resample_matrix(
     n_in, n_out = positive_integer("n_in", n_in), positive_integer("n_out", n_out)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point dtype of torch; it is {dtype!r}")
+    place = torch.device("cpu" if device is None else known_device(device))
     # the cached one is shared by all pictures of this size
-    return _resample_matrix(n_in, n_out, dtype, torch.device(device or "cpu")).clone()
+    return _resample_matrix(n_in, n_out, dtype, place).clone()
 
 
 @lru_cache(maxsize=256)
@@ -263,15 +283,14 @@ def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = F
     Returns
     -------
     tensor or array
-        (..., size) or (..., size, C), of the dtype and on the device of `x`. Pixel 0 stays where it is. A tensor that
-        has the size already is returned itself.
+        (..., size) or (..., size, C), of the dtype and on the device of `x`. Pixel 0 stays where it is.
 
     Raises
     ------
     TypeError
         If `x` is not floating point, or `size` does not hold integers.
     ValueError
-        If `x` has too few axes, or `size` is not a pair of numbers of at least 1.
+        If `x` has too few axes or is not finite, or `size` is not a pair of numbers of at least 1.
 
     Examples
     --------
@@ -282,7 +301,13 @@ def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = F
     >>> bool(torch.allclose(back, fourier_shift(x, (0, 0), nyquist="zero")))
     True
     """
-    height, width = _checked_size(size)
+    true_or_false("channels_last", channels_last)
+    return _new(resample(finite_pictures("x", x), checked_size(size), channels_last=channels_last), x)
+
+
+def resample(x: Picture, size: tuple[int, int], *, channels_last: bool = False) -> Picture:
+    """`ideal_resample` for layers: without the look at each entry; a tensor that has the size is returned itself."""
+    height, width = size
 
     def resampled(pictures: Tensor) -> Tensor:
         rows, columns = (-3, -2) if channels_last else (-2, -1)
@@ -340,14 +365,14 @@ def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     Returns
     -------
     tensor or array
-        Of the shape, dtype and device of `x`; a tensor that has nothing to lose is returned itself.
+        Of the shape, dtype and device of `x`.
 
     Raises
     ------
     TypeError
         If `x` is not floating point, or `size` does not hold integers.
     ValueError
-        If `x` has fewer than two axes, or `size` is not a pair of numbers of at least 1.
+        If `x` has fewer than two axes or is not finite, or `size` is not a pair of numbers of at least 1.
 
     Examples
     --------
@@ -355,7 +380,12 @@ def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     >>> bool(ideal_lowpass(checks, (4, 4)).abs().max() < 1e-6)
     True
     """
-    height, width = _checked_size(size)
+    return _new(lowpass(finite_pictures("x", x), checked_size(size)), x)
+
+
+def lowpass(x: Picture, size: tuple[int, int]) -> Picture:
+    """`ideal_lowpass` for layers: without the look at each entry; a tensor with nothing to lose is returned itself."""
+    height, width = size
 
     def filtered(pictures: Tensor) -> Tensor:
         return _lowpass_along(_lowpass_along(pictures, (height - 1) // 2, -2), (width - 1) // 2, -1)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.alias_free.resampling import checked_shift, fourier_shift
+from lib.alias_free.resampling import checked_shift, checked_size, finite_pictures, shifted
 from lib.training import evaluating
-from lib.validation import positive_integer
+from lib.validation import finite_number, finite_tensor, instance_of, one_of, positive_integer, positive_number
 
 __all__ = [
     "Kind",
@@ -37,7 +37,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def equivariance_error(
-    module: Callable[[Tensor], Tensor], x: Tensor, shift: tuple[float, float], stride: int = 1
+    module: Callable[[Tensor], Tensor], x: Tensor, shift: tuple[float, float], stride: float = 1
 ) -> float:
     """How far a layer is from commuting with a shift: `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|`.
 
@@ -50,46 +50,65 @@ def equivariance_error(
     shift
         Rows and columns.
     stride
-        By how much coarser the result is.
+        By how much coarser the result is; 1 / 2 for one that is twice as fine.
 
     Raises
     ------
+    TypeError
+        If `module` cannot be called, or `x` is not floating point.
     ValueError
-        If the shift is not finite, the stride not positive, or the result no picture that is coarser by it.
+        If `x` or the shift is not finite, the stride not positive, or the result no picture that is coarser by it.
 
     Examples
     --------
+    >>> from lib.alias_free import fourier_shift
     >>> x = fourier_shift(torch.rand(1, 2, 9, 9, dtype=torch.float64), (0, 0), nyquist="zero")
     >>> equivariance_error(lambda y: 3 * y, x, (0.3, 1.2)) < 1e-12 < equivariance_error(torch.relu, x - 0.5, (0.3, 1.2))
     True
     """
-    positive_integer("stride", stride)
-    _check_shift(shift)
+    if not callable(module):
+        raise TypeError(f"module must be a layer or a function of pictures; it is {module!r}")
+    positive_number("stride", stride)
+    down, right = checked_shift(shift)
+    _check_pictures(x)
+    if not x.numel():
+        raise ValueError(f"x must not be empty; its shape is {tuple(x.shape)}")
     with torch.no_grad():
-        # copies: a layer may overwrite what it is given
+        # copies here and below: a layer may overwrite what it is given
         plain = module(x.clone())
-        if plain.ndim < 3 or any(
-            side != stride * coarse for side, coarse in zip(x.shape[-2:], plain.shape[-2:], strict=True)
+        if plain.ndim < 3 or not all(
+            math.isclose(side, stride * coarse) for side, coarse in zip(x.shape[-2:], plain.shape[-2:], strict=True)
         ):
             raise ValueError(
                 f"module must give pictures coarser by {stride}: {tuple(x.shape)} became {tuple(plain.shape)}"
             )
-        wanted = fourier_shift(plain, (shift[0] / stride, shift[1] / stride))
-        wrong = (module(fourier_shift(x, shift)) - wanted).abs().max()
-        return _relative(wrong, plain)
+        return shift_error(module(shifted(x, (down, right))), plain, (down / stride, right / stride))
 
 
-def _relative(wrong: Tensor, plain: Tensor) -> float:
-    """An error over the largest entry; 0 where both are zero."""
+def shift_error(moved: Tensor, plain: Tensor, shift: tuple[float, float] | None) -> float:
+    """`max |moved - T_shift plain| / max |plain|`; None where the results are no pictures, and have to agree.
+
+    What is not finite gives NaN: a result that diverged is found, not refused.
+    """
+    wrong = (moved - (plain if shift is None else shifted(plain, shift))).abs().max()
+    # 0 where both are zero
     return float(wrong / plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny))
 
 
 def _check_shift(shift: tuple[float, float], kind: Kind = "circular") -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; it is {kind!r}")
+    one_of("kind", kind, get_args(Kind))
     shift = checked_shift(shift)
     if kind == "zero" and not _whole(shift):
         raise ValueError(f"shift must be whole for kind 'zero'; it is {shift}")
+
+
+def _check_pictures(x: Tensor) -> None:
+    """Refuse what is no pictures (..., H, W) of finite numbers."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim < 2 or not x.shape[-2] or not x.shape[-1]:
+        raise ValueError(f"x must have the shape (..., H, W) and hold pixels; it has {tuple(x.shape)}")
+    finite_pictures("x", x)
 
 
 def _whole(shift: tuple[float, float]) -> bool:
@@ -116,7 +135,8 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
     TypeError
         If `x` is not floating point.
     ValueError
-        If the kind is unknown, the shift or `fill` is not finite, or the shift is not whole for `"zero"`.
+        If the kind is unknown, the pictures, the shift or `fill` are not finite, or the shift is not whole for
+        `"zero"`.
 
     Examples
     --------
@@ -126,14 +146,10 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
     tensor([[0.5000, 1.5000, 2.5000]])
     """
     _check_shift(shift, kind)
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; it is {getattr(x, 'dtype', type(x).__name__)}")
-    if x.ndim < 2:
-        raise ValueError(f"x must have the shape (..., H, W); it has {tuple(x.shape)}")
-    if not math.isfinite(fill):
-        raise ValueError(f"fill must be finite; it is {fill}")
+    _check_pictures(x)
+    finite_number("fill", fill)
     if kind == "circular":
-        return x.roll((int(shift[0]), int(shift[1])), (-2, -1)) if _whole(shift) else fourier_shift(x, shift)
+        return x.roll((int(shift[0]), int(shift[1])), (-2, -1)) if _whole(shift) else shifted(x, shift)
     down, right = (math.floor(part) for part in shift)
     moved = torch.zeros_like(x)
     for i, weight_i in ((down, 1 - (shift[0] - down)), (down + 1, shift[0] - down)):
@@ -164,8 +180,15 @@ def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> 
     size
         Of the crop.
 
+    Returns
+    -------
+    Tensor
+        (..., size), a copy.
+
     Raises
     ------
+    TypeError
+        If `x` is no tensor, or shift and size do not hold integers.
     ValueError
         If the crop does not lie within the pictures.
 
@@ -174,13 +197,15 @@ def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> 
     >>> crop_translate(torch.arange(5.0).reshape(1, 5), (0, 1), (1, 3))
     tensor([[0., 1., 2.]])
     """
-    corner = [
-        (have - positive_integer("size", want)) // 2 - by
-        for have, want, by in zip(x.shape[-2:], size, shift, strict=True)
-    ]
-    if any(not 0 <= first <= have - want for first, have, want in zip(corner, x.shape[-2:], size, strict=True)):
+    _check_pictures(x)
+    height, width = checked_size(size)
+    down, right = checked_shift(shift)
+    if not _whole((down, right)):
+        raise ValueError(f"shift must be whole; it is {(down, right)}")
+    top, left = (x.shape[-2] - height) // 2 - int(down), (x.shape[-1] - width) // 2 - int(right)
+    if not (0 <= top <= x.shape[-2] - height and 0 <= left <= x.shape[-1] - width):
         raise ValueError(f"a crop of {size} moved by {shift} must lie within {tuple(x.shape[-2:])}")
-    return x[..., corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+    return x[..., top : top + height, left : left + width].clone()
 
 
 class ShiftRobustness(NamedTuple):
@@ -189,7 +214,7 @@ class ShiftRobustness(NamedTuple):
     Attributes
     ----------
     clean_accuracy
-        Right without a shift.
+        Right without a shift; an answer that is NaN is wrong.
     adversarial_accuracy
         Right without a shift and with each of them.
     consistency
@@ -308,21 +333,22 @@ def shift_counts(
     ShiftCounts(pictures=2, right=1, always_right=0, compared=2, same=0, change=1.0, largest=1.0)
     """
     check_classification(model, x, y)
-    check_attack(shifts, kind)
-    positive_integer("batch_size", batch_size)
+    shifts = check_attack(shifts, kind, fill)
+    batch_size = positive_integer("batch_size", batch_size)
     with evaluating(model), torch.no_grad():
         clean = _outputs(model, x, batch_size)
         if clean.ndim != 2 or len(clean) != len(x):
             raise ValueError(f"model must give (N, classes) for {len(x)} pictures; it gave {tuple(clean.shape)}")
         if not 0 <= int(y.min()) <= int(y.max()) < clean.shape[1]:
             raise ValueError(f"y must be 0 to {clean.shape[1] - 1}; it reaches from {int(y.min())} to {int(y.max())}")
-        classes = clean.argmax(1)
+        classes = _classes(clean, -1)
         right = classes == y
         always, same, changes = right.clone(), 0, []
         for shift in shifts:
             moved = _outputs(model, x, batch_size, partial(translate, shift=shift, kind=kind, fill=fill))
-            always &= moved.argmax(1) == y
-            same += int((moved.argmax(1) == classes).sum())
+            found = _classes(moved, -2)
+            always &= found == y
+            same += int((found == classes).sum())
             changes.append(float((moved - clean).abs().max()))
     return ShiftCounts(
         len(x),
@@ -335,27 +361,35 @@ def shift_counts(
     )
 
 
-def check_attack(shifts: Sequence[tuple[float, float]], kind: Kind) -> None:
-    """Refuse no shifts at all, and those that a kind cannot carry out."""
-    if not len(shifts):
+def _classes(outputs: Tensor, none: int) -> Tensor:
+    """The class of each picture; `none`, which is no class, where an output is NaN: `argmax` would name one."""
+    return torch.where(outputs.isnan().any(1), none, outputs.argmax(1))
+
+
+def check_attack(shifts: Sequence[tuple[float, float]], kind: Kind, fill: float = 0.0) -> list[tuple[float, float]]:
+    """The shifts, if there are some, and the kind can carry out all of them."""
+    try:
+        held = list(shifts)
+    except TypeError:
+        raise TypeError(f"shifts must be pairs of rows and columns; it is {shifts!r}") from None
+    if not held:
         raise ValueError("shifts must not be empty")
-    for shift in shifts:
+    for shift in held:
         _check_shift(shift, kind)
+    finite_number("fill", fill)
+    return held
 
 
 def check_classification(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Refuse what is no classifier, no pictures, or not one class for each."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a module; it is {type(model).__name__}")
-    for name, values in (("x", x), ("y", y)):
-        if not isinstance(values, Tensor):
-            raise TypeError(f"{name} must be a tensor; it is {type(values).__name__}")
+    instance_of("model", model, nn.Module, "a module")
+    instance_of("x", x, Tensor, "a tensor")
+    instance_of("y", y, Tensor, "a tensor")
     if not x.is_floating_point() or y.dtype not in _INTEGERS:
         raise TypeError(f"x must be floating point and y hold integers; they are {x.dtype} and {y.dtype}")
-    if not len(x) or y.shape != x.shape[:1]:
+    if not x.numel() or x.ndim < 3 or y.shape != x.shape[:1]:
         raise ValueError(f"y must hold one class for each picture; shapes are {tuple(x.shape)} and {tuple(y.shape)}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x must be finite; an entry is NaN or infinite")
+    finite_tensor("x", x)
 
 
 def _outputs(

@@ -12,7 +12,7 @@ from typing import Any
 
 import sympy as sp
 
-from lib.validation import positive_integer
+from lib.validation import integer_at_least, positive_integer, true_or_false
 
 __all__ = ["alias_beyond_band", "even_part_of_gelu", "grid_sizes", "slope_of_fitted_gelu", "tone_spectrum"]
 
@@ -79,6 +79,7 @@ def grid_sizes(*, even: bool) -> tuple[Any, Any]:
     >>> side, points, points.subs("d", 2)
     (2*m, m*(d + 1), 3*m)
     """
+    true_or_false("even", even)
     m, d = sp.symbols("m d")
     return (2 * m, (d + 1) * m) if even else (2 * m + 1, (d + 1) * m + 1)
 
@@ -115,10 +116,7 @@ def alias_beyond_band(*, even: bool, missing: int = 0) -> Any:
     >>> [alias_beyond_band(even=even, missing=missing) for even in (False, True) for missing in (0, 1)]
     [1, 0, 1, 0]
     """
-    if isinstance(missing, bool) or not isinstance(missing, int):
-        raise TypeError(f"missing must be an integer; it is {missing!r}")
-    if missing < 0:
-        raise ValueError(f"missing must be at least 0; it is {missing}")
+    missing = integer_at_least("missing", missing, 0)
     m, d = sp.symbols("m d")
     _, points = grid_sizes(even=even)
     # K = (N - 1) // 2 and B = N // 2

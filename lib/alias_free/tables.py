@@ -21,12 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.alias_free.attacks import Attack, standard_attacks
+from lib.alias_free.attacks import Attack, check_named, standard_attacks
 from lib.alias_free.experiment import SHIPPED
 from lib.alias_free.robustness import (
     ShiftCounts,
     ShiftRobustness,
-    check_attack,
     check_classification,
     shift_counts,
 )
@@ -169,8 +168,8 @@ def robustness_counts(
         output_folder("folder", folder)
     for network in networks.values():
         check_classification(network, x, y)
-    for attack in attacks.values():
-        check_attack(attack.shifts, attack.kind)
+    for name, attack in attacks.items():
+        check_named(name, attack)
     known_device(device)
     size = positive_integer("part", part)
     pieces = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
@@ -304,6 +303,8 @@ def format_robustness(rows: Sequence[RobustnessRow]) -> str:
     network       attack                unmoved   worst shift   same class   largest change
     net           half pixels             90.00         80.00        95.00            2e-07
     """
+    if not isinstance(rows, Sequence) or not all(isinstance(row, RobustnessRow) for row in rows):
+        raise TypeError(f"rows must be those of robustness_table; it is {rows!r:.80}")
     lines = ["network       attack                unmoved   worst shift   same class   largest change"]
     for row in rows:
         clean, worst, same, change = row.found

@@ -97,7 +97,7 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "low-pass-may-come-first": [
         NO_LOWPASS,
-        edit(layers, "ideal_lowpass", "(height - 1) // 2", "height // 2"),
+        edit(layers, "lowpass", "(height - 1) // 2", "height // 2"),
     ],
     "demodulating-stem-is-exact": [
         edit(DemodulatingStem, "forward", "x.shape[-2] - rows,", "x.shape[-2] - rows + 6,"),
@@ -130,7 +130,7 @@ BREAKS: dict[str, list[Break]] = {
     "baseline-wavers": [
         instead({"baseline": "afc"}),
         instead({"blurpool": "aps"}),
-        edit(robustness, "shift_counts", "always &= moved.argmax(1) == y", "always |= moved.argmax(1) == y"),
+        edit(robustness, "shift_counts", "always &= found == y", "always |= found == y"),
     ],
     "more-robust-than-the-others": [
         instead({"afc": "aps"}),

@@ -128,3 +128,37 @@ def test_it_compiles_as_one_graph(stem) -> None:
         (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
         assert torch.allclose(compiled(x), net(x), rtol=1e-10)
         assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_from_a_generator_leave_the_global_state_alone() -> None:
+    before = torch.random.get_rng_state()
+    for init_std in (0.02, None):
+        made = [
+            ConvNeXt(depths=(1,), dims=(4,), init_std=init_std, generator=torch.Generator().manual_seed(seed))
+            for seed in (0, 0, 1)
+        ]
+        weights = [net.stem[0].weight for net in made]
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "message"),
+    [
+        ({"depths": None}, TypeError, "depths must be integers, one for each stage; it is None"),
+        ({"dims": (4, 2.5)}, TypeError, "dims must be integers"),
+        ({"stem_kernel": 0}, ValueError, "stem_kernel must be at least 1"),
+        ({"layer_scale": float("nan")}, ValueError, "layer_scale must be finite"),
+        ({"act_scale": "1"}, TypeError, "act_scale must be a number"),
+        ({"stem_activation": "no"}, TypeError, "stem_activation must be True or False"),
+        ({"generator": 0}, TypeError, r"generator must be a torch\.Generator or None"),
+    ],
+)
+def test_doors(option, error, message) -> None:
+    with pytest.raises(error, match=message):
+        ConvNeXt(**option)
+
+
+def test_a_layer_scale_may_be_whole_and_numpys() -> None:
+    assert ConvNeXt(depths=(np.int64(1),), dims=[np.int64(4)], layer_scale=1).stages[0][0].gamma.tolist() == [1.0] * 4

@@ -12,7 +12,10 @@ from lib.alias_free import (
     APSDownsample2d,
     BlurPool2d,
     CircularConv2d,
+    CircularConvTranspose2d,
     IdealDownsample2d,
+    IdealPixelShuffle,
+    IdealResample2d,
     PolyActivation,
     equivariance_error,
     fourier_shift,
@@ -129,7 +132,12 @@ AGAINST_PLAIN = {
     "strided convolution": (CircularConv2d(3, 5, 4, stride=4, lowpass=True), noise(2, 3, 16, 12)),
     "strided convolution in groups": (CircularConv2d(4, 8, 2, stride=2, lowpass=True, groups=2), noise(1, 4, 6, 10)),
     "odd stride": (CircularConv2d(2, 3, 3, stride=3, lowpass=True, bias=False), noise(1, 2, 15, 12)),
+    "dilated": (CircularConv2d(3, 5, 3, stride=2, lowpass=True, dilation=2), noise(2, 3, 16, 12)),
     "down-sampling": (IdealDownsample2d(2), noise(2, 3, 12, 10)),
+    "transposed": (CircularConvTranspose2d(3, 5, 4, stride=2, padding=1), noise(2, 3, 6, 7)),
+    "transposed, in groups": (CircularConvTranspose2d(4, 6, 2, stride=3, groups=2, bias=False), noise(1, 4, 5, 6)),
+    "up-sampling": (IdealResample2d(scale_factor=3), noise(2, 3, 6, 5)),
+    "pixel shuffle": (IdealPixelShuffle(2), noise(2, 8, 6, 5)),
     "large pictures": (CircularConv2d(1, 2, 4, stride=4, lowpass=True), noise(1, 1, 160, 132)),
 }
 
@@ -148,6 +156,32 @@ def test_values_and_gradients_are_those_of_the_plain_form(name) -> None:
         found.append((result, *torch.autograd.grad((result * weight).sum(), (x, *one.parameters()))))
     for ours, theirs in zip(*found, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_transposed_convolution_goes_round_the_torus(kernel, stride) -> None:
+    """On a picture that is repeated, torch's own gives in the middle what ours gives, before the low-pass."""
+    x = noise(2, 4, 5, 6)
+    for padding, dilation, groups in ((0, 1, 2), (1, 1, 1), (4, 2, 1)):
+        layer = CircularConvTranspose2d(
+            4, 2, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups
+        ).double()
+        wide = functional.conv_transpose2d(
+            x.repeat(1, 1, 7, 7), layer.weight, layer.bias, stride=stride, dilation=dilation, groups=groups
+        )
+        top, left = 3 * 5 * stride + padding, 3 * 6 * stride + padding
+        wanted = wide[..., top : top + 5 * stride, left : left + 6 * stride]
+        assert torch.allclose(layer(x), wanted if stride == 1 else ideal_lowpass(wanted, (5, 6)), atol=1e-12)
+
+
+def test_up_sampling_keeps_the_pixels_and_takes_the_size_of_torchs_own() -> None:
+    x = noise(1, 2, 5, 7)
+    assert torch.allclose(IdealResample2d(scale_factor=(2, 3))(x)[..., ::2, ::3], x, atol=1e-12)
+    for options in ({"scale_factor": 1.5}, {"scale_factor": (2.0, 1.25)}, {"size": 9}, {"size": (3, 8)}):
+        assert IdealResample2d(**options)(x).shape == nn.Upsample(**options)(x).shape
+    with pytest.raises(ValueError, match="x must become finer by a whole factor"):
+        plain_version(IdealResample2d((9, 8)))(x)
 
 
 def test_no_plain_form_where_twice_the_grid_is_too_coarse() -> None:
@@ -284,8 +318,8 @@ def test_small_pictures() -> None:
         (lambda: IdealDownsample2d()(torch.zeros(8, 8)), r"x must have the shape \(B, C, H, W\)"),
         (lambda: BlurPool2d(1, filt_size=8), "filt_size must be 1 to 7; it is 8"),
         (lambda: APSDownsample2d(p=0), "p must be positive"),
-        (lambda: PolyActivation(2, coef=()), "coef must hold finite numbers, and one at least"),
-        (lambda: PolyActivation(2, coef=(1.0, float("inf"))), "coef must hold finite numbers"),
+        (lambda: PolyActivation(2, coef=()), "coef must hold one number at least"),
+        (lambda: PolyActivation(2, coef=(1.0, float("inf"))), "coef must be finite"),
         (lambda: AliasFreeActivation(2, oversample=0), "oversample must be at least 1"),
         (lambda: AliasFreeLayerNorm(0), "channels must be at least 1"),
         (lambda: PolyActivation(2, in_scale=float("nan")), "in_scale must be finite"),
@@ -293,6 +327,15 @@ def test_small_pictures() -> None:
         (lambda: AliasFreeMLP(4)(torch.zeros(1, 4, 6, 6)), "x must have 4 channels; it has 6"),
         (lambda: AliasFreeActivation(4)(torch.zeros(1, 6, 6, 4)), "x must have 4 channels; it has 6"),
         (lambda: BlurPool2d(4)(torch.zeros(1, 1, 6, 6)), "x must have 4 channels; it has 1"),
+        (IdealResample2d, "one of size and scale_factor must be given"),
+        (lambda: IdealResample2d(4, 2.0), "one of size and scale_factor must be given"),
+        (lambda: IdealResample2d((4, 4, 4)), "size must be one number, or one for rows"),
+        (lambda: IdealResample2d(scale_factor=0), "scale_factor must be positive"),
+        (lambda: IdealPixelShuffle(2)(torch.zeros(1, 6, 4, 4)), "x must have a multiple of 4 channels; it has 6"),
+        (
+            lambda: CircularConvTranspose2d(1, 1, 2, stride=2)(torch.zeros(1, 1, 4, 4), [9, 8]),
+            r"output_size must be \(8, 8\)",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
@@ -310,6 +353,9 @@ def test_bad_input_is_refused(call, message) -> None:
         BlurPool2d(2),
         CircularConv2d(2, 2, 3),
         IdealDownsample2d(),
+        CircularConvTranspose2d(2, 2, 2),
+        IdealPixelShuffle(1),
+        IdealResample2d(3),
         PolyActivation(2),
     ],
     ids=lambda layer: type(layer).__name__,

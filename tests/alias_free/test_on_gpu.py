@@ -19,8 +19,11 @@ from lib.alias_free.layers import (
     APSDownsample2d,
     BlurPool2d,
     CircularConv2d,
+    CircularConvTranspose2d,
     DemodulatingStem,
     IdealDownsample2d,
+    IdealPixelShuffle,
+    IdealResample2d,
 )
 from lib.alias_free.resampling import fourier_shift, ideal_lowpass, ideal_resample
 from lib.alias_free.robustness import shift_robustness
@@ -46,6 +49,9 @@ LAYERS = {
     "perceptron": nn.Sequential(CircularConv2d(4, 4, 3), AliasFreeMLP(24)),
     "convolution": CircularConv2d(4, 6, 4, stride=2, lowpass=True),
     "ideal stride": IdealDownsample2d(4),
+    "transposed convolution": CircularConvTranspose2d(4, 6, 4, stride=2, padding=1),
+    "finer": IdealResample2d(scale_factor=2),
+    "pixel shuffle": IdealPixelShuffle(2),
     "demodulating stem": DemodulatingStem(4, 2),
     "BlurPool": BlurPool2d(4),
     "APS": APSDownsample2d(),

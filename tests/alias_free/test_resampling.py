@@ -271,6 +271,13 @@ def test_gradients_of_first_and_second_order() -> None:
         (lambda x: ideal_resample(x, (0, 3)), ValueError, "size must be at least 1"),
         (lambda x: ideal_resample(x[0], (3, 3), channels_last=True), ValueError, r"the shape \(..., H, W, C\)"),
         (lambda x: ideal_lowpass(x, (3, 0)), ValueError, "size must be at least 1"),
+        (lambda x: fourier_shift(x, (10**400, 0)), TypeError, "shift must be two finite numbers"),
+        (lambda x: fourier_shift(x / 0, (0.5, 0)), ValueError, "x must be finite; 32 of its 32 entries"),
+        (lambda x: fourier_shift((x / 0).numpy(), (0.5, 0)), ValueError, "x must be finite"),
+        (lambda x: ideal_resample(x * float("nan"), (6, 6)), ValueError, "x must be finite"),
+        (lambda x: ideal_lowpass(x / 0, (3, 3)), ValueError, "x must be finite"),
+        (lambda x: ideal_resample(x, (6, 6), channels_last="no"), TypeError, "channels_last must be True or False"),
+        (lambda _: resample_matrix(4, 6, device="gpu"), ValueError, "device must be cpu"),
         (lambda _: resample_matrix(0, 3), ValueError, "n_in must be at least 1"),
         (lambda _: resample_matrix(4, -1), ValueError, "n_out must be at least 1"),
         (lambda _: resample_matrix(4.0, 6), TypeError, "n_in must be an integer; it is 4.0"),
@@ -280,3 +287,14 @@ def test_gradients_of_first_and_second_order() -> None:
 def test_bad_input_is_refused(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call(noise(2, 4, 4))
+
+
+def test_results_are_copies_and_functions_can_be_compiled_and_mapped() -> None:
+    x = noise(2, 3, 5, 5)
+    for result in (ideal_resample(x, (5, 5)), ideal_lowpass(x, (9, 9)), fourier_shift(x, (0, 0))):
+        assert torch.allclose(result, x)
+        assert result.data_ptr() != x.data_ptr()
+    # where there are no values to look at, none are looked at
+    mapped = torch.func.vmap(lambda part: ideal_resample(fourier_shift(part, (0.3, 1)), (7, 7)))(x)
+    assert torch.allclose(mapped, ideal_resample(fourier_shift(x, (0.3, 1)), (7, 7)))
+    assert fourier_shift(x.to("meta"), (0.3, 1)).shape == x.shape

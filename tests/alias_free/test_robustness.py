@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from lib.alias_free import crop_translate, equivariance_error, fourier_shift, shift_robustness, translate
+from lib.alias_free import (
+    any_shifts,
+    crop_translate,
+    equivariance_error,
+    fourier_shift,
+    shift_robustness,
+    standard_attacks,
+    translate,
+)
 
 F64 = torch.float64
 
@@ -29,6 +37,9 @@ def test_translations() -> None:
     large = pictures(1, 9, 9)
     assert torch.equal(crop_translate(large, (1, -2), (5, 5)), large[:, 1:6, 4:9])
     assert torch.equal(crop_translate(large, (0, 0), (5, 5)), large[:, 2:7, 2:7])
+    before = large.clone()
+    crop_translate(large, (np.int64(0), 0), (np.int64(5), 5)).zero_()
+    assert torch.equal(large, before)
 
 
 class Column(nn.Module):
@@ -80,6 +91,8 @@ def test_every_layer_keeps_its_mode_and_nothing_is_hidden() -> None:
     assert found == (1, 1, 1, 0)
     diverged = shift_robustness(Watched(float("nan")), x, torch.zeros(5, dtype=torch.long), [(1, 1)])
     assert np.isnan(diverged.max_relative_change)
+    # an answer that is NaN is no class, and never the right one
+    assert diverged[:3] == (0, 0, 0)
     assert torch.is_grad_enabled()
     with pytest.raises(RuntimeError, match="normalized_shape"):
         shift_robustness(nn.Sequential(nn.LayerNorm(3)).train(), x, torch.zeros(5, dtype=torch.long), [(1, 1)])
@@ -100,9 +113,22 @@ CLASSES = torch.zeros(2, dtype=torch.long)
         (lambda x: translate(x, (float("inf"), 0)), ValueError, "shift must be two finite numbers"),
         (lambda x: translate(x.byte(), (1, 0)), TypeError, "x must be a floating-point tensor"),
         (lambda x: crop_translate(x, (2, 0), (5, 5)), ValueError, "must lie within"),
+        (lambda x: crop_translate(x, (0.5, 0), (5, 5)), ValueError, "shift must be whole"),
+        (lambda _: crop_translate(None, (1, 0), (5, 5)), TypeError, "x must be a floating-point tensor"),
+        (lambda x: crop_translate(x, (1, 0), (5, 5.0)), TypeError, "size must be an integer"),
+        (lambda x: translate(x / 0, (1, 0)), ValueError, "x must be finite"),
+        (lambda x: translate(x, (1, 0), fill="white"), TypeError, "fill must be a number"),
+        (lambda x: equivariance_error(None, x, (1, 1)), TypeError, "module must be a layer"),
+        (lambda x: equivariance_error(nn.ReLU(), x / 0, (1, 1)), ValueError, "x must be finite"),
+        (lambda x: equivariance_error(nn.ReLU(), x[:0], (1, 1)), ValueError, "x must not be empty"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, None), TypeError, "shifts must be pairs"),
+        (lambda x: shift_robustness(Column(), x, CLASSES, [(1, 1)], fill=float("inf")), ValueError, "fill must be"),
+        (lambda _: any_shifts(2, seed=-1), ValueError, "seed must be at least 0"),
+        (lambda _: any_shifts(2, seed=None), TypeError, "seed must be an integer"),
+        (lambda _: standard_attacks(2, fill=float("nan")), ValueError, "fill must be finite"),
         (lambda x: shift_robustness(Column(), x, CLASSES, []), ValueError, "shifts must not be empty"),
         (lambda x: shift_robustness(Column(), x, CLASSES[:1], [(1, 1)]), ValueError, "y must hold one class"),
-        (lambda x: equivariance_error(nn.ReLU(), x, (1, 1), 0), ValueError, "stride must be at least 1"),
+        (lambda x: equivariance_error(nn.ReLU(), x, (1, 1), 0), ValueError, "stride must be positive"),
         (lambda x: equivariance_error(nn.ReLU(), x, (float("nan"), 1)), ValueError, "shift must be two finite numbers"),
         (lambda x: translate(x, (1, 0), "zero", float("nan")), ValueError, "fill must be finite"),
         (lambda x: shift_robustness(Column(), x, CLASSES, [(1, 1), (1, 2, 3)]), ValueError, "shift must be two"),
@@ -136,7 +162,11 @@ def test_layers_that_overwrite_leave_pictures_alone() -> None:
         (lambda x: translate(x[0, 0, 0], (0, 1)), ValueError, "x must have the shape"),
         (lambda x: translate(x, 3), TypeError, "shift must be two finite numbers; it is 3"),
         (lambda x: shift_robustness(nn.Flatten(), x.numpy(), torch.zeros(2).long(), [(0, 1)]), TypeError, "x must be"),
-        (lambda x: shift_robustness(nn.Flatten(), x, [0, 1], [(0, 1)]), TypeError, "y must be a tensor; it is list"),
+        (
+            lambda x: shift_robustness(nn.Flatten(), x, [0, 1], [(0, 1)]),
+            TypeError,
+            r"y must be a tensor; it is \[0, 1\]",
+        ),
         (lambda x: shift_robustness(nn.Flatten(), x, torch.ones(2).bool(), [(0, 1)]), TypeError, "y hold integers"),
         (lambda x: shift_robustness(nn.Flatten(), x, torch.tensor([0, 9]), [(0, 1)]), ValueError, "y must be 0 to 3"),
         (lambda x: shift_robustness(nn.Identity(), x, torch.tensor([0, 1]), [(0, 1)]), ValueError, "model must give"),
@@ -145,3 +175,11 @@ def test_layers_that_overwrite_leave_pictures_alone() -> None:
 def test_what_is_no_classification(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call(pictures(2, 1, 2, 2))
+
+
+def test_the_error_of_what_makes_pictures_finer_and_of_what_diverged() -> None:
+    x = pictures(1, 2, 5, 7)
+    finer = nn.Upsample(scale_factor=3)
+    found = equivariance_error(finer, x, (1, 0), 1 / 3)
+    assert found < 1e-12 < equivariance_error(finer, x, (0.5, 0), 1 / 3)
+    assert np.isnan(equivariance_error(lambda part: part / 0, x, (1, 0)))

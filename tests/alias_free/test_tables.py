@@ -11,6 +11,7 @@ from torch import nn
 from lib.alias_free import (
     Attack,
     CircularConv2d,
+    format_robustness,
     robustness_counts,
     robustness_table,
     shift_counts,
@@ -132,6 +133,12 @@ def test_bad_input(pictures, changes, message) -> None:
     good = {"networks": {"afc": networks()["afc"]}, "x": pictures[0], "y": pictures[1], "attacks": SMALL}
     with pytest.raises(ValueError, match=message):
         robustness_table(**{**good, **changes})
+    with pytest.raises(TypeError, match=r"attacks\['none'\] must be an Attack; it is None"):
+        robustness_table(**{**good, "attacks": {"none": None}})
+    with pytest.raises(ValueError, match="fill must be finite"):
+        robustness_table(**{**good, "attacks": {"dark": Attack("zero", [(0, 1)], float("nan"))}})
+    with pytest.raises(TypeError, match="rows must be those of robustness_table; it is None"):
+        format_robustness(None)
 
 
 def test_first_pictures_of_a_folder_are_spread_over_classes() -> None:
