@@ -407,8 +407,9 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         config: LUQConfig | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
+        sides = positive_integer("in_features", in_features), positive_integer("out_features", out_features)
         with _initial_weights_from(generator):
-            super().__init__(in_features, out_features, bias)
+            super().__init__(*sides, true_or_false("bias", bias))
         self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     def forward(self, x: Tensor) -> Tensor:
