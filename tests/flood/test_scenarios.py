@@ -350,6 +350,15 @@ def test_tiles_that_do_not_fit(folder) -> None:
         TileFolder(folder, 40.0)
 
 
+@pytest.mark.parametrize("void", [-9999, -32768, np.float32(-3.4e38), 1e20, -999])
+def test_tiles_with_voids_that_nobody_declared(folder, void) -> None:
+    z = 300 + np.random.default_rng(1).random((16, 24))
+    z[3, 3:5] = void
+    np.save(folder / "z.npy", z)
+    with pytest.raises(ValueError, match=r"2 of the 384 cells of .*z.npy that are not declared void hold"):
+        solve_tiles(folder, FINE)
+
+
 def test_folders_that_do_not_fit(folder, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for place in ("nowhere", "empty"):
