@@ -11,26 +11,14 @@ from __future__ import annotations
 
 import html
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
 
 from lib.chapters import Chapter, chapter, open_chapters
 from lib.parallel import in_parallel
-from lib.validation import finite_number, instance_of, true_or_false
-
-if TYPE_CHECKING:
-    import torch
-    from numpy.typing import ArrayLike, NDArray
-
-    #: What was measured: a number, an array or tensor of any shape, or lists of these.
-    Measured: TypeAlias = ArrayLike | torch.Tensor | Sequence["Measured"]
 
 __all__ = [
     "Claim",
@@ -76,105 +64,40 @@ class Evidence:
     shown: str = ""
 
     def __post_init__(self) -> None:
-        # not bool(holds): NaN, an array's address or a word would be as good as True
-        object.__setattr__(self, "holds", true_or_false("holds", self.holds))
+        object.__setattr__(self, "holds", bool(self.holds))
         # a rounded value may hide why a claim fails: then the measured one is shown
         if not self.shown or not self.holds:
             object.__setattr__(self, "shown", self.measured)
 
 
-def _flat(name: str, value: Measured) -> NDArray[Any]:
-    """All entries in one row; what is masked becomes NaN."""
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
-    if isinstance(value, (list, tuple)):
-        # each part by itself: one trial of several in which nothing was measured must not go unseen
-        parts = [_flat(name, part) for part in value]
-        row = np.concatenate(parts) if parts else np.empty(0)
-    elif torch is not None and isinstance(value, torch.Tensor):
-        # numpy has no bfloat16
-        row = (value.double() if value.is_floating_point() else value).detach().cpu().numpy().ravel()
-    elif np.ma.is_masked(value):
-        row = np.ma.filled(np.ma.asarray(value, dtype=np.float64), np.nan).ravel()
-    else:
-        row = np.asarray(value).ravel()
-    if not row.size:
-        raise ValueError(f"{name} must not be empty: where nothing was measured nothing holds")
-    return row
-
-
-def _numbers(name: str, value: Measured) -> NDArray[np.float64]:
-    """All entries in one row, float64."""
-    row = _flat(name, value)
-    # numbers of other libraries, of mpmath for instance, come as objects
-    if row.dtype.kind not in "biufO":
-        raise TypeError(f"{name} must hold real numbers; it has dtype {row.dtype}")
-    try:
-        return row.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must hold real numbers; it holds {row[0]!r}") from error
-
-
-def _read(worst: float, entries: NDArray[np.float64], form: str) -> str:
-    """The worst entry, to be read; how many are NaN where some are."""
-    lost = int(np.isnan(entries).sum())
-    return f"nan ({lost} of {entries.size})" if lost and entries.size > 1 else f"{worst:{form}}"
-
-
-def decade(value: Measured) -> str:
-    """A value by the power of ten above it, which does not depend on the last digits of an error; of several the worst.
+def decade(value: float) -> str:
+    """A value by the power of ten above it, which does not depend on the last digits of an error.
 
     Anything below 1e-12 is rounding, whose size differs between machines.
 
     Examples
     --------
-    >>> decade(3.4e-9), decade(2e-16), decade(0.0), decade([1e-9, float("nan")])
+    >>> decade(3.4e-9), decade(2e-16), decade(0.0), decade(float("nan"))
     ('< 1e-8', '< 1e-12', '< 1e-12', 'nan')
     """
-    worst = float(_numbers("value", value).max())
-    if not math.isfinite(worst):
-        return str(worst)
-    if worst < 1e-12:
+    if not math.isfinite(value):
+        return str(value)
+    if value < 1e-12:
         return "< 1e-12"
-    return f"< 1e{math.floor(math.log10(worst)) + 1:d}"
+    return f"< 1e{math.floor(math.log10(value)) + 1:d}"
 
 
-def at_most(measured: Measured, bound: float, *, remark: str = "", label: str = "", shown: str = "") -> Evidence:
-    """Evidence that no error exceeds a bound; what is measured is the largest, and NaN exceeds every bound.
-
-    Parameters
-    ----------
-    measured
-        A number, an array or tensor of any shape, or lists of these. Hand over all errors: Python's `max` and `min`
-        pass over NaN.
-    bound
-        What every entry must not exceed.
-    remark, label
-        The set-up in a line, and what the value is.
-    shown
-        What is shown of it where it holds, with the largest error in the place of `{}`; by default its `decade`.
-
-    Raises
-    ------
-    TypeError
-        If `measured` does not hold real numbers.
-    ValueError
-        If `measured` or one of its parts is empty.
+def at_most(measured: float, bound: float, *, remark: str = "", label: str = "", shown: str = "") -> Evidence:
+    """Evidence that an error does not exceed a bound (NaN exceeds every bound).
 
     Examples
     --------
-    >>> at_most(3.4e-9, 1e-7).holds, at_most([3.4e-9, float("nan")], 1e-7).holds
+    >>> at_most(3.4e-9, 1e-7).holds, at_most(float("nan"), 1e-7).holds
     (True, False)
-    >>> at_most([0.02, 0.01], 0.05, label="distance", shown="{:.1g}").shown
-    'distance = 0.02'
     """
-    errors, bound = _numbers("measured", measured), finite_number("bound", bound)
-    worst = float(errors.max())
+    shown = shown or decade(measured)
     return Evidence(
-        _named(label, _read(worst, errors, ".2g")),
-        _named(label, f"≤ {bound:g}"),
-        worst <= bound,
-        remark,
-        _named(label, shown.format(worst) if shown else decade(worst)),
+        _named(label, f"{measured:.2g}"), _named(label, f"≤ {bound:g}"), measured <= bound, remark, _named(label, shown)
     )
 
 
@@ -185,83 +108,55 @@ def _named(label: str, value: str) -> str:
     return f"{label} {value}" if value[:1] in "<≤≥" or value.startswith("in ") else f"{label} = {value}"
 
 
-def within(
-    measured: Measured, low: float, high: float, *, remark: str = "", label: str = "", digits: int = 2
-) -> Evidence:
-    """Evidence that all values lie in a closed interval; of the one next to its ends, or out of it, `digits` are shown.
-
-    What can be measured is as for `at_most`.
+def within(measured: float, low: float, high: float, *, remark: str = "", label: str = "", digits: int = 2) -> Evidence:
+    """Evidence that a value lies in a closed interval; `digits` significant ones of it are shown.
 
     Examples
     --------
-    >>> within(3.98, 3.3, 4.7, label="ratio").shown, within([3.98, 4.8], 3.3, 4.7, label="ratio").shown
-    ('ratio = 4', 'ratio = 4.8')
+    >>> within(3.98, 3.3, 4.7, label="ratio").shown
+    'ratio = 4'
     """
-    values, low, high = _numbers("measured", measured), finite_number("low", low), finite_number("high", high)
-    if low > high:
-        raise ValueError(f"low must be at most high; they are {low:g} and {high:g}")
-    # numpy's argmax finds NaN first
-    worst = float(values[np.maximum(low - values, values - high).argmax()])
     return Evidence(
-        _named(label, _read(worst, values, ".4g")),
+        _named(label, f"{measured:.4g}"),
         _named(label, f"in [{low:g}, {high:g}]"),
-        low <= worst <= high,
+        low <= measured <= high,
         remark,
-        _named(label, f"{float(f'{worst:.{digits}g}'):g}"),
+        _named(label, f"{float(f'{measured:.{digits}g}'):g}"),
     )
 
 
-def at_least(measured: Measured, bound: float, *, remark: str = "", label: str = "") -> Evidence:
-    """Evidence that all values reach a bound (NaN reaches none); shown is that they do, not by how much.
-
-    What can be measured is as for `at_most`.
+def at_least(measured: float, bound: float, *, remark: str = "", label: str = "") -> Evidence:
+    """Evidence that a value reaches a bound (NaN reaches none); shown is that it does, not by how much.
 
     Examples
     --------
-    >>> at_least(12, 5, label="rises").shown, at_least([12, 3], 5, label="rises").shown
+    >>> at_least(12, 5, label="rises").shown, at_least(3, 5, label="rises").shown
     ('rises ≥ 5', 'rises = 3')
     """
-    values, bound = _numbers("measured", measured), finite_number("bound", bound)
-    worst, asked = float(values.min()), _named(label, f"≥ {bound:g}")
-    return Evidence(_named(label, _read(worst, values, ".4g")), asked, worst >= bound, remark, asked)
+    asked = _named(label, f"≥ {bound:g}")
+    return Evidence(_named(label, f"{measured:.4g}"), asked, measured >= bound, remark, asked)
 
 
-def none(found: Measured, what: str, *, remark: str = "") -> Evidence:
+def none(count: int, what: str, *, remark: str = "") -> Evidence:
     """Evidence that something that was looked for never occurred.
 
-    Parameters
-    ----------
-    found
-        How often it did: a count, several, or a mark for each place. NaN is no count, so that the claim fails; a mark
-        must be set where the right thing was not found, `~(x <= bound)`: `x > bound` passes over NaN.
-    what, remark
-        What was looked for, in the plural, and the set-up in a line.
+    Examples
+    --------
+    >>> none(0, "rises").measured, none(2, "rises").holds
+    ('0 rises', False)
+    """
+    return Evidence(f"{count} {what}", "none", count == 0, remark)
+
+
+def true_that(fact: str, holds: bool, *, bound: str = "exactly", remark: str = "") -> Evidence:
+    """Evidence without a number: a fact that was found to be so, or not.
 
     Examples
     --------
-    >>> none(0, "rises").measured, none([0, 2], "rises").holds, none(float("nan"), "rises").holds
-    ('0 rises', False, False)
+    >>> true_that("all residuals are 0", True).measured
+    'all residuals are 0'
     """
-    counts = _numbers("found", found)
-    if (counts < 0).any() or (counts != np.floor(counts))[~np.isnan(counts)].any():
-        raise ValueError(f"found must hold whole numbers of at least 0; its first entry is {counts[0]:g}")
-    total = float(counts.sum())
-    return Evidence(f"{total:.0f} {what}", "none", total == 0, remark)
-
-
-def true_that(fact: str, holds: Measured, *, bound: str = "exactly", remark: str = "") -> Evidence:
-    """Evidence without a number: a fact that was found to be so, or not, once or in each of several cases.
-
-    Examples
-    --------
-    >>> true_that("all residuals are 0", True).measured, true_that("it falls", np.diff([3, 2, 2]) < 0).measured
-    ('all residuals are 0', 'not so: it falls')
-    """
-    cases = _flat("holds", holds)
-    if cases.dtype != bool:
-        raise TypeError(f"holds must be True or False; it has dtype {cases.dtype}")
-    so = bool(cases.all())
-    return Evidence(fact if so else f"not so: {fact}", bound, so, remark)
+    return Evidence(fact if holds else f"not so: {fact}", bound, holds, remark)
 
 
 def combine(*parts: Evidence, remark: str = "") -> Evidence:
@@ -316,7 +211,7 @@ class Claim:
     def check(self) -> Result:
         """Measure now."""
         start = time.perf_counter()
-        evidence = instance_of(f"what {self.id} measures", self.measure(), Evidence, "Evidence")
+        evidence = self.measure()
         return Result(self, evidence, time.perf_counter() - start)
 
 

@@ -2,115 +2,36 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from lib import claims as ledger_module
 from lib.__main__ import app
 from lib.chapters import CHAPTERS, chapter, open_chapters
 from lib.claims import (
-    Claim,
     ClaimDoesNotHold,
     Evidence,
-    at_least,
     at_most,
     claim,
     combine,
     decade,
     ledger,
-    none,
     run_claims,
     true_that,
     within,
 )
-from lib.initialization_shape.scale_shape import potential_scale
-from tests.tape import Tape
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 DECLARED = [(of.name, one.id) for of in open_chapters() for one in ledger(of.name)]
 
 
-#: Claims in which nothing is a number: sympy's residuals are zero or not.
-SYMBOLIC = {"warp-is-the-output-weight"}
-
-_VALUES_OF_A_NETWORK = ("_network", "fully_connected", "_images", "quantize_model", "_FourBitLayer.from_float")
-_TRAINED = ("trained_runs", "_trained", "train_four_bit")
-#: Results that a claim does not measure where the tape puts a NaN; it is met in what the claim makes of them.
-NOT_MEASURED: dict[str, tuple[str, ...]] = {
-    # bytes do not depend on values
-    "packed-memory": _VALUES_OF_A_NETWORK,
-    "relu-must-be-packed-too": _VALUES_OF_A_NETWORK,
-    # integers, which both sides are given
-    "one-formula-of-bits": ("random_mantissas",),
-    # settings
-    "update-error-in-closed-form": ("gradient_quantizer",),
-    # scores of an epoch before the last
-    "three-bit-training-needs-luq": _TRAINED,
-    "two-bit-training-recovers-with-samples": _TRAINED,
-    "averages-must-reach-the-layers-before": _TRAINED,
-    "four-bit-training-matches-fp32": _TRAINED,
-    "integer-gradients-are-the-worst-on-the-convnet": _TRAINED,
-    "hindsight-costs-nothing": _TRAINED,
-    # products are counted, whatever the weights
-    "fast-form-is-the-same-function": ("_saved_multiplications > plain_version",),
-    # a map behind the few that are flooded
-    "cost-falls-with-the-cube": ("held_out",),
-    "one-map-can-go-far": ("held_out",),
-    # elevations beside the piece that is flooded
-    "lake-at-rest": ("real_dem",),
-    "symmetries-of-the-square": ("real_dem",),
-    "gradient-through-time": ("real_dem",),
-}
-
-
-@pytest.fixture(scope="module", params=DECLARED, ids=[f"{c}.{i}" for c, i in DECLARED])
-def tape(request: pytest.FixtureRequest) -> Tape:
-    """A claim that was measured; one at a time is kept."""
-    chapter_name, claim_id = request.param
-    return Tape(ledger(chapter_name)[claim_id])
-
-
-def test_claim_holds(tape: Tape) -> None:
-    result = tape.result.require()
+@pytest.mark.parametrize(("chapter_name", "claim_id"), DECLARED, ids=[f"{c}.{i}" for c, i in DECLARED])
+def test_claim_holds(chapter_name: str, claim_id: str) -> None:
+    result = ledger(chapter_name)[claim_id].check().require()
     assert result.markdown() in README, "the README's scoreboard is out of date (make readme writes it)"
-
-
-def test_claim_lets_no_nan_through(tape: Tape) -> None:
-    """One result of each function that it calls, in one entry, is enough for it not to hold, or to raise an error."""
-    assert tape.again() == tape.result.evidence, "the tape does not tell the whole story"
-    places = tape.places()
-    assert bool(places) != (tape.claim.id in SYMBOLIC)
-    spoilt = {path: tape.again(call) for path, call in places.items()}
-    held = {path for path, evidence in spoilt.items() if evidence is not None and evidence.holds}
-    not_measured = NOT_MEASURED.get(tape.claim.id, ())
-    assert not {path for path in held if not path.endswith(not_measured)}
-    assert not places or len(held) < len(places), "no function's result is measured"
-
-
-@claim(source="a test", statement="The way in which claims used to look for their worst trial.")
-def careless() -> Evidence:
-    return at_most(max(float(potential_scale(trial, 0.0)) for trial in (1.0, 2.0, 3.0)), 15.0)
-
-
-@claim(source="a test", statement="The same by a mark that NaN does not set.")
-def counting() -> Evidence:
-    return none([potential_scale(trial, 0.0) > 15.0 for trial in (1.0, 2.0, 3.0)], "large errors")
-
-
-@pytest.mark.parametrize("one", [careless, counting], ids=lambda one: one.id)
-def test_the_tape_notices_a_claim_that_passes_over_nan(one: Claim) -> None:
-    tape = Tape(one)
-    (place,) = tape.places().values()
-    evidence = tape.again(place)
-    assert evidence is not None
-    assert evidence.holds
 
 
 def test_every_open_chapter_declares_claims_with_sources() -> None:
@@ -131,145 +52,16 @@ def test_chapters_are_numbered_and_found_by_any_name() -> None:
         chapter("nonsense")
 
 
-#: The same four numbers, as they come: the second is taken from `worst`.
-FORMS: dict[str, Callable[[float], Any]] = {
-    "list": lambda worst: [0.1, worst, 0.2, 0.3],
-    "tuple of numpy numbers": lambda worst: tuple(np.float32([0.1, worst, 0.2, 0.3])),
-    "nested lists": lambda worst: [[0.1], [[worst, 0.2], 0.3]],
-    "numpy": lambda worst: np.array([[0.1, worst], [0.2, 0.3]]),
-    "numpy, float16, not contiguous": lambda worst: np.array([[0.1, worst], [0.2, 0.3]], dtype=np.float16).T,
-    "objects": lambda worst: [mpmath.mpf(part) for part in (0.1, worst, 0.2, 0.3)],
-    "torch": lambda worst: torch.tensor([[[0.1, worst], [0.2, 0.3]]], dtype=torch.float64),
-    "torch, bfloat16, with a gradient": lambda worst: torch.tensor(
-        [0.1, worst, 0.2, 0.3], dtype=torch.bfloat16, requires_grad=True
-    ),
-    "list of tensors and arrays": lambda worst: [torch.tensor([0.1, worst]), torch.tensor(0.2), np.full((1, 1), 0.3)],
-}
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 2.0])
+def test_evidence_at_most_fails_on_large_and_on_nan(bad: float) -> None:
+    assert not at_most(bad, 1.0).holds
+    assert at_most(1.0, 1.0).holds
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_evidence_takes_arrays_of_any_shape_and_fails_on_the_worst_entry(form: Callable[[float], Any]) -> None:
-    assert at_most(form(1.0), 1.0).holds
-    assert at_most(form(1.0), 1.0).measured == "1"
-    assert not at_most(form(1.5), 1.0).holds
-    assert at_least(form(0.125), 0.09).holds
-    assert not at_least(form(0.0625), 0.09).holds
-    assert within(form(0.5), 0.09, 0.5).measured == "0.5"
-    assert not within(form(0.75), 0.09, 0.5).holds
-    assert not within(form(0.0), 0.09, 0.5).holds
-    assert not at_most(form(np.inf), 1.0).holds
-    assert not at_least(form(-np.inf), -1.0).holds
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_nan_anywhere_fails_and_is_shown(form: Callable[[float], Any]) -> None:
-    spoilt = form(np.nan)
-    for evidence in (at_most(spoilt, 1.0), at_least(spoilt, -1.0), within(spoilt, -1.0, 1.0)):
-        assert not evidence.holds
-        assert evidence.measured == evidence.shown == "nan (1 of 4)"
-    assert decade(spoilt) == "nan"
-
-
-@pytest.mark.parametrize("place", range(4))
-def test_a_nan_fails_wherever_it_stands(place: int) -> None:
-    values = np.zeros(4)
-    values[place] = np.nan
-    for measured in (values, values.tolist(), torch.from_numpy(values)):
-        assert not at_most(measured, 1.0).holds
-        assert not at_least(measured, -1.0).holds
-        assert not within(measured, -1.0, 1.0).holds
-        assert not none(measured, "cases").holds
-        with pytest.raises(TypeError, match="holds must be True or False"):
-            true_that("so", measured)
-
-
-def test_what_is_masked_was_not_measured() -> None:
-    assert not at_most(np.ma.masked_array([0.0, 0.0], [False, True]), 1.0).holds
-    assert at_most(np.ma.masked_array([0.0, 0.0], [False, False]), 1.0).holds
-
-
-@pytest.mark.parametrize("empty", [[], (), [[]], [[1.0], []], np.empty((3, 0)), torch.empty(0), [torch.empty(2, 0)]])
-def test_an_empty_measurement_is_refused(empty: Any) -> None:
-    for measure in (
-        lambda: at_most(empty, 1.0),
-        lambda: at_least(empty, 1.0),
-        lambda: within(empty, 0.0, 1.0),
-        lambda: none(empty, "cases"),
-        lambda: true_that("so", empty),
-        lambda: decade(empty),
-    ):
-        with pytest.raises(ValueError, match="must not be empty"):
-            measure()
-
-
-@pytest.mark.parametrize("foreign", ["1", 1j, torch.tensor([1j]), {}, [0.1, "1"], object(), np.datetime64("2020")])
-def test_a_measurement_of_something_else_is_refused(foreign: Any) -> None:
-    for measure in (
-        lambda: at_most(foreign, 1.0),
-        lambda: at_least(foreign, 1.0),
-        lambda: within(foreign, 0.0, 1.0),
-        lambda: none(foreign, "cases"),
-        lambda: decade(foreign),
-    ):
-        with pytest.raises(TypeError, match="must hold real numbers"):
-            measure()
-
-
-@pytest.mark.parametrize("bound", [np.nan, np.inf, "1", None])
-def test_a_bound_that_is_none_is_refused(bound: Any) -> None:
-    for measure in (lambda: at_most(0.0, bound), lambda: at_least(0.0, bound), lambda: within(0.0, bound, 1.0)):
-        with pytest.raises((TypeError, ValueError), match="must be"):
-            measure()
-    with pytest.raises(ValueError, match="low must be at most high"):
-        within(0.0, 1.0, -1.0)
-
-
-def test_evidence_within_is_closed_and_shows_the_entry_next_to_an_end() -> None:
+def test_evidence_within_is_closed_and_fails_on_nan() -> None:
     assert within(3, 3, 4).holds
-    assert within([3.5, 3.9], 3, 4).shown == "3.9"
-    assert within([3.5, 4.1, 2.8], 3, 4).measured == "2.8"
-
-
-def test_shown_takes_the_worst_entry() -> None:
-    assert at_most([0.01, 0.02], 1.0, shown="{:.1%}").shown == "2.0%"
-    assert at_most([0.01, 0.02], 1.0, shown="< 3%").shown == "< 3%"
-
-
-@pytest.mark.parametrize("counts", [0, np.int64(0), [0, 0], np.zeros((2, 2), bool), torch.zeros(3, dtype=torch.int32)])
-def test_none_holds_where_nothing_was_counted(counts: Any) -> None:
-    assert none(counts, "rises").holds
-    assert none(counts, "rises").measured == "0 rises"
-
-
-@pytest.mark.parametrize("counts", [1, [0, 2], np.array([False, True]), torch.tensor([[0, 3]]), np.nan, [0, np.nan]])
-def test_none_fails_on_a_count_and_on_nan(counts: Any) -> None:
-    assert not none(counts, "rises").holds
-
-
-@pytest.mark.parametrize("counts", [0.5, -1, [1, -1], [0, 1e-9], np.array([np.nan, 0.5])])
-def test_none_refuses_what_is_no_count(counts: Any) -> None:
-    with pytest.raises(ValueError, match="whole numbers"):
-        none(counts, "rises")
-
-
-def test_a_fact_holds_if_it_does_in_every_case() -> None:
-    assert true_that("so", [np.True_, torch.tensor([True, True]), True]).holds
-    assert true_that("so", [True, np.array([True, False])]).measured == "not so: so"
-    for holds in (np.nan, 1, "yes", None, [True, 1.0]):
-        with pytest.raises(TypeError, match="holds must be True or False"):
-            true_that("so", holds)
-        with pytest.raises(TypeError, match="holds must be True or False"):
-            Evidence("a", "b", holds)  # type: ignore[arg-type]
-
-
-@claim(source="a test", statement="This measures, and forgets to say so.")
-def silent() -> Evidence:
-    return None  # type: ignore[return-value]
-
-
-def test_a_claim_must_return_evidence() -> None:
-    with pytest.raises(TypeError, match="what silent measures must be Evidence"):
-        silent.check()
+    assert not within(np.nan, 3, 4).holds
+    assert not within(4.1, 3, 4).holds
 
 
 def test_combined_evidence_holds_only_if_all_do() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -234,7 +233,7 @@ class ShiftCounts(NamedTuple):
         (0.6666666666666666, 0.3333333333333333)
         """
         pictures, right, always_right, compared, same = (a + b for a, b in zip(self[:5], other[:5], strict=True))
-        change, output = np.maximum(self[5:], other[5:]).tolist()
+        change, output = (largest(pair) for pair in zip(self[5:], other[5:], strict=True))
         return ShiftCounts(pictures, right, always_right, compared, same, change, output)
 
     def robustness(self) -> ShiftRobustness:
@@ -243,6 +242,11 @@ class ShiftCounts(NamedTuple):
         return ShiftRobustness(
             self.right / self.pictures, self.always_right / self.pictures, self.same / self.compared, change
         )
+
+
+def largest(values: Sequence[float]) -> float:
+    """The largest of several numbers; NaN if one is, which `max` would pass over: what diverged is not robust."""
+    return float(torch.tensor(values, dtype=torch.float64).max())
 
 
 def shift_robustness(
@@ -330,7 +334,7 @@ def shift_counts(
         int(always.sum()),
         len(x) * len(shifts),
         same,
-        float(np.max(changes)),  # NaN if one is: what diverged is not robust
+        largest(changes),
         float(clean.abs().max()),
     )
 

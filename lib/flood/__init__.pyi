@@ -12,7 +12,6 @@ from .experiment import train_flood as train_flood
 from .experiment import trained_downsampler as trained_downsampler
 from .faces import State as State
 from .geo import read_dem as read_dem
-from .geo import read_rain as read_rain
 from .geo import sample_geotiff as sample_geotiff
 from .geo import to_xarray as to_xarray
 from .geo import write_depth as write_depth

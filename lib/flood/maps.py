@@ -224,8 +224,7 @@ def flood_picture(
     title
         A line above the map.
     profile
-        From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western corner,
-        and cells without data are left blank.
+        From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western corner.
 
     Returns
     -------
@@ -252,11 +251,7 @@ def flood_picture(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ground = _ground(z)
-    extent = _extent(ground.shape, positive_number("dx", dx), profile)
-    empty = np.broadcast_to(False if profile is None else profile.get("missing", False), ground.shape)
-    depth = np.where(empty, 0.0, finite_array("h", h, shape=ground.shape))
-    if empty.any() and not empty.all():
-        ground = np.where(empty, np.median(ground[~empty]), ground)
+    depth = finite_array("h", h, shape=ground.shape)
     flooded = depth[depth > positive_number("threshold", threshold)]
     top = _top_of_scale(flooded, threshold) if vmax is None else positive_number("vmax", vmax)
     shade = hillshade(ground, dx)[..., None]
@@ -268,8 +263,8 @@ def flood_picture(
         figure = Figure(figsize=(width + 2.0, height + 1.3), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         axis = figure.add_subplot()
         # the ground is smooth between its cells; the water's cells stay cells, in which a depth can be read
-        land = np.dstack([_land(shade), np.where(empty, 0, 255).astype(np.uint8)])
-        axis.imshow(land if empty.any() else land[..., :3], extent=extent, interpolation="hanning")
+        extent = _extent(ground.shape, dx, profile)
+        axis.imshow(_land(shade), extent=extent, interpolation="hanning")
         axis.imshow(np.dstack([_water(depth, shade, top), shown]), extent=extent)
         _label(axis, profile, exaggeration(ground, dx))
         if title is not None:
@@ -302,8 +297,6 @@ def _extent(shape: tuple[int, ...], dx: float, profile: Mapping[str, Any] | None
     rows, columns = shape
     west = south = 0.0
     if profile is not None:
-        if not isinstance(profile, Mapping) or not {"height", "width", "transform"} <= set(profile):
-            raise TypeError(f"profile must be that of a map, from read_dem; it is {type(profile).__name__}")
         size = (profile["height"], profile["width"])
         if size != shape:
             raise ValueError(f"profile must be that of z, with {rows} x {columns} cells; it has {size[0]} x {size[1]}")

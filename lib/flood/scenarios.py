@@ -39,10 +39,6 @@ Kind = Literal["rain", "inflow", "mixed"]
 CELL, DURATION, RAIN, RIVER = 8.0, 1800.0, 0.1 / 3600, (0.3, 1.0)
 
 
-#: What the file of a solution holds, beside its settings.
-_PARTS = ("rain", "inflow", "outflow", "duration", "h")
-
-
 @dataclass(frozen=True)
 class Forcing:
     """What drives the water on each of B maps of R x C cells.
@@ -336,17 +332,16 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
         ValueError
             If it cannot be read, has another shape than the first, or cells without data.
         """
-        from lib.flood.geo import read_dem, refuse_voids
-
         path = self.tiles[index]
         if path.suffix.lower() == ".npy":
             z = torch.from_numpy(self._load(path).astype(np.float64))
         else:
+            from lib.flood.geo import read_dem
+
             z, dx, _ = read_dem(path)
             if not np.isclose(dx, self.dx):
                 raise ValueError(f"{path} has cells of {dx:g} m; the others are said to have {self.dx:g} m")
-        heights = elevation_tensor(str(path), z).numpy().ravel()
-        refuse_voids(str(path), heights, heights)
+        elevation_tensor(str(path), z)
         if z.ndim != 2 or z.shape != getattr(self, "shape", z.shape):
             raise ValueError(f"{path} must have the shape {getattr(self, 'shape', '(R, C)')}; it has {tuple(z.shape)}")
         return (z - z.mean()).float()
@@ -371,8 +366,9 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
         path = self.solution(index)
         if not path.exists():
             raise ValueError(f"{path} is missing: solve the tiles first (solve_tiles)")
-        parts = _stored(path, *_PARTS)
-        return (self.elevations(index), *map(torch.from_numpy, parts))
+        with np.load(path, allow_pickle=False) as stored:
+            parts = [torch.from_numpy(stored[name]) for name in ("rain", "inflow", "outflow", "duration", "h")]
+        return (self.elevations(index), *parts)
 
 
 def tile_forcing(z: Tensor, dx: float, kind: Kind, name: str, *, seed: int = 0) -> Forcing:
@@ -467,21 +463,12 @@ def solve_tiles(
             todo.append((tiles, index, solver, kind, seed))
             continue
         settings = _settings(tiles.elevations(index), solver, kind, seed)
-        made = str(_stored(path, *_PARTS, "settings")[-1])
-        if made != settings:
-            raise ValueError(f"{path} was made with other settings, {made}: move it away")
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["settings"]) != settings:
+                raise ValueError(f"{path} was made with other settings, {stored['settings']}: move it away")
     for _ in in_parallel(_solve_tile, todo, "fine floods", jobs=jobs):
         pass
     return tiles
-
-
-def _stored(path: Path, *names: str) -> list[NDArray[Any]]:
-    """Arrays of a solution."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
-    except Exception as error:  # a changed bit may look like a password, a version or a way to compress
-        raise ValueError(f"{path} is no solution that can be read ({error}): delete it, and solve again") from error
 
 
 def _settings(z: Tensor, solver: LocalInertialSolver, kind: Kind, seed: int) -> str:
@@ -493,7 +480,8 @@ def _solve_tile(tiles: TileFolder, index: int, solver: LocalInertialSolver, kind
     z = tiles.elevations(index)
     forcing = tile_forcing(z, solver.dx, kind, tiles.tiles[index].stem, seed=seed)
     h = flood_map(solver, z[None], forcing)
-    stored: dict[str, Any] = {name: part[0].numpy() for name, part in zip(_PARTS, (*forcing.parts, h), strict=True)}
+    names = ("rain", "inflow", "outflow", "duration", "h")
+    stored: dict[str, Any] = {name: part[0].numpy() for name, part in zip(names, (*forcing.parts, h), strict=True)}
     stored["settings"] = _settings(z, solver, kind, seed)
     with atomic_path(tiles.solution(index)) as temporary:
         np.savez_compressed(temporary, **stored)

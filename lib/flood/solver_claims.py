@@ -36,6 +36,11 @@ def _crop(rows: int, columns: int, relief: float, seed: int = 0) -> torch.Tensor
     return torch.from_numpy(np.round(64 * part) / 64)
 
 
+def _largest(values: list[torch.Tensor]) -> float:
+    """The largest of several numbers; NaN if one is, which `max` would pass over."""
+    return float(torch.stack(values).max())
+
+
 @claim(
     source="derived here, from the scheme of Bates et al. 2010",
     statement="A lake at rest with dry islands stays at rest, exactly: not one bit of a depth or a discharge changes.",
@@ -47,12 +52,12 @@ def lake_at_rest() -> Evidence:
         h0 = (3.0 - z).clamp_min(0)
         island.append(float((h0 == 0).double().mean()))
         result = LocalInertialSolver(dx=30.0).simulate(z, 600.0, h0=h0)
-        moved.append((result.h - h0).abs())
-        flow += [result.qx.abs(), result.qy.abs()]
+        moved.append((result.h - h0).abs().max())
+        flow += [result.qx.abs().max(), result.qy.abs().max()]
     return combine(
-        at_most(moved, 0.0, label="largest change", shown="0"),
-        at_most(flow, 0.0, label="largest discharge", shown="0"),
-        true_that("both land and water are there", [0.05 < part < 0.95 for part in island]),
+        at_most(_largest(moved), 0.0, label="largest change", shown="0"),
+        at_most(_largest(flow), 0.0, label="largest discharge", shown="0"),
+        true_that("both land and water are there", min(island) > 0.05 and max(island) < 0.95),
         remark="a real 64 x 64 crop, ten minutes, float32 and float64",
     )
 
@@ -63,7 +68,7 @@ def lake_at_rest() -> Evidence:
     "negative.",
 )
 def water_is_conserved() -> Evidence:
-    errors, negative = [], []
+    errors, negative = [], 0
     solver, every = LocalInertialSolver(dx=8.0), [4.0 * i for i in range(1, 61)]
     for seed in range(5):
         z = torch.from_numpy(make_terrain((32, 40), np.random.default_rng(seed)))
@@ -73,9 +78,9 @@ def water_is_conserved() -> Evidence:
             assert result.history is not None
             volume = result.h.sum() * solver.dx**2
             errors.append(((volume - result.volume_in + result.volume_out) / result.volume_in).abs())
-            negative.append(~(result.history >= 0))
+            negative += int((~(result.history >= 0)).sum())
     return combine(
-        at_most(errors, 1e-12, label="error of the balance"),
+        at_most(_largest(errors), 1e-12, label="error of the balance"),
         none(negative, "negative depths"),
         remark="10 floods of 4 minutes over 5 terrains, looked at every 4 seconds, float64",
     )
@@ -97,9 +102,9 @@ def floor_and_limiter_are_needed() -> Evidence:
     limited = LocalInertialSolver(dx=8.0).simulate(z, 600.0, **storm)  # type: ignore[arg-type]
     return combine(
         at_least(first, 1000.0, label="first step of a cell of 30 m [s]"),
-        at_most(cautious.h.min(), -0.005, label="least depth without limiter [m]", shown="< -0.005"),
+        at_most(float(cautious.h.min()), -0.005, label="least depth without limiter [m]", shown="< -0.005"),
         at_most(balance, 1e-12, label="error of its balance"),
-        true_that("with the limiter no depth is negative", limited.h >= 0),
+        true_that("with the limiter no depth is negative", bool(limited.h.min() >= 0)),
         remark="rain of 100 mm/h on dry land",
     )
 
@@ -116,8 +121,8 @@ def uniform_flow() -> Evidence:
     kept = solver.simulate(z, 1800.0, state=uniform_flow_state(solver, z, depth, 1.0), boundary=sides)
     reached = solver.simulate(z, 4 * 3600.0, h0=depth, boundary=sides, backend="compiled")
     return combine(
-        at_most((kept.h - depth).abs(), 1e-12, label="moved from there [m]"),
-        at_most((reached.h - depth).abs(), 1e-9, label="reached from rest to [m]"),
+        at_most(float((kept.h - depth).abs().max()), 1e-12, label="moved from there [m]"),
+        at_most(float((reached.h - depth).abs().max()), 1e-9, label="reached from rest to [m]"),
         within(depth, 0.968886, 0.968887, label="depth [m]", digits=5),
         remark="1 m^2/s, slope 0.001, n = 0.03",
     )
@@ -130,8 +135,9 @@ def uniform_flow() -> Evidence:
 )
 def converges_to_its_own_wave() -> Evidence:
     errors = [wave_run(dx).error for dx in (50.0, 25.0, 12.5)]
+    order = min(math.log2(a / b) for a, b in pairwise(errors))
     return combine(
-        at_least([math.log2(a / b) for a, b in pairwise(errors)], 0.8, label="order"),
+        at_least(order, 0.8, label="order"),
         at_most(errors[-1], 0.005, label="error at 12.5 m [m]", shown="< 0.005"),
         remark="u = 1 m/s, n = 0.03, one hour, 2.4 m deep, cells of 50, 25 and 12.5 m",
     )
@@ -144,8 +150,9 @@ def converges_to_its_own_wave() -> Evidence:
 )
 def not_to_hunters_wave() -> Evidence:
     errors = [wave_run(dx, "full").error for dx in (50.0, 25.0, 12.5)]
+    growth = min(b / a for a, b in pairwise(errors))
     return combine(
-        at_least([b / a for a, b in pairwise(errors)], 1.1, label="error grows by"),
+        at_least(growth, 1.1, label="error grows by"),
         at_most(errors[-1], 0.025, label="error at 12.5 m [m]", shown="< 0.025"),
         remark="the same wave with the inflow of the full equations",
     )
@@ -168,11 +175,11 @@ def symmetries_of_the_square() -> Evidence:
                 torch.rot90(z, turns).flip(axes), 100.0, h0=torch.rot90(h0, turns).flip(axes)
             )  # fmt: skip
             back = torch.rot90(moved.h.flip(axes), -turns)
-            apart.append((back - plain).abs())
+            apart.append((back - plain).abs().max())
     shifted = solver.simulate(z + 64, 100.0, h0=h0).h
     return combine(
-        at_most(apart, 1e-12, label="turned and mirrored [m]"),
-        at_most((shifted - plain).abs(), 1e-10, label="64 m higher [m]"),
+        at_most(_largest(apart), 1e-12, label="turned and mirrored [m]"),
+        at_most(float((shifted - plain).abs().max()), 1e-10, label="64 m higher [m]"),
         remark="a dam break on a real 21 x 21 crop, float64",
     )
 
@@ -204,9 +211,9 @@ def gradient_through_time() -> Evidence:
     _, gradient = depth_gradient(solver, z, 40.0, (4, 4), **fixed)
     other = finite_difference_gradient(solver, z, 40.0, (4, 4), **fixed)
     return combine(
-        at_most((gradient - other).norm() / other.norm(), 1e-6, label="relative error"),
-        at_most(gradient.sum().abs(), 1e-12, label="sum over the map"),
-        at_least(gradient.abs().max(), 0.1, label="largest entry"),
+        at_most(float((gradient - other).norm() / other.norm()), 1e-6, label="relative error"),
+        at_most(abs(float(gradient.sum())), 1e-12, label="sum over the map"),
+        at_least(float(gradient.abs().max()), 0.1, label="largest entry"),
         remark="8 x 8 cells, 40 equal steps, against central differences",
     )
 
@@ -222,7 +229,7 @@ def time_steps_are_left_out() -> Evidence:
     _, gradient = depth_gradient(solver, z, 20.0, (4, 4), h0=0.5)
     total = finite_difference_gradient(solver, z, 20.0, (4, 4), h0=0.5)
     return within(
-        (gradient - total).norm() / total.norm(),
+        float((gradient - total).norm() / total.norm()),
         0.003,
         0.1,
         label="relative difference",
@@ -241,13 +248,13 @@ def two_cell_waves_set_the_bound() -> Evidence:
     for theta in (0.7, 0.8, 1.0):
         for plane in (True, False):
             bound = math.sqrt(theta / (2 if plane else 1))
-            calm.append(two_cell_wave_growth(0.95 * bound, theta, plane=plane))
+            calm.append(torch.tensor(two_cell_wave_growth(0.95 * bound, theta, plane=plane)))
             if 1.1 * bound <= 1:
                 wild.append(two_cell_wave_growth(1.1 * bound, theta, plane=plane))
     return combine(
         true_that("the characteristic polynomial says so (sympy)", two_cell_wave_bound()),
-        at_most(calm, 10.0, label="growth at 0.95 of the bound", shown="< 10"),
-        at_least(wild, 1000.0, label="at 1.1 of it"),
+        at_most(_largest(calm), 10.0, label="growth at 0.95 of the bound", shown="< 10"),
+        at_least(min(wild), 1000.0, label="at 1.1 of it"),
         at_least(two_cell_wave_growth(0.7, 0.7), 1000.0, label="at α = θ = 0.7"),
         remark="60 steps over deep water with next to no friction",
     )

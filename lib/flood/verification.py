@@ -43,7 +43,7 @@ class WaveRun:
     @property
     def error(self) -> float:
         """Root mean square error [m] behind the front."""
-        wrong = (self.h - self.exact)[~(self.x >= BEHIND_THE_FRONT)]
+        wrong = (self.h - self.exact)[self.x < BEHIND_THE_FRONT]
         return math.sqrt(np.mean(wrong**2))
 
 

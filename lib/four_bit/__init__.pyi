@@ -20,17 +20,10 @@ from .integers import int4_decode as int4_decode
 from .integers import int4_encode as int4_encode
 from .integers import int4_mean_and_variance as int4_mean_and_variance
 from .integers import sawb_clip as sawb_clip
-from .layers import ExchangeReport as ExchangeReport
 from .layers import LUQConfig as LUQConfig
-from .layers import LUQConv1d as LUQConv1d
 from .layers import LUQConv2d as LUQConv2d
-from .layers import LUQConv3d as LUQConv3d
-from .layers import LUQConvTranspose1d as LUQConvTranspose1d
-from .layers import LUQConvTranspose2d as LUQConvTranspose2d
-from .layers import LUQConvTranspose3d as LUQConvTranspose3d
 from .layers import LUQLinear as LUQLinear
 from .layers import PackedReLU as PackedReLU
-from .layers import exchange_report as exchange_report
 from .layers import gradient_quantizer as gradient_quantizer
 from .layers import quantize_model as quantize_model
 from .layers import quantizer_states as quantizer_states

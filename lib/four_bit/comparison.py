@@ -77,25 +77,19 @@ class Trained(NamedTuple):
     losses: NDArray[np.float64]
 
 
+@lru_cache(maxsize=1)
 def trained_runs() -> dict[tuple[str, str], Trained]:
-    """What ships, by network and way, read-only; "3 bits" has a fourth epoch, of fine-tuning (FNT).
+    """What ships, by network and way; "3 bits" has a fourth epoch, of fine-tuning (FNT).
 
     Examples
     --------
     >>> trained_runs()["mlp", "FP32"].scores.shape
     (3, 3)
     """
-    return dict(_shipped_runs())
-
-
-@lru_cache(maxsize=1)
-def _shipped_runs() -> dict[tuple[str, str], Trained]:
     found = {}
     with as_file(files("lib") / "data" / "four_bit_runs.npz") as place, np.load(place) as stored:
         for network, ways in COMPARED.items():
             for way in ways:
                 parts = (stored[f"{network}/{way}/{key}"].astype(np.float64) for key in ("scores", "losses"))
-                runs = found[network, way] = Trained(*parts)
-                for values in runs:
-                    values.flags.writeable = False  # every caller gets the same ones
+                found[network, way] = Trained(*parts)
     return found

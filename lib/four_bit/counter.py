@@ -13,8 +13,6 @@ import math
 import torch
 from torch import Tensor
 
-from lib.validation import integer_at_least
-
 __all__ = ["FIRST_MULTIPLIER", "SECOND_MULTIPLIER", "counter_keys", "counter_mantissas", "mantissas_at"]
 
 #: The two odd factors of a round, as uint32; eager torch takes them, and everything else, as int32.
@@ -35,7 +33,7 @@ def counter_keys(seed: int) -> tuple[int, int]:
     Parameters
     ----------
     seed
-        An integer, from -2^64 on; it counts modulo 2^64.
+        Any integer; it counts modulo 2^64.
 
     Raises
     ------
@@ -47,28 +45,13 @@ def counter_keys(seed: int) -> tuple[int, int]:
     >>> counter_keys(0), counter_keys(1)
     ((2065550767, -501176263), (-1996333887, -1861603860))
     """
-    z = (integer_at_least("seed", seed, -1 - _LONG) + 0x9E3779B97F4A7C15) & _LONG
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an integer; it is {seed!r}")
+    z = (seed + 0x9E3779B97F4A7C15) & _LONG
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _LONG
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _LONG
     z ^= z >> 31
     return _signed(z & _WORD), _signed(z >> 32)
-
-
-def checked_sizes(shape: tuple[int, ...] | torch.Size) -> tuple[int, ...]:
-    """A shape as a tuple of integers."""
-    if not isinstance(shape, (tuple, list)):
-        raise TypeError(f"shape must be a tuple of sizes; it is {shape!r}")
-    return tuple(integer_at_least("shape", size, 0) for size in shape)
-
-
-def checked_device(device: torch.device | str | None) -> torch.device:
-    """Any device that torch knows the name of; the processor for None."""
-    if not isinstance(device, (str, torch.device, type(None))):
-        raise TypeError(f"device must be a name such as cpu or cuda; it is {device!r}")
-    try:
-        return torch.device("cpu" if device is None else device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be a name such as cpu or cuda; it is {device!r}") from error
 
 
 def _round(word: Tensor) -> Tensor:
@@ -112,12 +95,11 @@ def counter_mantissas(
     >>> torch.equal(counter_mantissas((2, 2), seed=0).flatten(), counter_mantissas((4,), seed=0))
     True
     """
-    keys, sizes, device = counter_keys(seed), checked_sizes(shape), checked_device(device)
-    count, start = math.prod(sizes), integer_at_least("start", start, 0)
+    keys, count = counter_keys(seed), math.prod(shape)
     drawn = torch.empty(count, dtype=torch.int32, device=device)
     block = _BLOCK if drawn.device.type == "cpu" else 1 << 30
     for first in range(0, count, block):
         part = drawn[first : first + block]
         places = torch.arange(len(part), dtype=torch.int32, device=device)
         part.copy_(mantissas_at(places + _signed((start + first) & _WORD), *keys))
-    return drawn.view(sizes)
+    return drawn.view(shape)

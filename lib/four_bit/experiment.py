@@ -24,19 +24,7 @@ from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, rec
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
 from lib.training import TrainingRun, accuracy, fit, is_first_process, size_of
-from lib.validation import (
-    finite_number,
-    instance_of,
-    integer_at_least,
-    known_device,
-    known_seed,
-    number_between,
-    one_of,
-    positive_integer,
-    positive_number,
-    torch_generator,
-    true_or_false,
-)
+from lib.validation import known_device, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,24 +160,18 @@ def four_bit_task(
     >>> len(train), len(test), type(model[4]).__name__
     (5000, 2000, 'LUQLinear')
     """
-    preset = four_bit_preset(preset)
-    torch_generator("generator", generator)
     train, test, classes = _data(preset, data_path)
     weights = torch.Generator().manual_seed(preset.seed)
     model: nn.Module
-    example = None
-    with torch.random.fork_rng(devices=[]):  # torch draws weights from its own generator before ours replaces them
-        if preset.network == "mlp":
-            model = fully_connected((784, *[128] * 7, classes), activation="relu", normalize=True, generator=weights)
-        elif preset.network == "convnet":
-            model = small_convnet((1, 16, 32, 64), classes, activation="relu", normalize=True, generator=weights)
-        elif preset.network == "resnet18-small":
-            model = residual_network((2, 2, 2, 2), classes, generator=weights)
-        else:
-            model = _from_torchvision(preset.network, classes, preset.seed)
-            # some take the weights of layers without calling them: a picture shows which
-            example = torch.stack([train[0][0]] * 2)
-    return quantize_model(model, preset.config, generator=generator, inplace=True, example=example), train, test
+    if preset.network == "mlp":
+        model = fully_connected((784, *[128] * 7, classes), activation="relu", normalize=True, generator=weights)
+    elif preset.network == "convnet":
+        model = small_convnet((1, 16, 32, 64), classes, activation="relu", normalize=True, generator=weights)
+    elif preset.network == "resnet18-small":
+        model = residual_network((2, 2, 2, 2), classes, generator=weights)
+    else:
+        model = _from_torchvision(preset.network, classes, preset.seed)
+    return quantize_model(model, preset.config, generator=generator, inplace=True), train, test
 
 
 def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
@@ -200,15 +182,14 @@ def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
         raise ValueError(f"network must be one of {own}, or torchvision be at hand; it is {name!r}: {error}") from error
     if name not in models.list_models():
         raise ValueError(f"network must be one of {own} or of torchvision.models; it is {name!r}")
-    torch.manual_seed(seed)
-    model: nn.Module = models.get_model(name, num_classes=classes)
+    with torch.random.fork_rng(devices=[]):  # it draws weights from torch's own generator
+        torch.manual_seed(seed)
+        model: nn.Module = models.get_model(name, num_classes=classes)
     return model
 
 
 def _data(preset: FourBitPreset, path: str | Path | None) -> tuple[Dataset[Any], Dataset[Any], int]:
     """Training data, test data and the number of classes."""
-    if not isinstance(path, (str, Path, type(None))):
-        raise TypeError(f"data_path must be the path of a folder, or None; it is {path!r}")
     if preset.data == "fashion":
         train = _clothes("train", preset.count, full=preset.full, path=path)
         return train, _clothes("test", None, full=preset.full, path=path), 10
@@ -253,26 +234,26 @@ def four_bit_preset(preset: str | FourBitPreset) -> FourBitPreset:
         if preset not in FOUR_BIT_PRESETS:
             raise ValueError(f"preset must be one of {', '.join(FOUR_BIT_PRESETS)}; it is {preset!r}")
         preset = FOUR_BIT_PRESETS[preset]
-    instance_of("preset", preset, FourBitPreset, "a name or a FourBitPreset")
-    one_of("data", preset.data, ("fashion", "cifar100", "imagenet"))
-    instance_of("network", preset.network, str, "the name of a network")
-    instance_of("config", preset.config, LUQConfig, "a LUQConfig")
-    momentum = None if preset.momentum is None else finite_number("momentum", preset.momentum)
-    if momentum is not None and not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be at least 0 and below 1; it is {momentum}")
-    return replace(
-        preset,
-        count=None if preset.count is None else positive_integer("count", preset.count),
-        full=true_or_false("full", preset.full),
-        epochs=positive_integer("epochs", preset.epochs),
-        batch=positive_integer("batch", preset.batch),
-        lr=positive_number("lr", preset.lr),
-        momentum=momentum,
-        weight_decay=number_between("weight_decay", preset.weight_decay, 0),
-        fine_tuning=integer_at_least("fine_tuning", preset.fine_tuning, 0),
-        fine_tuning_lr=positive_number("fine_tuning_lr", preset.fine_tuning_lr),
-        seed=known_seed("seed", preset.seed),
-    )
+    if preset.data not in ("fashion", "cifar100", "imagenet"):
+        raise ValueError(f"data must be fashion, cifar100 or imagenet; it is {preset.data!r}")
+    if not isinstance(preset.config, LUQConfig):
+        raise TypeError(f"config must be a LUQConfig; it is {preset.config!r}")
+    for name in ("epochs", "batch"):
+        positive_integer(name, getattr(preset, name))
+    if preset.count is not None:
+        positive_integer("count", preset.count)
+    for name in ("lr", "fine_tuning_lr"):
+        positive_number(name, getattr(preset, name))
+    for name in ("fine_tuning", "seed"):
+        value = getattr(preset, name)
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0; it is {value!r}")
+    if not (preset.momentum is None or 0 <= preset.momentum < 1) or not 0 <= preset.weight_decay < np.inf:
+        raise ValueError(
+            f"momentum must be at least 0 and below 1, and weight_decay at least 0; "
+            f"they are {preset.momentum}, {preset.weight_decay}"
+        )
+    return preset
 
 
 def train_four_bit(
@@ -373,4 +354,4 @@ def train_four_bit(
         losses, scores = np.concatenate([losses, more.losses]), np.concatenate([scores, more.scores])
         diverged = more.diverged
     before = float(run.scores[-1]) if len(run.scores) else float("nan")
-    return FourBitRun(losses, scores, before, float(np.max(clipped, initial=0.0)), diverged)
+    return FourBitRun(losses, scores, before, max(clipped, default=0.0), diverged)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from lib.four_bit.counter import checked_device, counter_keys, counter_mantissas, mantissas_at
+from lib.four_bit.counter import counter_keys, counter_mantissas, mantissas_at
 from lib.four_bit.logarithmic import (
     Rounding,
     Underflow,
@@ -34,7 +34,6 @@ from lib.four_bit.logarithmic import (
     signed_codes,
 )
 from lib.four_bit.packing import pack_nibbles, unpack_nibbles
-from lib.validation import one_of, true_or_false
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,10 +74,9 @@ def active_backend(device: torch.device | str, requested: str = "auto") -> str:
     >>> active_backend("cpu"), active_backend("cpu", "compiled")
     ('eager', 'compiled')
     """
-    if device is None:
-        raise TypeError("device must be a name such as cpu or cuda; it is None")
-    kind = checked_device(device).type
-    one_of("backend", requested, get_args(Backend))
+    kind = torch.device(device).type
+    if requested not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}; it is {requested!r}")
     if requested == "auto":
         return "triton" if kind == "cuda" and _has_triton() else "eager"
     if requested == "compiled" and kind != "cpu":
@@ -101,13 +99,6 @@ def _kernels() -> Any:
     from lib.four_bit import triton_kernels
 
     return triton_kernels
-
-
-def floating_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return `dtype` if it is one of floating-point numbers."""
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point dtype of torch; it is {dtype!r}")
-    return dtype
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,8 +127,7 @@ class PackedLUQ:
 
     def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values."""
-        codes = unpack_nibbles(self.packed, self.shape)
-        return luq_decode(codes, self.alpha, fmt=self.fmt, check=False).to(floating_dtype(dtype))
+        return luq_decode(unpack_nibbles(self.packed, self.shape), self.alpha, fmt=self.fmt).to(dtype)
 
     @property
     def nbytes(self) -> int:
@@ -197,9 +187,7 @@ class _Task(NamedTuple):
     def value(self, dtype: torch.dtype, *, units: bool, start: int = 0) -> Tensor:
         """Quantised and decoded again by the definition; in units of alpha, or times it."""
         parts = self.encoded(start)
-        return torch.cat(
-            [luq_decode(codes, 1.0 if units else alpha, fmt=self.fmt, check=False).to(dtype) for codes, alpha in parts]
-        )
+        return torch.cat([luq_decode(codes, 1.0 if units else alpha, fmt=self.fmt).to(dtype) for codes, alpha in parts])
 
     def alpha(self) -> Tensor:
         """The smallest level."""
@@ -234,21 +222,18 @@ def _task(
     check: bool,
 ) -> _Task:
     log_levels(fmt)
-    check_modes(rounding, underflow, pow2_alpha=pow2_alpha)
-    true_or_false("check", check)
+    check_modes(rounding, underflow)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(f"x must be a floating-point tensor; it is {x.dtype if isinstance(x, Tensor) else type(x)}")
     way = active_backend(x.device, backend)
     if seed is not None and rand is not None:
         raise ValueError("give a seed or rand, not both")
-    if seed is not None:
-        counter_keys(seed)
     if "stochastic" not in (rounding, underflow):
         seed = None
     elif seed is None and rand is None:
         raise ValueError("stochastic rounding needs a seed, another one for every call, or rand")
     if rand is not None:
-        rand = checked_mantissas(rand, x, None, check=check).contiguous().view(-1)
+        rand = checked_mantissas(rand, x, None).contiguous().view(-1)
     values = x.detach()
     if values.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         values = values.to(torch.float32)
@@ -505,7 +490,7 @@ def luq_levels(
         backend=backend,
         check=check,
     )
-    return _values(task, floating_dtype(dtype), units=True).view(x.shape), task.alpha()
+    return _values(task, dtype, units=True).view(x.shape), task.alpha()
 
 
 def _values(task: _Task, dtype: torch.dtype, *, units: bool) -> Tensor:

@@ -7,9 +7,8 @@ products are simulated in float32, or in bfloat16 under autocast: their operands
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
 
-from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
 from lib.four_bit.fused import Backend, active_backend, luq_levels
 from lib.four_bit.fused_int4 import PackedInt4, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.hindsight import HindsightMax
@@ -31,10 +30,9 @@ from lib.four_bit.logarithmic import (
     luq_decode,
     luq_encode,
     random_seed,
-    real_tensor,
 )
 from lib.four_bit.packing import pack_nibbles
-from lib.validation import instance_of, one_of, positive_integer, torch_generator, true_or_false
+from lib.validation import positive_integer
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,17 +41,10 @@ if TYPE_CHECKING:
 _Levels = tuple[Tensor, Tensor]
 
 __all__ = [
-    "ExchangeReport",
     "LUQConfig",
-    "LUQConv1d",
     "LUQConv2d",
-    "LUQConv3d",
-    "LUQConvTranspose1d",
-    "LUQConvTranspose2d",
-    "LUQConvTranspose3d",
     "LUQLinear",
     "PackedReLU",
-    "exchange_report",
     "gradient_quantizer",
     "quantize_model",
     "quantizer_states",
@@ -105,10 +96,8 @@ class LUQConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.fmt, str):
-            object.__setattr__(self, "fmt", log_levels(self.fmt))
         log_levels(self.fmt)
-        object.__setattr__(self, "samples", positive_integer("samples", self.samples))
+        positive_integer("samples", self.samples)
         allowed: dict[str, tuple[str, ...]] = {
             "rounding": ("stochastic", "nearest", "down"),
             "underflow": ("stochastic", "nearest", "flush"),
@@ -119,13 +108,15 @@ class LUQConfig:
             "backend": ("auto", "eager", "compiled", "triton"),
         }
         for name, words in allowed.items():
-            one_of(name, getattr(self, name), words)
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} must be one of {', '.join(words)}; it is {getattr(self, name)!r}")
         if self.hindsight is not None:
-            object.__setattr__(self, "hindsight", HindsightMax(self.hindsight).momentum)
+            HindsightMax(self.hindsight)
         if self.backward == "int4" and (self.samples > 1 or self.rounding == "down"):
             raise ValueError("backward int4 takes one sample, rounded to nearest or stochastically")
         for name in ("smp_backward", "pow2_alpha"):
-            object.__setattr__(self, name, true_or_false(name, getattr(self, name)))
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False; it is {getattr(self, name)!r}")
         if isinstance(self.process_group, str) and self.process_group != "world":
             raise ValueError(f"process_group must be world, a group or None; it is {self.process_group!r}")
 
@@ -146,23 +137,12 @@ _LINEAR = _Product(
 )
 
 
-def _convolution(layer: nn.modules.conv._ConvNd, padding: Any, output_padding: Any) -> _Product:
-    stride, dilation, groups = layer.stride, layer.dilation, layer.groups
-    settings = (stride, padding, dilation, layer.transposed, output_padding, groups)
-
-    def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
-        found = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, wanted)
-        result: Tensor = found[wanted.index(True)]
-        return result
-
-    def empty(like: Tensor, shape: torch.Size) -> Tensor:
-        """What is only asked for its shape."""
-        return like.new_empty(1).expand(shape)
-
+def _convolution(stride: Any, padding: Any, dilation: Any, groups: int) -> _Product:
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return _Product(
-        forward=lambda x, weight: torch.convolution(x, weight, None, *settings),
-        to_input=lambda grad, weight, shape: backward(grad, empty(grad, shape), weight, (True, False, False)),
-        to_weight=lambda grad, x, shape: backward(grad, x, empty(grad, shape), (False, True, False)),
+        forward=lambda x, weight: functional.conv2d(x, weight, None, **settings),
+        to_input=lambda grad, weight, shape: conv2d_input(shape, weight, grad, **settings),  # type: ignore[no-untyped-call]
+        to_weight=lambda grad, x, shape: conv2d_weight(x, shape, grad, **settings),  # type: ignore[no-untyped-call]
     )
 
 
@@ -173,8 +153,7 @@ class _Quantizer:
     """
 
     def __init__(self, config: LUQConfig, generator: torch.Generator | None) -> None:
-        self.config = instance_of("config", config, LUQConfig, "a LUQConfig")
-        self.generator = torch_generator("generator", generator)
+        self.config, self.generator = config, generator
         self.hindsight = None if config.hindsight is None else HindsightMax(config.hindsight)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Quantizer:
@@ -185,7 +164,6 @@ class _Quantizer:
 
     def __call__(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient that goes to the layer before, and the one that updates the weights."""
-        real_tensor("grad", grad, check=False)
         for_input, for_weight = self.levels(grad, torch.float32)
         return for_input[0] * for_input[1], for_weight[0] * for_weight[1]
 
@@ -248,7 +226,7 @@ class _Quantizer:
         backend = active_backend(grad.device, config.backend)
         if backend == "eager":
             codes, alpha = luq_encode(grad, generator=self.generator, **options)
-            return luq_decode(codes, 1.0, fmt=config.fmt, check=False).to(dtype), alpha
+            return luq_decode(codes, 1.0, fmt=config.fmt).to(dtype), alpha
         seed = random_seed(self.generator)
         return luq_levels(grad, dtype=dtype, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
 
@@ -335,21 +313,8 @@ def _operands(ctx: Any) -> tuple[_Levels, _Levels]:
     return (int4_unpack(given[0], shape_x, ctx.signed, **options), given[1]), (weight, scale_w)
 
 
-@contextlib.contextmanager
-def _initial_weights_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Have what torch's own generator is asked for follow from another, where there is one."""
-    if torch_generator("generator", generator) is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(random_seed(generator))
-        yield
-
-
 def _product_dtype(x: Tensor) -> torch.dtype:
     """bfloat16 where autocast or the input asks for it; otherwise float32, since float16 could overflow."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; it is {x.dtype if isinstance(x, Tensor) else x!r}")
     kind = x.device.type
     wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return torch.bfloat16 if wanted == torch.bfloat16 else torch.float32
@@ -363,10 +328,8 @@ class _FourBitLayer(nn.Module):
     @classmethod
     def from_float(cls, module: nn.Module, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
         """The same layer in 4 bits, on the same parameters."""
-        layer = type(module).__new__(type(module))
+        layer = cls.__new__(cls)
         layer.__dict__.update(module.__dict__)
-        give_class(layer, cls)
-        assert isinstance(layer, cls)
         layer.quantizer = _Quantizer(config, generator)
         return layer
 
@@ -388,7 +351,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
     config
         How to quantise.
     generator
-        Source of the initial weights and of the gradients' rounding; torch's own by default.
+        Source of the gradients' rounding; torch's own by default.
 
     Examples
     --------
@@ -407,15 +370,12 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         config: LUQConfig | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        with _initial_weights_from(generator):
-            super().__init__(in_features, out_features, bias)
-        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
+        super().__init__(in_features, out_features, bias)
+        self.quantizer = _Quantizer(config or LUQConfig(), generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
         dtype = _product_dtype(x)
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(f"x must have {self.in_features} entries on its last axis; its shape is {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
             flat = x.reshape(-1, self.in_features)
             out: Tensor = _FourBit.apply(flat, self.weight, _LINEAR, self.quantizer, dtype)  # type: ignore[no-untyped-call]
@@ -424,44 +384,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype if dtype == torch.float32 else dtype)
 
 
-class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
-    """Convolutions of any dimension, transposed or not."""
-
-    def __init__(
-        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
-    ) -> None:
-        with _initial_weights_from(generator):
-            super().__init__(*args, **kwargs)
-        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
-        axes, dtype = len(self.kernel_size), _product_dtype(x)
-        if x.ndim not in (axes + 1, axes + 2) or x.shape[-axes - 1] != self.in_channels:
-            places = ", ".join([str(self.in_channels), *("D", "H", "W")[-axes:]])
-            raise ValueError(f"x must be (N, {places}) or ({places}); its shape is {tuple(x.shape)}")
-        with torch.autocast(x.device.type, enabled=False):
-            wide = x if x.ndim == axes + 2 else x[None]
-            padding, output_padding = self.padding, self.output_padding
-            if isinstance(self, nn.modules.conv._ConvTransposeNd):
-                sizes: Any = (self.stride, padding, self.kernel_size, axes, self.dilation)
-                output_padding = tuple(self._output_padding(x, output_size, *sizes))
-            elif self.padding_mode != "zeros" or isinstance(padding, str):
-                mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-                wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0,) * axes
-            product = _convolution(self, padding, output_padding)
-            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
-            if self.bias is not None:
-                out = out + self.bias.to(out.dtype).view(-1, *[1] * axes)
-        out = out if x.ndim == axes + 2 else out[0]
-        return out.to(x.dtype if dtype == torch.float32 else dtype)
-
-
-class LUQConv1d(_FourBitConvolution, nn.Conv1d):
-    """`nn.Conv1d` in 4 bits: the same parameters and state, other arithmetic."""
-
-
-class LUQConv2d(_FourBitConvolution, nn.Conv2d):
+class LUQConv2d(_FourBitLayer, nn.Conv2d):
     """`nn.Conv2d` in 4 bits: the same parameters and state, other arithmetic.
 
     Examples
@@ -471,28 +394,27 @@ class LUQConv2d(_FourBitConvolution, nn.Conv2d):
     torch.Size([2, 4, 8, 8])
     """
 
+    def __init__(
+        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.quantizer = _Quantizer(config or LUQConfig(), generator)
 
-class LUQConv3d(_FourBitConvolution, nn.Conv3d):
-    """`nn.Conv3d` in 4 bits: the same parameters and state, other arithmetic."""
-
-
-class LUQConvTranspose1d(_FourBitConvolution, nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` in 4 bits: the same parameters and state, other arithmetic."""
-
-
-class LUQConvTranspose2d(_FourBitConvolution, nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` in 4 bits: the same parameters and state, other arithmetic.
-
-    Examples
-    --------
-    >>> layer = LUQConvTranspose2d(1, 4, 2, stride=2, generator=torch.Generator().manual_seed(0))
-    >>> layer(torch.ones(2, 1, 8, 8)).shape
-    torch.Size([2, 4, 16, 16])
-    """
-
-
-class LUQConvTranspose3d(_FourBitConvolution, nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` in 4 bits: the same parameters and state, other arithmetic."""
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
+        if x.ndim != 4:
+            raise ValueError(f"x must be (N, C, H, W); its shape is {tuple(x.shape)}")
+        dtype = _product_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            wide, padding = x, self.padding
+            if self.padding_mode != "zeros" or isinstance(padding, str):
+                mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+                wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
+            product = _convolution(self.stride, padding, self.dilation, self.groups)
+            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
+            if self.bias is not None:
+                out = out + self.bias.to(out.dtype)[:, None, None]
+        return out.to(x.dtype if dtype == torch.float32 else dtype)
 
 
 class _PackedReLU(torch.autograd.Function):
@@ -524,38 +446,22 @@ class PackedReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The positive part of `x`."""
-        instance_of("x", x, Tensor, "a tensor")
         result: Tensor = _PackedReLU.apply(x)  # type: ignore[no-untyped-call]
         return result
-
-
-#: Class of a layer -> the same in 4 bits.
-_IN_FOUR_BITS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: LUQLinear,
-    nn.Conv1d: LUQConv1d,
-    nn.Conv2d: LUQConv2d,
-    nn.Conv3d: LUQConv3d,
-    nn.ConvTranspose1d: LUQConvTranspose1d,
-    nn.ConvTranspose2d: LUQConvTranspose2d,
-    nn.ConvTranspose3d: LUQConvTranspose3d,
-    nn.ReLU: PackedReLU,
-}
 
 
 def quantize_model(
     model: nn.Module,
     config: LUQConfig | None = None,
     *,
-    skip: Skip = ("first", "last"),
+    skip: Sequence[str] | Callable[[str, nn.Module], bool] = ("first", "last"),
     generator: torch.Generator | None = None,
     inplace: bool = False,
-    example: Example | None = None,
 ) -> nn.Module:
     """Replace linear and convolutional layers by 4-bit ones, and ReLUs by packed ones.
 
-    `exchange_report` of what is returned says which layers were exchanged, and why others with weights were not: those
-    of `nn.MultiheadAttention`, recurrent ones, embeddings. Where none was there is a warning. A transformer of torch
-    that holds 4-bit layers calls them in evaluation as well, instead of its fused function for float ones.
+    Projections inside `nn.MultiheadAttention` are no layers of their own and stay as they are, so of a transformer
+    only the other linear layers are quantised.
 
     Parameters
     ----------
@@ -567,12 +473,6 @@ def quantize_model(
         Which layers keep full precision: `"first"`, `"last"`, both or none of them, or a function of name and layer.
     generator
         Source of the gradients' rounding.
-    inplace
-        Whether the layers of `model` itself become 4-bit ones: the same objects, of another class.
-    example
-        An input, a tuple of several, or a dict of named ones. It is run through a copy, in training and evaluation,
-        with gradients and without: what is not called there, because a function takes only its weights, keeps full
-        precision, and first and last follow the order of calls instead of names.
 
     Returns
     -------
@@ -583,24 +483,38 @@ def quantize_model(
     --------
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> quantized = quantize_model(net)
-    >>> print(exchange_report(quantized))
-    exchanged for PackedReLU: 1, 3
-    exchanged for LUQLinear: 2
-    not exchanged, the first layer: 0
-    not exchanged, the last layer: 4
+    >>> [type(layer).__name__ for layer in quantized]
+    ['Linear', 'PackedReLU', 'LUQLinear', 'PackedReLU', 'Linear']
     >>> quantized.state_dict().keys() == net.state_dict().keys()
     True
     """
-    instance_of("model", model, nn.Module, "a torch module")
-    settings = instance_of("config", LUQConfig() if config is None else config, LUQConfig, "a LUQConfig or None")
-    torch_generator("generator", generator)
-
-    def finish(layer: nn.Module) -> None:
-        if isinstance(layer, _FourBitLayer):
-            layer.quantizer = _Quantizer(settings, generator)
-
-    result = model if true_or_false("inplace", inplace) else copied(model)
-    exchange_layers(result, _IN_FOUR_BITS, skip=skip, example=example, finish=finish)
+    settings = config or LUQConfig()
+    if not callable(skip) and not set(skip) <= {"first", "last"}:
+        raise ValueError(f"skip must hold first, last or both, or be a function; it is {skip!r}")
+    result = model if inplace else copy.deepcopy(model)
+    names = [name for name, module in result.named_modules() if type(module) in (nn.Linear, nn.Conv2d)]
+    if callable(skip):
+        kept = {name for name in names if skip(name, result.get_submodule(name))}
+    else:
+        ends = {"first": names[:1], "last": names[-1:]}
+        kept = {name for word in skip for name in ends[word]}
+    replaced: dict[int, nn.Module] = {}
+    for name, module in result.named_modules():
+        if type(module) is nn.Linear and name not in kept:
+            replaced[id(module)] = LUQLinear.from_float(module, settings, generator)
+        elif type(module) is nn.Conv2d and name not in kept:
+            replaced[id(module)] = LUQConv2d.from_float(module, settings, generator)
+        elif type(module) is nn.ReLU:
+            replaced[id(module)] = PackedReLU()
+    # a module that is used in several places has a name in each
+    for name, module in list(result.named_modules(remove_duplicate=False)):
+        new = replaced.get(id(module))
+        if new is None:
+            continue
+        if not name:
+            return new
+        parent, _, child = name.rpartition(".")
+        setattr(result.get_submodule(parent), child, new)
     return result
 
 
@@ -614,8 +528,7 @@ def reconfigure(model: nn.Module, config: LUQConfig) -> None:
     >>> layer
     LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=eager)
     """
-    instance_of("config", config, LUQConfig, "a LUQConfig")
-    for layer in instance_of("model", model, nn.Module, "a torch module").modules():
+    for layer in model.modules():
         if isinstance(layer, _FourBitLayer):
             layer.quantizer = _Quantizer(config, layer.quantizer.generator)
 
@@ -628,6 +541,5 @@ def quantizer_states(model: nn.Module) -> list[HindsightMax]:
     >>> quantizer_states(LUQLinear(2, 2)), quantizer_states(LUQLinear(2, 2, config=LUQConfig(hindsight=0.9)))
     ([], [HindsightMax(momentum=0.9, estimate=unset, clipped=0.00%)])
     """
-    parts = instance_of("model", model, nn.Module, "a torch module").modules()
-    layers = (layer for layer in parts if isinstance(layer, _FourBitLayer))
+    layers = (layer for layer in model.modules() if isinstance(layer, _FourBitLayer))
     return [layer.quantizer.hindsight for layer in layers if layer.quantizer.hindsight is not None]

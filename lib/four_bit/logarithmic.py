@@ -12,24 +12,13 @@ the random number it is rounding to nearest, or down.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.four_bit.counter import checked_sizes, counter_mantissas
-from lib.four_bit.packing import integer_tensor
-from lib.validation import (
-    finite_array,
-    finite_number,
-    finite_tensor,
-    instance_of,
-    one_of,
-    positive_integer,
-    torch_generator,
-    true_or_false,
-)
+from lib.four_bit.counter import counter_mantissas
+from lib.validation import positive_integer
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -68,11 +57,11 @@ def log_levels(fmt: str | int) -> int:
     >>> log_levels("fp4"), log_levels(2)
     (7, 2)
     """
-    if isinstance(fmt, str) and fmt in LOG_FORMATS:
-        return LOG_FORMATS[fmt]
-    if isinstance(fmt, (int, np.integer)) and not isinstance(fmt, bool) and 1 <= fmt <= 8:
-        return int(fmt)
-    raise ValueError(f"fmt must be one of {', '.join(LOG_FORMATS)}, or K from 1 to 8; it is {fmt!r}")
+    if isinstance(fmt, int) and not isinstance(fmt, bool) and 1 <= fmt <= 8:
+        return fmt
+    if fmt not in LOG_FORMATS:
+        raise ValueError(f"fmt must be one of {', '.join(LOG_FORMATS)}, or K from 1 to 8; it is {fmt!r}")
+    return LOG_FORMATS[str(fmt)]
 
 
 def sign_shift(fmt: str | int) -> int:
@@ -115,9 +104,8 @@ def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Ge
     >>> random_mantissas((3,), generator=torch.Generator().manual_seed(0)).dtype
     torch.int32
     """
-    torch_generator("generator", generator)
-    device = None if generator is None else generator.device
-    return torch.randint(_MANTISSAS, checked_sizes(shape), dtype=torch.int32, generator=generator, device=device)
+    device = generator.device if generator is not None else None
+    return torch.randint(_MANTISSAS, tuple(shape), dtype=torch.int32, generator=generator, device=device)
 
 
 def random_seed(generator: torch.Generator | None) -> int:
@@ -126,11 +114,8 @@ def random_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
-def checked_mantissas(
-    rand: Tensor | None, x: Tensor, generator: torch.Generator | None, *, check: bool = True
-) -> Tensor:
+def checked_mantissas(rand: Tensor | None, x: Tensor, generator: torch.Generator | None) -> Tensor:
     """The caller's random integers for `x`, or new ones."""
-    torch_generator("generator", generator)
     if rand is None:
         if generator is None and x.device.type != "cpu":
             return torch.randint(_MANTISSAS, x.shape, dtype=torch.int32, device=x.device)
@@ -138,13 +123,10 @@ def checked_mantissas(
             # one number crosses over, from which the others follow where they are needed
             return counter_mantissas(x.shape, random_seed(generator), device=x.device)
         return random_mantissas(x.shape, generator=generator)
-    instance_of("rand", rand, Tensor, "an int32 tensor or None")
     if rand.dtype != torch.int32 or rand.shape != x.shape:
         raise ValueError(
             f"rand must be an int32 tensor of shape {tuple(x.shape)}; it is {rand.dtype}, {tuple(rand.shape)}"
         )
-    if check and rand.numel() and not 0 <= int(rand.min()) <= int(rand.max()) < _MANTISSAS:
-        raise ValueError(f"rand must lie in [0, 2^23); it runs from {int(rand.min())} to {int(rand.max())}")
     return rand
 
 
@@ -161,11 +143,7 @@ def scale_of(max_abs: Tensor, levels: int, *, pow2: bool) -> tuple[Tensor, Tenso
 def checked_max_abs(values: Tensor, max_abs: Tensor | float | None, *, check: bool = True) -> Tensor:
     if max_abs is None:
         return largest_magnitude(values)
-    if not isinstance(max_abs, Tensor):
-        max_abs = torch.tensor(finite_array("max_abs", max_abs))
-    elif max_abs.is_complex():
-        raise TypeError(f"max_abs must hold real numbers; its dtype is {max_abs.dtype}")
-    given = max_abs.detach().to(values.device, torch.promote_types(values.dtype, torch.float32))
+    given = torch.as_tensor(max_abs, dtype=torch.float32, device=values.device).detach()
     if not check:  # a look at the value would stop a GPU
         return given
     if not bool(torch.isfinite(given).all()) or bool((given < 0).any()):
@@ -183,10 +161,11 @@ def in_units(values: Tensor, alpha: Tensor, lift: Tensor) -> Tensor:
     return values.abs() * lift / torch.where(alpha > 0, alpha, 1.0)
 
 
-def check_modes(rounding: str, underflow: str, *, pow2_alpha: bool) -> None:
-    one_of("rounding", rounding, get_args(Rounding))
-    one_of("underflow", underflow, get_args(Underflow))
-    true_or_false("pow2_alpha", pow2_alpha)
+def check_modes(rounding: str, underflow: str) -> None:
+    if rounding not in ("stochastic", "nearest", "down"):
+        raise ValueError(f"rounding must be stochastic, nearest or down; it is {rounding!r}")
+    if underflow not in ("stochastic", "nearest", "flush"):
+        raise ValueError(f"underflow must be stochastic, nearest or flush; it is {underflow!r}")
 
 
 def level_numbers(y: Tensor, drawn: Tensor | int, levels: int | Tensor, rounding: str, underflow: str) -> Tensor:
@@ -260,33 +239,19 @@ def luq_encode(
     (tensor([ 7, 13,  1,  0], dtype=torch.uint8), 1.0)
     """
     levels, shift = log_levels(fmt), sign_shift(fmt)
-    check_modes(rounding, underflow, pow2_alpha=pow2_alpha)
+    check_modes(rounding, underflow)
     values = real_tensor("x", x, check=check)
     alpha, lift = scale_of(checked_max_abs(values, max_abs, check=check), levels, pow2=pow2_alpha)
     drawn: Tensor | int = 0
     if rand is not None or "stochastic" in (rounding, underflow):
-        drawn = checked_mantissas(rand, values, generator, check=check)
+        drawn = checked_mantissas(rand, values, generator)
     k = level_numbers(in_units(values, alpha, lift), drawn, levels, rounding, underflow)
     codes = signed_codes(values, k, shift).to(torch.uint8)
     return codes.view(x.shape), alpha / lift
 
 
-def checked_scale(name: str, value: Tensor | float) -> Tensor | float:
-    """What codes are multiplied by: a finite number, or a tensor of such."""
-    return finite_tensor(name, value) if isinstance(value, Tensor) else finite_number(name, value)
-
-
-def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4", check: bool = True) -> Tensor:
+def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4") -> Tensor:
     """The values that codes stand for, float32.
-
-    Parameters
-    ----------
-    codes, alpha
-        As `luq_encode` returns them.
-    fmt
-        Their format.
-    check
-        Refuse codes that the format does not have, and NaN; off in hot loops.
 
     Examples
     --------
@@ -294,24 +259,11 @@ def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4", 
     tensor([ 64., -16.,   1.,   0.])
     """
     shift = sign_shift(fmt)
-    wide = integer_tensor("codes", codes).to(torch.int32)
-    if check:
-        alpha = checked_scale("alpha", alpha)
-        _check_codes(wide, shift, fmt)
+    wide = codes.to(torch.int32)
     # 2^(k-1), and 0 for k = 0
     magnitude = (torch.ones_like(wide) << (wide & ((1 << shift) - 1))) >> 1
     sign = 1 - ((wide >> shift) << 1)
     return (magnitude * sign).to(torch.float32) * alpha
-
-
-def _check_codes(codes: Tensor, shift: int, fmt: str | int) -> None:
-    levels = log_levels(fmt)
-    wrong = codes[(codes < 0) | (codes >= 2 << shift) | ((codes & ((1 << shift) - 1)) > levels)]
-    if wrong.numel():
-        raise ValueError(
-            f"codes must be levels 0 to {levels} with a sign bit of {1 << shift}, as fmt={fmt!r} has them; "
-            f"one is {int(wrong[0])}"
-        )
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -359,10 +311,7 @@ def luq(
     >>> bool((mean - x).abs().max() < 0.1)
     True
     """
-    samples = positive_integer("samples", samples)
-    instance_of("x", x, Tensor, "a floating-point tensor")
-    if rand is not None:
-        instance_of("rand", rand, Tensor, "an int32 tensor or None")
+    positive_integer("samples", samples)
     draws: list[Tensor | None] = [rand]
     if samples > 1:
         if rand is not None and (rand.ndim != x.ndim + 1 or len(rand) != samples):
@@ -381,7 +330,7 @@ def luq(
             pow2_alpha=pow2_alpha,
             check=check,
         )
-        total += luq_decode(codes, alpha, fmt=fmt, check=False)
+        total += luq_decode(codes, alpha, fmt=fmt)
     value = (total / samples).to(x.dtype)
     result: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
     return result
@@ -392,7 +341,7 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of the quantised value of every entry, in float64: no sampling."""
     levels = log_levels(fmt)
-    check_modes(rounding, underflow, pow2_alpha=pow2_alpha)
+    check_modes(rounding, underflow)
     values = real_tensor("x", x)
     alpha, lift = scale_of(checked_max_abs(values, max_abs), levels, pow2=pow2_alpha)
     y = in_units(values, alpha, lift).double()
@@ -466,7 +415,5 @@ def round_nearest_power(v: Tensor) -> Tensor:
     values = real_tensor("v", v)
     if values.numel() and float(values.min()) < torch.finfo(torch.float32).tiny:
         raise ValueError(f"v must hold positive normal float32 numbers; its smallest entry is {float(values.min())}")
-    if values.numel() and float(values.max()) >= 1.5 * 2.0**127:
-        raise ValueError(f"v must be nearer to 2^127 than to 2^128; its largest entry is {float(values.max())}")
     bits = values.view(torch.int32) + _HALF
     return ((bits >> _MANTISSA_BITS) << _MANTISSA_BITS).view(torch.float32).to(v.dtype)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.four_bit.packing import integer_tensor
-
 __all__ = ["mf_matmul", "mf_product"]
 
 _PART = 1 << 22  # products that are held at a time
@@ -42,12 +40,10 @@ def mf_product(int4: Tensor, fp4_codes: Tensor) -> Tensor:
     tensor([ -12, -320], dtype=torch.int32)
     """
     for name, part, low, high in (("int4", int4, -8, 7), ("fp4_codes", fp4_codes, 0, 15)):
-        integer_tensor(name, part)
+        if part.is_floating_point():
+            raise TypeError(f"{name} must hold integers; its dtype is {part.dtype}")
         if part.numel() and not low <= int(part.min()) <= int(part.max()) <= high:
             raise ValueError(f"{name} must lie in {low} … {high}; it runs from {int(part.min())} to {int(part.max())}")
-    if any(a != b and 1 not in (a, b) for a, b in zip(int4.shape[::-1], fp4_codes.shape[::-1], strict=False)):
-        shapes = f"{tuple(int4.shape)}, {tuple(fp4_codes.shape)}"
-        raise ValueError(f"int4 and fp4_codes must have shapes that broadcast; they have {shapes}")
     return _product(int4.to(torch.int32), fp4_codes.to(torch.int32))
 
 
@@ -69,8 +65,6 @@ def mf_matmul(int4: Tensor, fp4_codes: Tensor) -> Tensor:
     >>> mf_matmul(torch.tensor([[1, -2]]), torch.tensor([[1], [2]]))  # 1 * 1 - 2 * 2
     tensor([[-3]], dtype=torch.int32)
     """
-    integer_tensor("int4", int4)
-    integer_tensor("fp4_codes", fp4_codes)
     if int4.ndim != 2 or fp4_codes.ndim != 2 or int4.shape[1] != fp4_codes.shape[0]:
         raise ValueError(
             f"int4 and fp4_codes must be matrices that fit; they are {tuple(int4.shape)}, {tuple(fp4_codes.shape)}"

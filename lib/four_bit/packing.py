@@ -7,26 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lib.four_bit.counter import checked_sizes
-from lib.validation import instance_of, true_or_false
-
 __all__ = ["pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
-
-
-def integer_tensor(name: str, value: Tensor) -> Tensor:
-    """Return `value` if it is a tensor of integers.
-
-    Examples
-    --------
-    >>> integer_tensor("codes", torch.ones(2))
-    Traceback (most recent call last):
-    ...
-    TypeError: codes must hold integers; their dtype is torch.float32
-    """
-    instance_of(name, value, Tensor, "a tensor of integers")
-    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise TypeError(f"{name} must hold integers; their dtype is {value.dtype}")
-    return value
 
 
 def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
@@ -48,7 +29,8 @@ def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
     >>> pack_nibbles(torch.tensor([1, 2, -1]))
     tensor([33, 15], dtype=torch.uint8)
     """
-    integer_tensor("codes", codes)
+    if codes.is_floating_point() or codes.dtype == torch.bool:
+        raise TypeError(f"codes must hold integers; their dtype is {codes.dtype}")
     if check and codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 15:
         raise ValueError(f"codes must fit in 4 bits; they run from {int(codes.min())} to {int(codes.max())}")
     flat = codes.reshape(-1).to(torch.uint8) & 15
@@ -67,21 +49,17 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
     >>> unpack_nibbles(torch.tensor([33, 15], dtype=torch.uint8), (3,), signed=True)
     tensor([ 1,  2, -1], dtype=torch.int8)
     """
-    sizes = checked_sizes(shape)
-    count = math.prod(sizes)
-    instance_of("packed", packed, Tensor, "a tensor of bytes")
+    count = math.prod(shape)
     if packed.dtype != torch.uint8 or packed.numel() != (count + 1) // 2:
         raise ValueError(f"packed must hold {(count + 1) // 2} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
     pairs = torch.stack([packed & 15, packed >> 4], dim=-1)
     flat = pairs.reshape(-1)[:count]
     if isinstance(signed, Tensor):
-        if signed.dtype != torch.bool or signed.ndim:
-            raise ValueError(f"signed must be True, False or a 0-d boolean tensor; it is {signed!r}")
         flat = flat.to(torch.int8) - ((flat & 8) * signed).to(torch.int8) * 2
-    elif true_or_false("signed", signed):
+    elif signed:
         # the fourth bit counts -8
         flat = (flat.to(torch.int8) ^ 8) - 8
-    return flat.reshape(sizes)
+    return flat.reshape(shape)
 
 
 def pack_bits(mask: Tensor) -> Tensor:
@@ -92,7 +70,7 @@ def pack_bits(mask: Tensor) -> Tensor:
     >>> pack_bits(torch.tensor([True, False, True]))
     tensor([5], dtype=torch.uint8)
     """
-    if instance_of("mask", mask, Tensor, "a boolean tensor").dtype != torch.bool:
+    if mask.dtype != torch.bool:
         raise TypeError(f"mask must be boolean; its dtype is {mask.dtype}")
     flat = mask.reshape(-1).to(torch.uint8)
     if flat.numel() % 8:
@@ -109,11 +87,9 @@ def unpack_bits(packed: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     >>> unpack_bits(torch.tensor([5], dtype=torch.uint8), (3,))
     tensor([ True, False,  True])
     """
-    sizes = checked_sizes(shape)
-    count = math.prod(sizes)
-    instance_of("packed", packed, Tensor, "a tensor of bytes")
+    count = math.prod(shape)
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
         raise ValueError(f"packed must hold {(count + 7) // 8} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
     places = torch.arange(8, dtype=torch.uint8, device=packed.device)
     bits = (packed.reshape(-1, 1) >> places) & 1
-    return bits.reshape(-1)[:count].reshape(sizes).bool()
+    return bits.reshape(-1)[:count].reshape(shape).bool()

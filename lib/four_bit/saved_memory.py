@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.validation import instance_of
-
 __all__ = ["SavedMemory", "saved_for_backward"]
 
 
@@ -46,11 +44,6 @@ def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[Tenso
     >>> saved_for_backward(lambda: layer(x), layer.parameters()).total
     3200
     """
-    if not callable(forward):
-        raise TypeError(f"forward must be a function of no arguments; it is {forward!r}")
-    if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
-        raise TypeError(f"parameters must be a list of tensors, as model.parameters() is; it is {parameters!r}")
-    parameters = [instance_of("parameters", each, Tensor, "tensors") for each in parameters]
     known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     # the tensors themselves are held, so that no freed storage is counted twice under one address
     held: dict[int, Tensor] = {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lib.validation import number_between, positive_integer, positive_number
+from lib.validation import positive_integer, positive_number
 
 __all__ = ["fnt_lr"]
 
 
-def fnt_lr(t: float, T: int, lr_final: float, lr_base: float) -> float:
+def fnt_lr(t: int, T: int, lr_final: float, lr_base: float) -> float:
     """Triangular: from the last rate of the 4-bit phase up to the base rate over half of the steps, then down to 0.
 
     Parameters
@@ -29,9 +29,11 @@ def fnt_lr(t: float, T: int, lr_final: float, lr_base: float) -> float:
     >>> [round(fnt_lr(t, 4, 0.1, 0.5), 3) for t in range(5)]
     [0.1, 0.3, 0.5, 0.25, 0.0]
     """
-    T = positive_integer("T", T)
-    lr_final, lr_base = positive_number("lr_final", lr_final), positive_number("lr_base", lr_base)
-    t = number_between("t", t, 0, T)
+    positive_integer("T", T)
+    positive_number("lr_final", lr_final)
+    positive_number("lr_base", lr_base)
+    if not 0 <= t <= T:
+        raise ValueError(f"t must lie between 0 and T = {T}; it is {t}")
     half = T / 2
     if t <= half:
         return lr_final + (lr_base - lr_final) * t / half

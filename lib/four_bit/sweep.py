@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from lib.four_bit.comparison import SEEDS, WAYS
 from lib.four_bit.experiment import FourBitPreset, FourBitRun, four_bit_preset, train_four_bit
 from lib.four_bit.layers import LUQConfig
 from lib.parallel import in_parallel
-from lib.validation import instance_of, job_count, known_device, known_seed
 
 __all__ = ["sweep_four_bit"]
 
@@ -35,7 +34,7 @@ def sweep_four_bit(
     ways
         Names in `WAYS`, or settings by name.
     seeds
-        One training each, so each once.
+        One training each.
     folder
         Where checkpoints go, in a folder a training; a second call goes on from them. None keeps nothing.
     data_path, device
@@ -60,11 +59,12 @@ def sweep_four_bit(
     >>> {way: len(runs) for way, runs in found.items()}
     {'FP32': 2, 'FP3 LUQ': 2}
     """
-    settings, ways, seeds = four_bit_preset(preset), _by_name(ways), _distinct(seeds)
-    if not isinstance(folder, (str, Path, type(None))):
-        raise TypeError(f"folder must be the path of a folder, or None; it is {folder!r}")
-    known_device(device)
-    job_count(jobs)
+    settings = four_bit_preset(preset)
+    if not isinstance(ways, Mapping):
+        unknown = [way for way in ways if way not in WAYS]
+        if unknown:
+            raise ValueError(f"ways must be of {', '.join(WAYS)}; {unknown[0]!r} is none of them")
+        ways = {way: WAYS[way] for way in ways}
     pairs = [(way, seed) for way in ways for seed in seeds]
     work: list[tuple[object, ...]] = []
     for way, seed in pairs:
@@ -73,30 +73,6 @@ def sweep_four_bit(
     found: dict[str, list[FourBitRun]] = {way: [] for way in ways}
     for (way, _), run in zip(pairs, in_parallel(_train, work, "trainings", jobs=jobs), strict=True):
         found[way].append(run)
-    return found
-
-
-def _by_name(ways: Sequence[str] | Mapping[str, LUQConfig]) -> Mapping[str, LUQConfig]:
-    """Settings by name."""
-    if isinstance(ways, Mapping):
-        for way, config in ways.items():
-            instance_of("ways", way, str, "names with settings")
-            instance_of(f"ways[{way!r}]", config, LUQConfig, "a LUQConfig")
-        return ways
-    if not isinstance(ways, (list, tuple)):
-        raise TypeError(f"ways must be a list of names, or settings by name; it is {ways!r}")
-    unknown = [way for way in ways if not isinstance(way, str) or way not in WAYS]
-    if unknown:
-        raise ValueError(f"ways must be of {', '.join(WAYS)}; {unknown[0]!r} is none of them")
-    return {way: WAYS[way] for way in ways}
-
-
-def _distinct(seeds: object) -> list[int]:
-    if not isinstance(seeds, Iterable):
-        raise TypeError(f"seeds must be a list of integers; it is {seeds!r}")
-    found = [known_seed("seeds", seed) for seed in seeds]
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"seeds must hold at least one integer, each once; it is {found}")
     return found
 
 

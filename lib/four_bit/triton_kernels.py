@@ -77,17 +77,6 @@ def _draw(rand_ptr, index, places, inside, first, second, RANDOM: tl.constexpr):
 
 
 @triton.jit
-def _stored(value, dtype: tl.constexpr):
-    """A float32 as what is stored: to the nearest bfloat16, ties to even, where Triton's interpreter would cut off."""
-    if dtype == tl.bfloat16:
-        bits = value.to(tl.int32, bitcast=True)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
-        # NaN is left alone: a carry could take it to another number
-        value = tl.where(value == value, rounded.to(tl.float32, bitcast=True), value)  # noqa: PLR0124
-    return value.to(dtype)
-
-
-@triton.jit
 def _largest_kernel(x_ptr, bits_ptr, count, BLOCK: tl.constexpr):
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + places, mask=places < count, other=0.0).to(tl.float32)
@@ -162,7 +151,7 @@ def _quantise_kernel(
     value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32)
     if not UNITS:
         value = value * (alpha * unlift)
-    tl.store(value_ptr + places, _stored(value, value_ptr.dtype.element_ty), mask=inside)
+    tl.store(value_ptr + places, value.to(value_ptr.dtype.element_ty), mask=inside)
 
 
 #: Whether the kernels run in Triton's interpreter, on the processor: TRITON_INTERPRET=1 at triton's first import.

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lib.four_bit.comparison import ROUNDINGS
 from lib.four_bit.integers import int4_decode, int4_encode
-from lib.four_bit.logarithmic import log_levels, luq
-from lib.validation import integer_at_least, known_seed, one_of, positive_number
+from lib.four_bit.logarithmic import luq
+from lib.validation import positive_integer
 
 __all__ = ["ErrorSplit", "TwoLayerErrors", "two_layer_errors"]
 
@@ -47,7 +47,7 @@ class ErrorSplit:
         >>> ErrorSplit(bias=0.3, noise=0.8).after(4)
         0.5
         """
-        return float((self.bias**2 + self.noise**2 / positive_number("passes", passes)) ** 0.5)
+        return float((self.bias**2 + self.noise**2 / passes) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _int4(values: Tensor, rounding: Rounding, generator: torch.Generator) -> Ten
     return int4_decode(codes, scale)
 
 
-def _logarithmic(grad: Tensor, rounding: str, fmt: int, generator: torch.Generator) -> Tensor:
+def _logarithmic(grad: Tensor, rounding: str, fmt: str, generator: torch.Generator) -> Tensor:
     largest = grad.abs().amax(dim=(1, 2), keepdim=True)
     return luq(grad, fmt=fmt, max_abs=largest, generator=generator, **ROUNDINGS[rounding])
 
@@ -89,8 +89,9 @@ def _split(errors: Tensor, size: float) -> ErrorSplit:
     return ErrorSplit(max(squared_bias, 0.0) ** 0.5 / size, variance**0.5 / size)
 
 
+@lru_cache(maxsize=64)
 def two_layer_errors(
-    forward: str, backward: str, fmt: str | int = "fp4", *, passes: int = 256, seed: int = 0
+    forward: Rounding, backward: str, fmt: str = "fp4", *, passes: int = 256, seed: int = 0
 ) -> TwoLayerErrors:
     """What rounding does to a network of two layers, by averages over many passes.
 
@@ -113,19 +114,12 @@ def two_layer_errors(
     >>> luq.bias < 0.05 < 0.2 < naive.bias
     True
     """
-    one_of("forward", forward, ("nearest", "stochastic"))
-    one_of("backward", backward, ROUNDINGS)
-    return _errors(
-        cast("Rounding", forward),
-        backward,
-        log_levels(fmt),
-        integer_at_least("passes", passes, 2),
-        known_seed("seed", seed),
-    )
-
-
-@lru_cache(maxsize=64)
-def _errors(forward: Rounding, backward: str, levels: int, passes: int, seed: int) -> TwoLayerErrors:
+    if positive_integer("passes", passes) < 2:
+        raise ValueError("passes must be at least 2; it is 1")
+    if forward not in ("nearest", "stochastic"):
+        raise ValueError(f"forward must be nearest or stochastic; it is {forward!r}")
+    if backward not in ROUNDINGS:
+        raise ValueError(f"backward must be one of {', '.join(ROUNDINGS)}; it is {backward!r}")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(1, _BATCH, _WIDTH, generator=generator)
     first = torch.randn(1, _WIDTH, _WIDTH, generator=generator) / _WIDTH**0.5
@@ -140,8 +134,8 @@ def _errors(forward: Rounding, backward: str, levels: int, passes: int, seed: in
     before = given @ w
     found = _int4(before.relu(), forward, generator) @ v
     same_pass = _gradient(given, before, v, found - target)
-    outer = _logarithmic((found - target) / _BATCH, backward, levels, generator)
-    inner = _logarithmic((outer @ v.transpose(1, 2)) * (before > 0), backward, levels, generator)
+    outer = _logarithmic((found - target) / _BATCH, backward, fmt, generator)
+    inner = _logarithmic((outer @ v.transpose(1, 2)) * (before > 0), backward, fmt, generator)
     gradient = given.transpose(1, 2) @ inner
     size = float(exact.norm())
     return TwoLayerErrors(

@@ -1,6 +1,5 @@
 """Every claim of the chapter is seen to fail when the thing it speaks of is broken."""
 
-import itertools
 from dataclasses import replace as with_settings
 
 import numpy as np
@@ -140,21 +139,6 @@ def _nothing_is_remembered():
     yield
     for cached in (claims_module._random_steps, claims_module._watched):
         cached.cache_clear()
-
-
-def test_a_nan_inside_a_long_run_does_not_pass_for_one_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of a long run are too many for the tape of the general test."""
-    steps = itertools.count()
-
-    def spoilt(w, eta, target=1.0):
-        after = scalar_network.gd_step(w, eta, target)
-        if next(steps) == 50:
-            after[len(after) // 2, 0] = np.nan
-        return after
-
-    monkeypatch.setattr(claims_module, "gd_step", spoilt)
-    with pytest.raises(ValueError, match="must be finite"):
-        claims_module._long_runs(np.random.default_rng(3), 2)
 
 
 def test_every_claim_has_a_break() -> None:

@@ -120,31 +120,6 @@ def test_a_picture_shows_ground_and_water(tmp_path):
     assert pixels.std() > 0.1
 
 
-def test_cells_without_data_are_blank(tmp_path):
-    z, dx, profile = read_dem(sample_geotiff(tmp_path / "dem.tif", shape=(32, 48)))
-    missing = np.zeros((32, 48), bool)
-    missing[:, :24] = True
-    wall = torch.where(torch.from_numpy(missing), 5000.0, z)
-    drawn = [
-        imread(flood_picture(ground, torch.zeros_like(z), dx, tmp_path / "a.png", profile=its))[..., :3]
-        for ground, its in ((z, profile), (wall, {**profile, "missing": missing}))
-    ]
-    ground, whole = (pixels.min(-1) < 0.99 for pixels in drawn[::-1])
-    rows = slice(whole.shape[0] // 3, whole.shape[0] // 3 + 20)
-    columns = np.nonzero(whole[rows].all(0))[0]
-    left, right = columns[: len(columns) // 3], columns[len(columns) * 2 // 3 : len(columns) * 5 // 6]
-    assert ground[rows, right].mean() > 0.9
-    assert ground[rows, left[20:]].mean() < 0.1
-    # the ground that is left is shaded as it was, not flattened by a wall of 4 km
-    assert drawn[1][rows, right].std() > 0.3 * drawn[0][rows, right].std()
-
-
-@pytest.mark.parametrize("profile", [3, "utm", {"height": 2}])
-def test_a_foreign_profile_is_named(tmp_path, profile):
-    with pytest.raises(TypeError, match="profile must be that of a map, from read_dem"):
-        flood_picture(np.zeros((2, 3)), np.zeros((2, 3)), 1.0, tmp_path / "a.png", profile=profile)
-
-
 def test_a_profile_of_another_map_is_refused(tmp_path):
     z, dx, profile = read_dem(sample_geotiff(tmp_path / "dem.tif", shape=(32, 48)))
     with pytest.raises(ValueError, match=r"profile must be that of z, with 16 x 48 cells; it has 32 x 48"):

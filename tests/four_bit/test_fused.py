@@ -60,13 +60,6 @@ def cases() -> list[tuple[torch.Tensor, dict]]:
     return [
         *((heavy_tailed(count), {"seed": count}) for count in (0, 1, 2, 7, 4096, 8192, 8193, 12_301)),
         *((heavy_tailed(9001, 1, dtype), {"seed": 2}) for dtype in (torch.bfloat16, torch.float16)),
-        # levels that these dtypes do not hold: the last step is a rounding
-        *(
-            (heavy_tailed(5000, 1, dtype), {"seed": 2, "max_abs": largest})
-            for dtype in (torch.bfloat16, torch.float16)
-            for largest in (0.7, 3.3, 1 + 2**-8, 1 + 3 * 2**-8)
-        ),
-        (heavy_tailed(5000, 1, torch.bfloat16), {"seed": 2, "max_abs": 3e38}),
         (heavy_tailed(9000).view(3, 30, 100).transpose(0, 2), {"seed": 3}),
         (torch.zeros(8199), {"seed": 4}),
         (special, {"seed": 5}),

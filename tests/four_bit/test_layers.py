@@ -2,23 +2,17 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lib import four_bit
 from lib.four_bit import (
     HindsightMax,
     LUQConfig,
     LUQConv2d,
     LUQLinear,
     PackedReLU,
-    exchange_report,
-    gradient_quantizer,
     quantize_model,
-    quantizer_states,
-    reconfigure,
     saved_for_backward,
 )
 
@@ -53,42 +47,6 @@ def test_without_quantisation_a_convolution_is_torchs(settings) -> None:
     torch.testing.assert_close(ours(x), plain(x))
     for mine, theirs in zip(gradients(ours, x), gradients(plain, x), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-
-
-DIMENSIONS = [
-    ("Conv1d", {"padding": 1, "stride": 2}, (2, 4, 9)),
-    ("Conv1d", {"padding": "same", "padding_mode": "reflect"}, (4, 9)),
-    ("Conv3d", {"padding": (1, 0, 1), "groups": 2}, (2, 4, 4, 5, 4)),
-    ("ConvTranspose1d", {"stride": 2, "output_padding": 1}, (2, 4, 5)),
-    ("ConvTranspose2d", {"stride": 2, "padding": 1, "groups": 2}, (2, 4, 5, 4)),
-    ("ConvTranspose2d", {"dilation": 2, "bias": False}, (4, 5, 4)),
-    ("ConvTranspose3d", {"stride": (1, 2, 1)}, (2, 4, 3, 2, 3)),
-]
-
-
-@pytest.mark.parametrize(("kind", "settings", "shape"), DIMENSIONS)
-def test_every_convolution_has_a_form_in_four_bits(kind, settings, shape) -> None:
-    """Without quantisation it is torch's, of one picture or several; with it, close to that, and right on average."""
-    torch.manual_seed(0)
-    plain = getattr(nn, kind)(4, 6, 3, **settings)
-    ours = getattr(four_bit, f"LUQ{kind}").from_float(plain, EXACT)
-    x = torch.randn(shape, generator=seeded())
-    for mine, theirs in zip(gradients(ours, x), gradients(plain, x), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-    quantised = quantize_model(plain, skip=(), generator=seeded())
-    assert type(quantised) is getattr(four_bit, f"LUQ{kind}")
-    with torch.no_grad():
-        assert 0 < float((quantised(x) - plain(x)).norm() / plain(x).norm()) < 0.5
-    exact = gradients(type(ours).from_float(plain, LUQConfig(backward="none")), x)
-    draws = [gradients(quantised, x) for _ in range(100)]
-    for place, expected in enumerate(exact):
-        mean = torch.stack([draw[place] for draw in draws]).mean(0)
-        assert float((mean - expected).norm() / expected.norm()) < 0.08
-
-
-def test_a_transposed_convolution_takes_the_size_of_its_output() -> None:
-    layer = four_bit.LUQConvTranspose2d(1, 1, 3, stride=2)
-    assert layer(torch.ones(1, 1, 4, 4), output_size=[10, 9]).shape == (1, 1, 10, 9)
 
 
 def test_without_quantisation_a_linear_layer_is_torchs() -> None:
@@ -156,70 +114,6 @@ def test_quantize_model_keeps_state_names_and_the_original() -> None:
         quantize_model(net, skip=("middle",))
 
 
-def test_quantize_model_says_what_it_did() -> None:
-    report = exchange_report(quantize_model(network()))
-    assert list(report.exchanged) == ["1", "2", "3", "4", "5"]
-    assert report.kept == {"0": "the first layer", "6": "the last layer"}
-    with pytest.warns(UserWarning, match="no layer with weights was exchanged") as found:
-        quantize_model(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)))
-    assert found[0].filename == __file__
-    with pytest.warns(UserWarning, match="it is a LUQLinear already"):
-        quantize_model(quantize_model(network(), skip=()))
-
-
-def test_a_transformer_is_in_four_bits_in_evaluation_too() -> None:
-    torch.manual_seed(0)
-    net = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True).eval()
-    ours, x = quantize_model(net, skip=()), torch.randn(2, 5, 32)
-    with torch.no_grad():
-        without = ours(x)
-        assert float((without - net(x)).norm() / net(x).norm()) > 0.01
-    torch.testing.assert_close(without, ours(x).detach())
-
-
-def test_layers_whose_weights_alone_are_taken_keep_full_precision() -> None:
-    class Attention(nn.Module):
-        """As in torchvision's Swin: a function takes the weights."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.project, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
-
-        def forward(self, x):
-            return self.out(nn.functional.linear(x, self.project.weight, self.project.bias))
-
-    ours = quantize_model(Attention(), skip=(), example=torch.randn(2, 8))
-    assert type(ours.project) is nn.Linear
-    assert isinstance(ours.out, LUQLinear)
-    assert "never called" in exchange_report(ours).kept["project"]
-
-
-def test_weight_norm_trains_in_four_bits() -> None:
-    torch.manual_seed(0)
-    norm = nn.utils.parametrizations.weight_norm
-    net = nn.Sequential(norm(nn.Linear(8, 8)), norm(nn.Conv1d(3, 3, 3, padding=1)))
-    ours = quantize_model(net, EXACT, skip=())
-    x = torch.randn(2, 3, 8, generator=seeded())
-    for mine, theirs in zip(gradients(ours, x), gradients(net, x), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-    assert "forward=none" in repr(ours)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model": None}, "model must be a torch module"),
-        ({"model": "net"}, "model must be a torch module"),
-        ({"config": "fp4"}, "config must be a LUQConfig"),
-        ({"generator": 0}, "generator must be a torch.Generator"),
-        ({"inplace": "no"}, "inplace must be True or False"),
-    ],
-)
-def test_quantize_model_refuses_other_things(change, message) -> None:
-    with pytest.raises(TypeError, match=message):
-        quantize_model(**{"model": network(), **change})
-
-
 def test_what_backward_needs_is_a_fifth_or_less() -> None:
     x = torch.rand(1024, 784, generator=seeded())
     net = network()
@@ -281,6 +175,7 @@ def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
         ({"backward": "int4", "samples": 2}, "takes one sample"),
         ({"backward": "int4", "rounding": "down"}, "takes one sample"),
         ({"process_group": "local"}, "process_group must be world"),
+        ({"hindsight": "0.9"}, "momentum must be"),
         ({"backend": "cuda"}, "backend must be one of"),
         ({"samples": 0}, "samples must be at least 1"),
         ({"forward": "int8"}, "forward must be one of"),
@@ -292,49 +187,6 @@ def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
 def test_bad_settings_are_refused(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         LUQConfig(**settings)
-
-
-def test_numbers_of_numpy_are_numbers_and_other_kinds_are_refused() -> None:
-    settings = LUQConfig(fmt=np.int64(3), samples=np.int32(2), hindsight=np.float32(0.5), pow2_alpha=np.True_)
-    assert settings == LUQConfig(fmt=3, samples=2, hindsight=0.5, pow2_alpha=True)
-    assert [type(value) for value in (settings.fmt, settings.samples, settings.hindsight)] == [int, int, float]
-    for change in ({"hindsight": "0.9"}, {"samples": 2.0}, {"pow2_alpha": "yes"}):
-        with pytest.raises(TypeError, match="must be"):
-            LUQConfig(**change)
-    for change in ({"fmt": []}, {"rounding": None}, {"clip": np.ones(2)}, {"hindsight": float("nan")}):
-        with pytest.raises(ValueError, match="must be"):
-            LUQConfig(**change)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: LUQLinear(4, 2)(None),
-        lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.int64)),
-        lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.complex64)),
-        lambda: LUQConv2d(1, 2, 3)([[1.0]]),
-        lambda: LUQLinear(4, 2, config="fp4"),
-        lambda: LUQLinear(4, 2, generator=3),
-        lambda: PackedReLU()(None),
-        lambda: gradient_quantizer(None),
-        lambda: gradient_quantizer(LUQConfig())(None),
-        lambda: reconfigure(None, LUQConfig()),
-        lambda: reconfigure(LUQLinear(4, 2), None),
-        lambda: quantizer_states("model"),
-    ],
-)
-def test_foreign_objects_are_refused_by_name(call) -> None:
-    with pytest.raises(TypeError, match=r"(x|config|generator|model|grad) must be"):
-        call()
-
-
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 8)])
-def test_inputs_of_another_width_are_refused(shape) -> None:
-    """(4, 8) was taken for (8, 4), and failed only where the result had another size."""
-    with pytest.raises(ValueError, match="x must have 4 entries on its last axis"):
-        LUQLinear(4, 4)(torch.ones(shape))
-    with pytest.raises(ValueError, match=r"x must be \(N, 1, H, W\)"):
-        LUQConv2d(1, 2, 3)(torch.ones(1, 2, 8, 8))
 
 
 @pytest.mark.parametrize("settings", [{}, {"hindsight": 0.9}, {"backward": "int4"}, {"samples": 2}])
@@ -442,13 +294,13 @@ def test_a_masked_infinity_stays_masked() -> None:
     assert x.grad.tolist() == [0.0, 2.0]
 
 
-def test_second_derivatives_and_other_shapes_are_refused() -> None:
+def test_second_derivatives_and_single_images_are_refused() -> None:
     layer, x = LUQLinear(4, 2), torch.ones(3, 4, requires_grad=True)
     (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
-    with pytest.raises(ValueError, match=r"x must be \(N, 1, H, W\) or \(1, H, W\); its shape is \(8, 8\)"):
-        LUQConv2d(1, 2, 3)(torch.ones(8, 8))
+    with pytest.raises(ValueError, match=r"x must be \(N, C, H, W\)"):
+        LUQConv2d(1, 2, 3)(torch.ones(1, 8, 8))
 
 
 def test_backward_under_autocast_is_that_of_the_forward_pass() -> None:

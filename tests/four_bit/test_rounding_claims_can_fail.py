@@ -38,7 +38,7 @@ def half_the_random_integers(shape, *, generator=None):
     return RANDOM_MANTISSAS(shape, generator=generator) >> 1
 
 
-def seldom_up(rand, x, generator, **_):
+def seldom_up(rand, x, generator):
     return half_the_random_integers(x.shape, generator=generator)
 
 
@@ -178,12 +178,12 @@ BREAKS: dict[str, list[Break]] = {
         replace(symbolic, "exponent_rounding_disagreement", lambda: sp.log(sp.Rational(4, 3), 2) - sp.Rational(1, 2)),
     ],
     "packed-memory": [
-        replace(layers, "_IN_FOUR_BITS", {**layers._IN_FOUR_BITS, nn.ReLU: nn.ReLU}),
+        replace(layers, "PackedReLU", nn.ReLU),
         replace(fused_int4, "pack_nibbles", one_code_a_byte),
         replace(claims_module, "quantize_model", with_other(layers.quantize_model, skip=("first", "last"))),
     ],
     "relu-must-be-packed-too": [
-        replace(layers, "_IN_FOUR_BITS", {**layers._IN_FOUR_BITS, nn.ReLU: nn.ReLU}),
+        replace(layers, "PackedReLU", nn.ReLU),
         replace(claims_module, "PackedReLU", nn.ReLU),
         replace(fused_int4, "pack_bits", one_code_a_byte),
     ],
