@@ -7,7 +7,8 @@ because a block iterates until its last network is done.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lib.compiling import compiled
 
 __all__ = ["above_smallest", "solve"]
 
@@ -16,7 +17,7 @@ _LAST_STEP = 1e-5  # the steps are cubic: the one after this would be 1e-15
 _MAX_ITERATIONS = 60
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy", forceinline=True)
 def _multiply(b, c, p, p1, p2):
     """Append the factor `c + b` to a product, to its derivative in c, and to half its second derivative."""
     for m in range(c.size):
@@ -26,7 +27,7 @@ def _multiply(b, c, p, p1, p2):
         p[m] = p[m] * x
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy", forceinline=True)
 def _multiply_once(b, c, p, p1):
     """The same without the second derivative."""
     for m in range(c.size):
@@ -35,7 +36,7 @@ def _multiply_once(b, c, p, p1):
         p[m] = p[m] * x
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy", forceinline=True)
 def _advance(c, p, p1, p2, goal, top):
     """One step for every network of a block, in place; the largest step in log c."""
     steps = np.empty(c.size)
@@ -64,21 +65,21 @@ def _advance(c, p, p1, p2, goal, top):
     return largest
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy", forceinline=True)
 def _start(p, p1, p2):
     """The empty product."""
     for m in range(p.size):
         p[m], p1[m], p2[m] = 1.0, 0.0, 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy", forceinline=True)
 def _lower(b, lowest):
     """Keep the smaller of two numbers for every network."""
     for m in range(lowest.size):
         lowest[m] = min(b[m], lowest[m])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def solve(b, goal, top, c, inverse_sum, missed):
     """For each network the c with `prod(c + b) = goal`, the sum of `1 / (c + b)`, and whether it was not found.
 
@@ -124,7 +125,7 @@ def solve(b, goal, top, c, inverse_sum, missed):
     return strange
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def above_smallest(w, sign, b, smallest, flips):
     """Balances (D, M) of weights (M, D), the place of the smallest weight, and whether it changes its sign.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from lib.validation import finite_array, instance_of, positive_number
 
-__all__ = ["SIDES", "Boundary", "Side", "open_sides", "outer_faces"]
+__all__ = ["SIDES", "Boundary", "Side", "open_sides", "outer_faces", "real_tensor"]
 
 #: The names of the sides: row 0 is the north, column 0 the west.
 SIDES = ("west", "east", "north", "south")
@@ -39,6 +39,12 @@ class Boundary:
     inflow: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
     outflow: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("inflow", "outflow"):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{name} must map sides to numbers or tensors; it is {given!r}")
+
 
 class Side(NamedTuple):
     """A side that is not a wall, ready for the time loop: all (..., L).
@@ -60,6 +66,8 @@ def open_sides(boundary: Boundary | None, z: torch.Tensor, manning: float) -> di
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
         If a side is unknown, a length does not fit, an inflow is negative or not finite, a slope is not positive, or
         a face has both an inflow and an outflow.
@@ -72,6 +80,9 @@ def open_sides(boundary: Boundary | None, z: torch.Tensor, manning: float) -> di
     """
     if boundary is None:
         return {}
+    instance_of("boundary", boundary, Boundary, "a Boundary or None")
+    instance_of("z", z, torch.Tensor, "a tensor (..., R, C)")
+    positive_number("manning", manning)
     for what, given in (("inflow", boundary.inflow), ("outflow", boundary.outflow)):
         for name in given:
             if name not in SIDES:
@@ -96,12 +107,34 @@ def open_sides(boundary: Boundary | None, z: torch.Tensor, manning: float) -> di
     return sides
 
 
+def real_tensor(
+    name: str, value: float | torch.Tensor, z: torch.Tensor, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """A number, an array or a tensor as a finite tensor of the dtype (or another one) and on the device of `z`.
+
+    Examples
+    --------
+    >>> real_tensor("rain", 1e39, torch.zeros(2, 2))
+    Traceback (most recent call last):
+    ...
+    ValueError: rain must be finite in torch.float32; an entry is NaN, infinite or too large
+    """
+    dtype = z.dtype if dtype is None else dtype
+    if not isinstance(value, torch.Tensor):
+        # a copy, without the steps backwards that an array may have
+        value = torch.from_numpy(finite_array(name, value).copy())
+    elif value.is_complex():
+        raise TypeError(f"{name} must hold real numbers; it has dtype {value.dtype}")
+    given = value.to(z.device, dtype)
+    if not bool(torch.isfinite(given).all()):
+        raise ValueError(f"{name} must be finite in {dtype}; an entry is NaN, infinite or too large")
+    return given
+
+
 def _along(name: str, value: float | torch.Tensor, z: torch.Tensor, side: str) -> torch.Tensor:
     """A number, or a tensor along a side, as a tensor (..., L)."""
     length = z.shape[-2] if side in ("west", "east") else z.shape[-1]
-    given = torch.as_tensor(value, dtype=z.dtype, device=z.device)
-    if not bool(torch.isfinite(given).all()):
-        raise ValueError(f"{name} must be finite; an entry is NaN or infinite")
+    given = real_tensor(name, value, z)
     if given.ndim == 0:
         return given.expand(length)
     batch = z.shape[:-2]

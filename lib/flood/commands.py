@@ -340,6 +340,7 @@ class _Flood:
     steps: int = 0
     came: float = 0.0  # [m^3]
     went: float = 0.0
+    stays: float = 0.0  # on the map at the end
     wet: int = 0  # the most cells deeper than _WET at any time
     fast: int = 0  # the most of them in which the flow is supercritical
 
@@ -372,6 +373,7 @@ def _run(
         flood.steps += int(result.steps)
         flood.came += float(result.volume_in)
         flood.went += float(result.volume_out)
+        flood.stays = float(result.volume_after)
         wet, fast = _supercritical(state, solver.g)
         flood.wet, flood.fast = max(flood.wet, wet), max(flood.fast, fast)
         if piece % each == 0:
@@ -381,7 +383,7 @@ def _run(
 
 def _supercritical(state: State, g: float) -> tuple[int, int]:
     """How many cells are wet, and in how many of them the Froude number `|q| / sqrt(g h^3)` is above 1."""
-    h, qx, qy = state
+    h, qx, qy = state[:3]
     east, south = (qx[:, 1:] + qx[:, :-1]) / 2, (qy[1:] + qy[:-1]) / 2
     wet = h > _WET
     fast = wet & (east.square() + south.square() > g * h.pow(3))
@@ -418,9 +420,9 @@ def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
     area = ground.dx**2
     rows, columns = h.shape
     at_start = h0 * area * h.numel()
-    total = at_start + flood.came
     # rain of less than the smallest float brings nothing
-    error = (float(h.sum()) * area - total + flood.went) / total if total else 0.0
+    whole, of = (flood.came, "what came in") if flood.came else (at_start, "the water before")
+    error = (flood.stays + flood.went - at_start - flood.came) / whole if whole else 0.0
     row, column = divmod(int(h.argmax()), columns)
     x, y = _centre(ground.profile, row, column)
     flooded, cells = int((h > _FLOODED).sum()), h.numel() - int(np.sum(ground.profile.get("missing", 0)))
@@ -430,7 +432,7 @@ def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
         *([("water before", f"{at_start:.1f} m^3")] if at_start else []),
         ("water in", f"{flood.came:.1f} m^3"),
         ("water out", f"{flood.went:.1f} m^3"),
-        ("mass error", f"{error:.1e} of all water"),
+        ("mass error", f"{error:.1e} of {of}"),
         ("deepest", f"{float(h.max()):.3f} m at x = {x:.1f} m, y = {y:.1f} m"),
         ("flooded", f"{flooded * area:.0f} m^2 deeper than {_FLOODED:g} m, {flooded / cells:.1%} of the map"),
     ]

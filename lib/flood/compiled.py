@@ -13,9 +13,8 @@ a first guess of `r`, wrong by at most 3.5 per cent (derived here, the constant 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from lib.flood.faces import DEPTH_LIMIT, ROUNDING_ROOM, SPEED_FLOOR
+from lib.compiling import compiled
 
 __all__ = ["inverse_seven_thirds", "run"]
 
@@ -27,7 +26,7 @@ _GUESS = np.float32(1419920000)
 _THIRD = np.float32(1 / 3)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST, inline="always")
+@compiled(error_model="numpy", fastmath=_FAST, inline="always")
 def _inverse_cube_root_32(x):
     """`x ** (-1 / 3)` of a positive float32, to rounding."""
     one = np.float32(1)
@@ -38,7 +37,7 @@ def _inverse_cube_root_32(x):
     return r * (one + u * np.float32(1 / 3))
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def inverse_seven_thirds(x, result):
     """Write `x ** (-7 / 3)` into `result`, both (N,) and float32 or float64, for x from 1e-5 to 1e5.
 
@@ -55,7 +54,7 @@ def inverse_seven_thirds(x, result):
         result[j] = square * square * square * r
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _weigh(q, before, after, theta, result):
     """Average of neighbouring faces: `theta q + (1 - theta) / 2 (before + after)`."""
     side = (q.dtype.type(1) - theta) / q.dtype.type(2)
@@ -63,22 +62,22 @@ def _weigh(q, before, after, theta, result):
         result[j] = theta * q[j] + side * (before[j] + after[j])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _speed_vector(q, a, b, result):
+@compiled(error_model="numpy", fastmath=_FAST)
+def _speed_vector(q, a, b, floor, result):
     """Length of the discharge; `a` and `b` are rows of the other component, one entry longer."""
-    quarter, floor = q.dtype.type(0.25), q.dtype.type(SPEED_FLOOR)
+    quarter = q.dtype.type(0.25)
     for j in range(q.size):
         transverse = quarter * ((a[j] + a[j + 1]) + (b[j] + b[j + 1]))
         result[j] = np.sqrt(q[j] * q[j] + transverse * transverse + floor)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _speed_component(q, result):
     for j in range(q.size):
         result[j] = abs(q[j])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _depths(w0, w1, z0, z1, h_dry, depth):
     """Depth at the faces between two rows of cells, clamped from below."""
     for j in range(depth.size):
@@ -88,7 +87,7 @@ def _depths(w0, w1, z0, z1, h_dry, depth):
         depth[j] = d if d > h_dry else h_dry
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result):
     """The momentum equation; `push` is `g dt / dx`, `drag` is `g dt n^2`."""
     one, zero = depth.dtype.type(1), depth.dtype.type(0)
@@ -97,7 +96,7 @@ def _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result
         result[j] = q if depth[j] > h_dry else zero
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, result):
     """New discharges through a row of faces."""
     theta, h_dry, push, drag = numbers[0], numbers[1], numbers[2], numbers[3]
@@ -105,7 +104,7 @@ def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, 
     weighted, speed, depth, power = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
     _weigh(q, before, after, theta, weighted)
     if vector:
-        _speed_vector(q, a, b, speed)
+        _speed_vector(q, a, b, numbers[6], speed)
     else:
         _speed_component(q, speed)
     _depths(w0, w1, z0, z1, h_dry, depth)
@@ -113,7 +112,7 @@ def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, 
     _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _share_row(h, rain, qx, north, south, ratio, dt, room, share):
     """The part of its outgoing discharges that each cell of a row can afford; how many cannot afford all."""
     zero, one, tiny = h.dtype.type(0), h.dtype.type(1), h.dtype.type(1e-30)
@@ -130,7 +129,7 @@ def _share_row(h, rain, qx, north, south, ratio, dt, room, share):
     return short
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _scale_faces(q, giver, taker):
     """Scale a row of discharges by the share of the cell each takes from."""
     zero = q.dtype.type(0)
@@ -138,30 +137,41 @@ def _scale_faces(q, giver, taker):
         q[j] *= giver[j] if q[j] > zero else taker[j]
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _depth_row(h, rain, qx, north, south, ratio, dt):
     """The mass equation for a row of cells, in place."""
     for j in range(h.size):
         h[j] = (h[j] + dt * rain[j]) - ratio * ((qx[j + 1] - qx[j]) + (south[j] - north[j]))
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", forceinline=True)
+def _depth_row_32(h, carry, rain, qx, north, south, ratio, dt):
+    """The same in float64, for depths that are kept as two float32 numbers, `h + carry`; not to be reassociated."""
+    dt, ratio = np.float64(dt), np.float64(ratio)
+    for j in range(h.size):
+        net = (np.float64(qx[j + 1]) - np.float64(qx[j])) + (np.float64(south[j]) - np.float64(north[j]))
+        depth = (np.float64(h[j]) + np.float64(carry[j])) + (dt * np.float64(rain[j]) - ratio * net)
+        h[j] = np.float32(depth)
+        carry[j] = np.float32(depth - np.float64(h[j]))
+
+
+@compiled(error_model="numpy", fastmath=_FAST)
 def _levels(z, h, w):
     for j in range(z.size):
         w[j] = z[j] + h[j]
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _raise(h, top):
+@compiled(error_model="numpy", fastmath=_FAST)
+def _raise(h, limit, top):
     """Keep the larger depth of each column; how many depths have left all bounds."""
-    strange, limit = 0, h.dtype.type(DEPTH_LIMIT)
+    strange = 0
     for j in range(h.size):
         top[j] = h[j] if h[j] > top[j] else top[j]
         strange += not (abs(h[j]) < limit)
     return strange
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _outer(inflow, conveyance, h, h_dry, outward, faces):
     """Discharges through a side of the map from the cells along it; `outward` is the sign of the axis there."""
     for j in range(h.size):
@@ -171,7 +181,7 @@ def _outer(inflow, conveyance, h, h_dry, outward, faces):
         faces[j] = outward * (leaving - inflow[j])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _count(faces, outward, volumes, area):
     """Add what came in and what went out through some outer faces to the two volumes."""
     for j in range(faces.size):
@@ -182,7 +192,7 @@ def _count(faces, outward, volumes, area):
             volumes[0] -= passed
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
     """New discharges through the faces between the cells of row i, and through its two ends."""
     columns = h.shape[1]
@@ -205,7 +215,7 @@ def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
         _outer(sides[1, 0, here], sides[1, 1, here], h[i, columns - 1 :], numbers[1], one, new_qx[i, columns:])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, flags):
     """New discharges through the row of faces above row i; above the first and below the last lie the sides."""
     rows, columns = h.shape
@@ -224,7 +234,7 @@ def _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, fl
         _outer(sides[3, 0, :columns], sides[3, 1, :columns], h[rows - 1], numbers[1], one, new_qy[rows])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _limit_row(m, rows, new_qx, new_qy, share, short, short_below):
     """Scale the discharges of row m and through the faces below it; those above it are scaled already."""
     # place 3 of `share` is the world outside, which is never short; rows take turns in the others
@@ -240,7 +250,7 @@ def _limit_row(m, rows, new_qx, new_qy, share, short, short_below):
         _scale_faces(new_qy[m + 1], here[inner], below[inner])
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(error_model="numpy", fastmath=_FAST)
 def _count_row(m, rows, new_qx, new_qy, volumes, area):
     """Count what passed the sides of the map at row m."""
     _count(new_qx[m, :1], -1.0, volumes, area)
@@ -251,8 +261,8 @@ def _count_row(m, rows, new_qx, new_qy, volumes, area):
         _count(new_qy[rows], 1.0, volumes, area)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes):
+@compiled(error_model="numpy", fastmath=_FAST)
+def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes):
     """One step of a map: depths change in place, new discharges go to `new_qx` and `new_qy`."""
     rows, columns = h.shape
     limiter, is_open = flags[2], flags[3]
@@ -276,28 +286,33 @@ def _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, f
         if i >= 2:
             m = i - 2
             _limit_row(m, rows, new_qx, new_qy, share, short, short_below)
-            _depth_row(h[m], rain[m % rain.shape[0]], new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt)
+            wet = rain[m % rain.shape[0]]
+            if carry is None:
+                _depth_row(h[m], wet, new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt)
+            else:
+                _depth_row_32(h[m], carry[m], wet, new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt)
             if is_open:
                 _count_row(m, rows, new_qx, new_qy, volumes, area)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _deepest(h, top):
+@compiled(error_model="numpy", fastmath=_FAST)
+def _deepest(h, limit, top):
     """The largest depth, not below 0; NaN if one has left all bounds."""
     top[:] = 0
     strange = 0
     for i in range(h.shape[0]):
-        strange += _raise(h[i], top)
+        strange += _raise(h[i], limit, top)
     return np.nan if strange else np.float64(top.max())
 
 
-@njit(cache=True, error_model="numpy", fastmath=_FAST)
-def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
+@compiled(error_model="numpy", fastmath=_FAST)
+def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, history, volumes):
     """Run one map to each of the times `stops` and copy the depths there to `history`.
 
-    `h`, `qx`, `qy` are the state and change in place. `rain` is (1, C) or (R, C); `sides` (4, 2, L) holds inflow and
-    conveyance of west, east, north and south; `settings` are dx, g, n, theta, h_dry, alpha, h_cfl_min, dt_max and the
-    total of the rain [m^3/s]; `volumes` (2,) counts what comes in and goes out [m^3].
+    `h`, `qx`, `qy` and, in float32, `carry` (in float64 None) are the state and change in place. `rain` is (1, C) or
+    (R, C); `sides` (4, 2, L) holds inflow and conveyance of west, east, north and south; `settings` are dx, g, n,
+    theta, h_dry, alpha, h_cfl_min, dt_max and the total of the rain [m^3/s]; `bounds` are `SPEED_FLOOR`,
+    `ROUNDING_ROOM` and `DEPTH_LIMIT` of the scheme; `volumes` (2,) counts what comes in and goes out [m^3].
     Returns the number of steps and the time reached, NaN if a depth left all bounds.
     """
     columns = h.shape[1]
@@ -306,13 +321,15 @@ def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
     scratch = np.zeros((9, columns), h.dtype)
     share = np.ones((4, columns + 2), h.dtype)
     new_qx, new_qy = np.zeros_like(qx), np.zeros_like(qy)
-    numbers = np.zeros(6, h.dtype)
-    numbers[0], numbers[1] = theta, h_dry
-    numbers[5] = 1 - ROUNDING_ROOM * np.finfo(h.dtype).eps
+    speed_floor, rounding_room, depth_limit = bounds
+    limit = kind(depth_limit)
+    numbers = np.zeros(7, h.dtype)
+    numbers[0], numbers[1], numbers[6] = theta, h_dry, speed_floor
+    numbers[5] = 1 - rounding_room * np.finfo(h.dtype).eps
     time, steps, odd = 0.0, 0, False
     for s in range(stops.size):
         while time < stops[s]:
-            deepest = _deepest(h, scratch[8])
+            deepest = _deepest(h, limit, scratch[8])
             if np.isnan(deepest):
                 time = np.nan
                 break
@@ -323,9 +340,13 @@ def run(z, h, qx, qy, rain, sides, flags, settings, stops, history, volumes):
             time = stops[s] if last else time + step
             numbers[2], numbers[3], numbers[4] = g / dx * dt, g * manning * manning * dt, dt / dx
             if odd:
-                _sweep(z, h, new_qx, new_qy, qx, qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes)
+                _sweep(
+                    z, h, carry, new_qx, new_qy, qx, qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes
+                )  # fmt: skip
             else:
-                _sweep(z, h, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes)
+                _sweep(
+                    z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes
+                )  # fmt: skip
             odd = not odd
             if steps == 0 and not flags[3]:
                 # what passed the sides in an earlier run; walls write nothing there, and the second step writes here

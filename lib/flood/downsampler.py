@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.flood.pooling import blocks, elevation_tensor
 from lib.flood.terrain import FEATURES, block_features
-from lib.validation import positive_integer
+from lib.validation import finite_number, one_of, positive_integer, torch_generator, true_or_false
 
 __all__ = ["Detour", "Downsampler", "FeatureDownsampler", "Norm", "PaperDownsampler", "ReliefScale"]
 
@@ -87,7 +87,7 @@ class ReliefScale(Detour):
 
     def __init__(self, factor: int = 16, relief: float = 1.0) -> None:
         super().__init__(factor)
-        self.relief = nn.Parameter(torch.tensor(float(relief)))
+        self.relief = nn.Parameter(torch.tensor(finite_number("relief", relief)))
 
     def correction(self, z: Tensor) -> Tensor:
         """What the block means have too much or too little of relief."""
@@ -157,23 +157,24 @@ class Downsampler(Detour):
         halvings = self.factor.bit_length() - 1
         if self.factor != 2**halvings or halvings == 0:
             raise ValueError(f"factor must be a power of two above 1; it is {factor}")
-        widths = tuple(8 * 2**i for i in range(halvings)) if width is None else tuple(width)
-        if len(widths) != halvings:
+        given = [8 * 2**i for i in range(halvings)] if width is None else width
+        if not isinstance(given, (tuple, list)) or len(given) != halvings:
             raise ValueError(f"width must name {halvings} numbers of channels for the factor {factor}; it is {width}")
+        widths = [positive_integer("width", channels) for channels in given]
         layers: list[nn.Module] = []
-        for before, after in zip((2, *widths), widths, strict=False):
-            positive_integer("width", after)
-            down = nn.Conv2d(before, after, 3, stride=2, padding=1, padding_mode="replicate")
-            layers += [down, _Residual(after)]
-        layers += [_Residual(widths[-1]), _Residual(widths[-1]), nn.Conv2d(widths[-1], 1, 1)]
-        self.layers = nn.Sequential(*layers)
-        _start(self, generator, last=self.layers[-1])
+        with _drawn_from(generator):
+            for before, after in zip((2, *widths), widths, strict=False):
+                down = nn.Conv2d(before, after, 3, stride=2, padding=1, padding_mode="replicate")
+                layers += [down, _Residual(after)]
+            layers += [_Residual(widths[-1]), _Residual(widths[-1]), nn.Conv2d(widths[-1], 1, 1)]
+            self.layers = nn.Sequential(*layers)
+            _start(self, generator, last=self.layers[-1])
 
     def correction(self, z: Tensor) -> Tensor:
         """Metres to add to the block means, from the elevations and from how far cells stand out of their block."""
         pooled = blocks(z, self.factor).mean((-2, -1))
         above = z - functional.interpolate(pooled, scale_factor=float(self.factor), mode="nearest")
-        correction: Tensor = self.layers(torch.cat([z / _UNIT, above], dim=1))
+        correction: Tensor = self.layers(_of_its_dtype(self, torch.cat([z / _UNIT, above], dim=1)))
         return correction
 
     @staticmethod
@@ -217,22 +218,22 @@ class PaperDownsampler(Detour):
         self, norm: Norm = "batch", *, checkpointed: bool = False, generator: torch.Generator | None = None
     ) -> None:
         super().__init__(16)
-        if norm not in get_args(Norm):
-            raise ValueError(f"norm must be 'batch' or 'group'; it is {norm!r}")
-        self.checkpointed = checkpointed
-        self.stem = nn.Sequential(
-            _conv(1, 64, stride=2), _norm(norm, 64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
-        )
+        one_of("norm", norm, get_args(Norm))
+        self.checkpointed = true_or_false("checkpointed", checkpointed)
         widths, strides = (64, 64, 128, 256, 512), (1, 2, 2, 1)
-        self.stages = nn.ModuleList()
-        for (before, after), stride in zip(pairwise(widths), strides, strict=True):
-            self.stages += [_Basic(before, after, stride, norm), _Basic(after, after, 1, norm)]
-        self.head = nn.Conv2d(widths[-1], 1, 1, bias=False)
-        _start(self, generator)
+        with _drawn_from(generator):
+            self.stem = nn.Sequential(
+                _conv(1, 64, stride=2), _norm(norm, 64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
+            )
+            self.stages = nn.ModuleList()
+            for (before, after), stride in zip(pairwise(widths), strides, strict=True):
+                self.stages += [_Basic(before, after, stride, norm), _Basic(after, after, 1, norm)]
+            self.head = nn.Conv2d(widths[-1], 1, 1, bias=False)
+            _start(self, generator)
 
     def correction(self, z: Tensor) -> Tensor:
         """Metres to add to the block means, from the elevations."""
-        x: Tensor = self.stem(z)
+        x: Tensor = self.stem(_of_its_dtype(self, z))
         for block in self.stages:
             if self.checkpointed and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_first_and_again, block))
@@ -311,10 +312,11 @@ class FeatureDownsampler(Detour):
         super().__init__(factor)
         channels = (len(FEATURES), *[positive_integer("width", width)] * 3)
         layers: list[nn.Module] = []
-        for before, after in pairwise(channels):
-            layers += [nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate"), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
-        _start(self, generator, last=self.layers[-1])
+        with _drawn_from(generator):
+            for before, after in pairwise(channels):
+                layers += [nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate"), nn.ReLU()]
+            self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 1))
+            _start(self, generator, last=self.layers[-1])
 
     def correction(self, z: Tensor) -> Tensor:
         """Metres to add to the block means, from the numbers of each block, most of them relative to its mean."""
@@ -324,8 +326,23 @@ class FeatureDownsampler(Detour):
         # elevations above the block's mean; the spread is one already, and the mean itself is above the map's
         relative = torch.cat([features[:, :spread] - mean, features[:, spread + 1 : -1] - mean], dim=1)
         inputs = torch.cat([relative, features[:, spread : spread + 1], mean], dim=1)
-        correction: Tensor = self.layers(inputs)
+        correction: Tensor = self.layers(_of_its_dtype(self, inputs))
         return correction
+
+
+def _of_its_dtype(network: nn.Module, z: Tensor) -> Tensor:
+    """Return the input of a network if its weights are of the same dtype."""
+    dtype = next(network.parameters()).dtype
+    if z.dtype != dtype:
+        raise ValueError(f"z must have the dtype {dtype} of the network's weights; it has {z.dtype}")
+    return z
+
+
+def _drawn_from(generator: torch.Generator | None) -> AbstractContextManager[None]:
+    """Where layers are made: each draws weights from torch's global state, which a given generator leaves alone."""
+    given = torch_generator("generator", generator) is not None
+    kept: AbstractContextManager[None] = torch.random.fork_rng(devices=[], enabled=given)
+    return kept
 
 
 def _start(network: nn.Module, generator: torch.Generator | None, last: nn.Module | None = None) -> None:

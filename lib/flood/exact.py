@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.validation import finite_array, positive_array, positive_number
+from lib.validation import finite_array, finite_number, one_of, positive_array, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -101,17 +101,15 @@ def planar_wave(
     """
     places = finite_array("x", x)
     speed, roughness, gravity = positive_number("u", u), positive_number("manning", manning), positive_number("g", g)
-    if not np.isfinite(t):
-        raise ValueError(f"t must be finite; it is {t}")
-    if model not in ("full", "local_inertial"):
-        raise ValueError(f"model must be 'full' or 'local_inertial'; it is {model!r}")
-    behind = np.maximum(speed * t - places, 0.0)
+    one_of("model", model, ("full", "local_inertial"))
+    front = speed * finite_number("t", t)
+    behind = np.maximum(front - places, 0.0)
     fall = roughness**2 * speed**2 * behind
     if model == "full":
         hunter: NDArray[np.float64] = (7 / 3 * fall) ** (3 / 7)
         return hunter
     wave = _above_the_shock(fall, speed**2 / gravity)
-    return np.where(places <= speed * t, wave, 0.0)
+    return np.where(places <= front, wave, 0.0)
 
 
 def _above_the_shock(fall: NDArray[np.float64], critical: float) -> NDArray[np.float64]:

@@ -15,7 +15,16 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["DEPTH_LIMIT", "ROUNDING_ROOM", "SPEED_FLOOR", "State", "limit_to_donors", "net_outflow", "new_discharge"]
+__all__ = [
+    "DEPTH_LIMIT",
+    "ROUNDING_ROOM",
+    "SPEED_FLOOR",
+    "State",
+    "limit_to_donors",
+    "net_outflow",
+    "new_discharge",
+    "two_floats",
+]
 
 #: Added to the square of a discharge before the root is taken: far below any flow, and its slope at zero is finite.
 SPEED_FLOOR = 1e-20
@@ -39,6 +48,9 @@ class State(NamedTuple):
         Discharge per metre of width [m^2/s] (..., R, C + 1), positive to the east (growing column).
     qy
         Discharge per metre of width [m^2/s] (..., R + 1, C), positive to the south (growing row).
+    carry
+        What lies below the last digit of `h` [m] (..., R, C) in float32, where a drizzle on deep water would be lost
+        without it; None: nothing, as in float64.
 
     Examples
     --------
@@ -49,6 +61,7 @@ class State(NamedTuple):
     h: torch.Tensor
     qx: torch.Tensor
     qy: torch.Tensor
+    carry: torch.Tensor | None = None
 
 
 def _first(a: torch.Tensor, dim: int) -> torch.Tensor:
@@ -189,3 +202,20 @@ def limit_to_donors(
     from_west, from_east = torch.cat([west_east, share], -1), torch.cat([share, west_east], -1)
     from_north, from_south = torch.cat([north_south, share], -2), torch.cat([share, north_south], -2)
     return qx * torch.where(qx > 0, from_west, from_east), qy * torch.where(qy > 0, from_north, from_south)
+
+
+def two_floats(depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A depth [m] in float64 as `h + carry` in float32: the nearest number, and what it leaves out.
+
+    `h` alone has the gradient of both, since a carry is a constant.
+
+    Examples
+    --------
+    >>> h, carry = two_floats(torch.tensor(16 + 1e-7, dtype=torch.float64))
+    >>> h.item(), round(carry.item(), 9)
+    (16.0, 1e-07)
+    """
+    h = depth.float()
+    with torch.no_grad():
+        carry = (depth - h).float()
+    return h, carry

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn import functional
 
-from lib.flood.pooling import blocks, elevation_tensor
-from lib.validation import positive_number
+from lib.flood.pooling import blocks, elevation_tensor, map_tensor
+from lib.validation import finite_array, one_of, positive_number
 
 __all__ = ["Loss", "downsample_loss", "flood_metrics"]
 
@@ -54,7 +54,7 @@ def flood_metrics(h: Tensor, h_ref: Tensor, thresholds: Sequence[float] = (0.1, 
     >>> {name: round(value, 3) for name, value in scores.items()}
     {'rmse': 0.1, 'mae': 0.05, 'bias': 0.05, 'nse': 0.8, 'csi_0.1': 0.75, 'csi_0.3': 1.0}
     """
-    limits = [positive_number("thresholds", limit) for limit in thresholds]
+    limits = [positive_number("thresholds", limit) for limit in finite_array("thresholds", thresholds, ndim=1).tolist()]
     names = [f"csi_{limit:g}" for limit in limits]
     if len(set(names)) < len(names):
         raise ValueError(f"thresholds must differ; they are {tuple(thresholds)}")
@@ -105,6 +105,8 @@ def downsample_loss(h_coarse: Tensor, h_fine: Tensor, factor: int, kind: Loss = 
 
     Raises
     ------
+    TypeError
+        If a map is no floating-point tensor.
     ValueError
         If shapes do not fit together, `kind` is unknown or `beta` is not positive.
 
@@ -117,10 +119,10 @@ def downsample_loss(h_coarse: Tensor, h_fine: Tensor, factor: int, kind: Loss = 
     >>> downsample_loss(torch.tensor([[4.0]]), h_fine, 2, kind="huber").item()
     2.5
     """
-    if kind not in get_args(Loss):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Loss))}; it is {kind!r}")
+    one_of("kind", kind, get_args(Loss))
     beta = positive_number("beta", beta)
-    target = blocks(h_fine, factor).mean((-2, -1))
+    map_tensor("h_coarse", h_coarse)
+    target = blocks(map_tensor("h_fine", h_fine), factor).mean((-2, -1))
     # no broadcasting: a missing batch axis would pass unseen
     if h_coarse.shape != target.shape:
         raise ValueError(

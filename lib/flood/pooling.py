@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lib.validation import positive_integer
+from lib.validation import finite_tensor, one_of, positive_integer
 
-__all__ = ["Pooling", "blocks", "elevation_tensor", "pool_dem"]
+__all__ = ["Pooling", "blocks", "elevation_tensor", "map_tensor", "pool_dem"]
 
 Pooling = Literal["mean", "max", "min", "median", "nearest", "bilateral"]
 
@@ -40,6 +40,11 @@ def elevation_tensor(name: str, value: Tensor) -> Tensor:
     ...
     ValueError: z must have at least two axes (..., R, C), and cells; its shape is (2,)
     """
+    return finite_tensor(name, map_tensor(name, value))
+
+
+def map_tensor(name: str, value: Tensor) -> Tensor:
+    """The same for maps that may hold NaN, such as depths that have left all bounds."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
@@ -47,9 +52,6 @@ def elevation_tensor(name: str, value: Tensor) -> Tensor:
         raise ValueError(
             f"{name} must have at least two axes (..., R, C), and cells; its shape is {tuple(value.shape)}"
         )
-    bad = value.numel() - int(torch.isfinite(value).sum())
-    if bad:
-        raise ValueError(f"{name} must be finite; {bad} of its {value.numel()} entries are NaN or infinite")
     return value
 
 
@@ -118,8 +120,7 @@ def pool_dem(z: Tensor, factor: int, how: Pooling = "mean") -> Tensor:
     [3.0, 0.0, 0.75, 0.0]
     """
     z = elevation_tensor("z", z)
-    if how not in get_args(Pooling):
-        raise ValueError(f"how must be one of {', '.join(get_args(Pooling))}; it is {how!r}")
+    one_of("how", how, get_args(Pooling))
     cut = blocks(z if how != "bilateral" else _edge_preserving(z), factor)
     match how:
         case "max":
@@ -132,7 +133,8 @@ def pool_dem(z: Tensor, factor: int, how: Pooling = "mean") -> Tensor:
             count = ordered.shape[-1]
             return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
         case "nearest":
-            return cut[..., factor // 2, factor // 2]
+            # a copy: what a caller does with it must not change the fine map
+            return cut[..., factor // 2, factor // 2].clone()
         case _:
             return cut.mean((-2, -1))
 

@@ -15,9 +15,29 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from lib.flood.boundaries import SIDES, Boundary, Side, open_sides, outer_faces
-from lib.flood.faces import DEPTH_LIMIT, State, limit_to_donors, net_outflow, new_discharge
-from lib.validation import positive_integer, positive_number
+from lib.flood.boundaries import SIDES, Boundary, Side, open_sides, outer_faces, real_tensor
+from lib.flood.faces import (
+    DEPTH_LIMIT,
+    ROUNDING_ROOM,
+    SPEED_FLOOR,
+    State,
+    limit_to_donors,
+    net_outflow,
+    new_discharge,
+    two_floats,
+)
+from lib.flood.pooling import map_tensor
+from lib.validation import (
+    finite_array,
+    finite_tensor,
+    instance_of,
+    integer_at_least,
+    number_between,
+    one_of,
+    positive_integer,
+    positive_number,
+    true_or_false,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +61,13 @@ class FloodResult:
         Rain and inflow [m^3] (...), float64.
     volume_out
         Outflow [m^3] (...), float64.
+    volume_before, volume_after
+        Water on the map [m^3] (...), float64, at the start and at the end, with what lies below the last digit of
+        the depths.
     history
         Depths [m] (T, ..., R, C) at the `save_times`, or None.
+    carry
+        In float32, what lies below the last digit of `h` [m] (..., R, C); in float64 None.
     """
 
     h: torch.Tensor
@@ -52,12 +77,25 @@ class FloodResult:
     time: torch.Tensor
     volume_in: torch.Tensor
     volume_out: torch.Tensor
+    volume_before: torch.Tensor
+    volume_after: torch.Tensor
     history: torch.Tensor | None = None
+    carry: torch.Tensor | None = None
 
     @property
     def state(self) -> State:
-        """Depths and discharges at the end, from which `step` goes on."""
-        return State(self.h, self.qx, self.qy)
+        """The water at the end, from which `step` and `simulate` go on."""
+        return State(self.h, self.qx, self.qy, self.carry)
+
+    @property
+    def mass_error(self) -> torch.Tensor:
+        """Water that was made (or lost, below 0), as a part of what came in; where nothing did, of what was there.
+
+        (...), float64.
+        """
+        made = self.volume_after - self.volume_before - self.volume_in + self.volume_out
+        whole = torch.where(self.volume_in > 0, self.volume_in, self.volume_before)
+        return made / torch.where(whole > 0, whole, 1.0)
 
 
 @dataclass(frozen=True)
@@ -136,13 +174,11 @@ class LocalInertialSolver:
     def __post_init__(self) -> None:
         for name in ("dx", "manning", "alpha", "g", "h_dry", "h_cfl_min"):
             positive_number(name, getattr(self, name))
-        if not 0 <= self.theta <= 1:
-            raise ValueError(f"theta must lie between 0 and 1; it is {self.theta}")
-        if self.alpha > 1:
-            raise ValueError(f"alpha must be above 0 and at most 1; it is {self.alpha}")
-        for name, allowed in (("friction", ("vector", "component")), ("edge", ("replicate", "mirror"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be {allowed[0]!r} or {allowed[1]!r}; it is {getattr(self, name)!r}")
+        for name in ("theta", "alpha"):
+            number_between(name, getattr(self, name), 0, 1)
+        one_of("friction", self.friction, ("vector", "component"))
+        one_of("edge", self.edge, ("replicate", "mirror"))
+        true_or_false("limiter", self.limiter)
 
     def coarse(self, factor: int) -> LocalInertialSolver:
         """The same solver for cells `factor` times as wide.
@@ -180,7 +216,8 @@ class LocalInertialSolver:
         _check_map(z)
         h = _field("h0", 0.0 if h0 is None else h0, z).expand(z.shape).clone()
         *batch, rows, columns = z.shape
-        return State(h, z.new_zeros(*batch, rows, columns + 1), z.new_zeros(*batch, rows + 1, columns))
+        carry = torch.zeros_like(z) if z.dtype == torch.float32 else None
+        return State(h, z.new_zeros(*batch, rows, columns + 1), z.new_zeros(*batch, rows + 1, columns), carry)
 
     def time_step(self, h: torch.Tensor) -> torch.Tensor:
         """The time step `alpha dx / sqrt(g max(h, h_cfl_min))` [s], a constant for gradients.
@@ -200,6 +237,7 @@ class LocalInertialSolver:
         >>> print(f"{LocalInertialSolver(dx=10.0, alpha=1.0).time_step(torch.ones(2, 2)).item():.4f}")
         3.1933
         """
+        map_tensor("h", h)
         deepest = h.detach().amax(dim=(-2, -1)).double()
         # NaN is not below the limit either; without one, ever larger depths would ask for ever shorter steps
         bounded = (h.detach().abs() < DEPTH_LIMIT).all(dim=-1).all(dim=-1)
@@ -231,8 +269,10 @@ class LocalInertialSolver:
 
         Raises
         ------
+        TypeError
+            If an argument is of another kind.
         ValueError
-            If a value is out of range or a shape does not fit.
+            If a value is out of range or not finite, or a shape does not fit.
 
         Examples
         --------
@@ -242,7 +282,7 @@ class LocalInertialSolver:
                 [0.0006, 0.0006]])
         """
         _check_map(z)
-        _checked_state(state, z)
+        state = self._check_state(state, z)
         seconds = _times("dt", dt, z)
         water = None if rain is None else _field("rain", rain, z)
         sides = open_sides(boundary, z, self.manning)
@@ -251,7 +291,7 @@ class LocalInertialSolver:
     def _step(
         self, z: torch.Tensor, state: State, dt: torch.Tensor, rain: torch.Tensor | None, sides: dict[str, Side]
     ) -> State:
-        h, qx, qy = state
+        h, qx, qy, carry = state
         settings = {"dx": self.dx, "manning": self.manning, "theta": self.theta, "g": self.g, "h_dry": self.h_dry}
         rules = {"friction": self.friction, "edge": self.edge}
         inner_x = new_discharge(z, h, qx, qy, dt, dim=-1, **settings, **rules)  # type: ignore[arg-type]
@@ -260,11 +300,18 @@ class LocalInertialSolver:
         wall_x, wall_y = torch.zeros_like(h[..., 0]), torch.zeros_like(h[..., 0, :])
         new_qx = torch.cat([_first(west, wall_x)[..., None], inner_x, -_first(east, wall_x)[..., None]], -1)
         new_qy = torch.cat([_first(north, wall_y)[..., None, :], inner_y, -_first(south, wall_y)[..., None, :]], -2)
-        wetter = h if rain is None else h + dt * rain
+        rained = None if rain is None else dt * rain
+        wetter = h if rained is None else h + rained
         ratio = dt / self.dx
         if self.limiter:
             new_qx, new_qy = limit_to_donors(wetter, new_qx, new_qy, ratio)
-        return State(wetter - ratio * net_outflow(new_qx, new_qy), new_qx, new_qy)
+        if carry is None:
+            return State(wetter - ratio * net_outflow(new_qx, new_qy), new_qx, new_qy)
+        # in float64: in float32 weak rain is less than what rounding leaves of strong flows
+        change = -ratio * net_outflow(new_qx.double(), new_qy.double())
+        depth = (h.double() + carry) + (change if rained is None else change + rained)
+        new_h, carry = two_floats(depth)
+        return State(new_h, new_qx, new_qy, carry)
 
     def simulate(
         self,
@@ -333,26 +380,52 @@ class LocalInertialSolver:
             raise ValueError("h0 and state cannot both be given: a state has its own depths")
         else:
             _check_map(z)
-            state = _checked_state(state, z)
-            if any(not bool(torch.isfinite(part).all()) for part in state) or (
-                self.limiter and bool((state.h < 0).any())
-            ):
-                raise ValueError("state must be finite and its depths not negative; an entry of it is not")
+            state = self._check_state(state, z)
         end = _times("duration", duration, z)
         water = None if rain is None else _field("rain", rain, z)
         sides = open_sides(boundary, z, self.manning)
         longest = math.inf if dt_max is None else positive_number("dt_max", dt_max)
-        if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
-            raise ValueError(f"checkpoint_every must be an integer of at least 0; it is {checkpoint_every!r}")
+        every = integer_at_least("checkpoint_every", checkpoint_every, 0)
         stops = _stops(save_times, end)
+        one_of("backend", backend, ("torch", "compiled"))
         if backend == "compiled":
-            result = self._run_compiled(z, state, stops, water, sides, dt_max=longest)
-        elif backend == "torch":
-            result = self._run_torch(z, state, stops, water, sides, dt_max=longest, checkpoint_every=checkpoint_every)
+            run, history = self._run_compiled(z, state, stops, water, sides, dt_max=longest)
         else:
-            raise ValueError(f"backend must be 'torch' or 'compiled'; it is {backend!r}")
-        history = result.history
-        return replace(result, history=None if history is None or save_times is None else history[: len(save_times)])
+            run, history = self._run_torch(z, state, stops, water, sides, dt_max=longest, checkpoint_every=every)
+        new = run.state
+        return FloodResult(
+            new.h, new.qx, new.qy, run.steps, run.time, run.volume_in, run.volume_out, self._water(state),
+            self._water(new), None if save_times is None else history[:-1], new.carry,
+        )  # fmt: skip
+
+    def _water(self, state: State) -> torch.Tensor:
+        """Water on the map [m^3] (...), float64."""
+        depths = state.h.sum(dim=(-2, -1), dtype=torch.float64)
+        if state.carry is not None:
+            depths = depths + state.carry.sum(dim=(-2, -1), dtype=torch.float64)
+        return self.dx**2 * depths
+
+    def _check_state(self, state: State, z: torch.Tensor) -> State:
+        """Return a state that fits the map, with a carry in float32 and without one in float64."""
+        instance_of("state", state, State, "a State, as initial_state gives one")
+        *batch, rows, columns = z.shape
+        shapes = {"h": (rows, columns), "qx": (rows, columns + 1), "qy": (rows + 1, columns)}
+        if state.carry is not None:
+            shapes["carry"] = (rows, columns)
+        for name, shape in shapes.items():
+            part = finite_tensor(f"state.{name}", getattr(state, name), shape=(*batch, *shape))
+            if part.dtype != z.dtype or part.device != z.device:
+                raise ValueError(
+                    f"state.{name} must be {z.dtype} on {z.device} as z is; it is {part.dtype} on {part.device}"
+                )
+        if z.dtype == torch.float32 and state.carry is None:
+            state = state._replace(carry=torch.zeros_like(z))
+        elif z.dtype == torch.float64 and state.carry is not None:
+            state = state._replace(h=state.h + state.carry, carry=None)
+        least = state.h if state.carry is None else torch.minimum(state.h, state.h + state.carry)
+        if self.limiter and bool((least < 0).any()):
+            raise ValueError(f"state.h must not be negative; its smallest entry is {least.min().item()}")
+        return state
 
     def _run_torch(
         self,
@@ -364,7 +437,7 @@ class LocalInertialSolver:
         *,
         dt_max: float,
         checkpoint_every: int,
-    ) -> FloodResult:
+    ) -> tuple[_Run, torch.Tensor]:
         batch = z.shape[:-2]
         zero = torch.zeros(batch, dtype=torch.float64, device=z.device)
         run = _Run(state, zero, zero.long(), zero, zero)
@@ -379,9 +452,7 @@ class LocalInertialSolver:
                 else:
                     run = self._segment(z, run, stop, rain, sides, dt_max=dt_max, steps=1)
             history.append(run.state.h)
-        return FloodResult(
-            *run.state, run.steps, run.time, run.volume_in, run.volume_out, torch.stack(history) if history else None
-        )
+        return run, torch.stack(history)
 
     def _segment(
         self,
@@ -408,7 +479,7 @@ class LocalInertialSolver:
             came, went = self._volumes(z, new, seconds, rain, sides)
             if not bool(active.all()):
                 on = active[..., None, None]
-                new = State(*(torch.where(on, after, before) for after, before in zip(new, run.state, strict=True)))
+                new = _where(on, new, run.state)
             run = _Run(new, time, run.steps + active, run.volume_in + came, run.volume_out + went)
         return run
 
@@ -447,8 +518,8 @@ class LocalInertialSolver:
         sides: dict[str, Side],
         *,
         dt_max: float,
-    ) -> FloodResult:
-        given = [z, state.h, rain, *(part for side in sides.values() for part in side)]
+    ) -> tuple[_Run, torch.Tensor]:
+        given = [z, *state, rain, *(part for side in sides.values() for part in side)]
         if any(part is not None and part.requires_grad for part in given):
             raise RuntimeError("backend 'compiled' gives no gradients; use backend 'torch', or detach the inputs")
         import numpy as np
@@ -461,8 +532,12 @@ class LocalInertialSolver:
         def maps(a: torch.Tensor) -> torch.Tensor:
             return a.cpu().reshape(count, *a.shape[len(batch) :])
 
+        def own(a: torch.Tensor) -> np.typing.NDArray[np.generic]:
+            return maps(a).clone(memory_format=torch.contiguous_format).numpy()
+
         beds = maps(z).contiguous().numpy()
-        h, qx, qy = (maps(part).clone(memory_format=torch.contiguous_format).numpy() for part in state)
+        h, qx, qy = own(state.h), own(state.qx), own(state.qy)
+        carry = None if state.carry is None else own(state.carry)
         ends = stops.cpu().reshape(len(stops), count).numpy()
         water = None if rain is None else maps(rain.expand(z.shape)).contiguous().numpy()
         edges = np.zeros((count, 4, 2, max(rows, columns)), beds.dtype)
@@ -475,6 +550,7 @@ class LocalInertialSolver:
         history = np.empty((len(stops), *beds.shape), beds.dtype)
         volumes, steps, times = np.zeros((count, 2)), np.zeros(count, np.int64), np.zeros(count)
         dry = np.zeros((1, columns), beds.dtype)
+        bounds = (float(SPEED_FLOOR), float(ROUNDING_ROOM), float(DEPTH_LIMIT))
         for b in range(count):
             here = dry if water is None else water[b]
             total = 0.0 if water is None else float(here.sum(dtype=np.float64)) * self.dx**2
@@ -485,15 +561,22 @@ class LocalInertialSolver:
                 float(self.alpha), float(self.h_cfl_min), dt_max, total,
             )  # fmt: skip
             steps[b], times[b] = run(
-                beds[b], h[b], qx[b], qy[b], here, edges[b], flags, settings,
-                np.ascontiguousarray(ends[:, b]), history[:, b], volumes[b],
+                beds[b], h[b], qx[b], qy[b], None if carry is None else carry[b], here, edges[b], flags, settings,
+                bounds, np.ascontiguousarray(ends[:, b]), history[:, b], volumes[b],
             )  # fmt: skip
 
         def back(a: np.typing.NDArray[np.generic], leading: int = 0) -> torch.Tensor:
             return torch.from_numpy(a.reshape((*a.shape[:leading], *batch, *a.shape[leading + 1 :]))).to(z.device)
 
         came, went = (back(np.ascontiguousarray(volumes[:, k])) for k in (0, 1))
-        return FloodResult(back(h), back(qx), back(qy), back(steps), back(times), came, went, back(history, 1))
+        new = State(back(h), back(qx), back(qy), None if carry is None else back(carry))
+        return _Run(new, back(times), back(steps), came, went), back(history, 1)
+
+
+def _where(on: torch.Tensor, new: State, old: State) -> State:
+    """The new water of the maps that are on, the old one of the others."""
+    h, qx, qy = (torch.where(on, getattr(new, name), getattr(old, name)) for name in ("h", "qx", "qy"))
+    return State(h, qx, qy, None if new.carry is None or old.carry is None else torch.where(on, new.carry, old.carry))
 
 
 def _first(given: torch.Tensor | None, wall: torch.Tensor) -> torch.Tensor:
@@ -510,22 +593,9 @@ def _check_map(z: torch.Tensor) -> None:
         raise ValueError("z must be finite; an entry is NaN or infinite (fill cells without data first)")
 
 
-def _checked_state(state: State, z: torch.Tensor) -> State:
-    *batch, rows, columns = z.shape
-    shapes = ((*batch, rows, columns), (*batch, rows, columns + 1), (*batch, rows + 1, columns))
-    for name, part, shape in zip(State._fields, state, shapes, strict=True):
-        if part.shape != shape:
-            raise ValueError(f"state.{name} must have the shape {shape}; it has {tuple(part.shape)}")
-        if part.dtype != z.dtype:
-            raise ValueError(f"state.{name} must have the dtype {z.dtype} of z; it has {part.dtype}")
-    return state
-
-
 def _field(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """A number, or a tensor that broadcasts to the shape of `z` and has rows and columns."""
-    given = torch.as_tensor(value, dtype=z.dtype, device=z.device)
-    if not bool(torch.isfinite(given).all()):
-        raise ValueError(f"{name} must be finite; an entry is NaN or infinite")
+    given = real_tensor(name, value, z)
     if given.numel() and given.min() < 0:
         raise ValueError(f"{name} must not be negative; its smallest entry is {given.min().item()}")
     # a tensor of one axis could mean a row or a batch
@@ -537,19 +607,19 @@ def _field(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Ten
 
 def _times(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Seconds for each map (...), float64."""
-    given = torch.as_tensor(value, dtype=torch.float64, device=z.device).detach()
+    given = real_tensor(name, value, z, torch.float64).detach()
     if given.ndim and given.shape != z.shape[:-2]:
         raise ValueError(
             f"{name} must be a number or have the shape {tuple(z.shape[:-2])}; it has {tuple(given.shape)}"
         )
-    if not bool((torch.isfinite(given) & (given >= 0)).all()):
-        raise ValueError(f"{name} must be finite and not negative; it is {value}")
+    if not bool((given >= 0).all()):
+        raise ValueError(f"{name} must not be negative; it is {value}")
     return given.expand(z.shape[:-2])
 
 
 def _stops(save_times: Sequence[float] | None, end: torch.Tensor) -> torch.Tensor:
     """The times (T, ...) at which steps end: those to keep, no later than a map's own end, and the end."""
-    times = [] if save_times is None else [float(t) for t in save_times]
+    times = [] if save_times is None else finite_array("save_times", save_times, ndim=1).tolist()
     latest = end.max().item()
     if any(not 0 <= t <= latest for t in times) or any(b < a for a, b in pairwise(times)):
         raise ValueError(f"save_times must ascend between 0 and the duration {latest:g}; they are {times}")

@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from lib.flood.pooling import blocks, elevation_tensor
-from lib.validation import positive_integer, positive_number
+from lib.validation import numpy_generator, one_of, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,11 +180,9 @@ def terrain(
     >>> bool(parts.canals.max() >= 0.5), bool(parts.embankments.max() >= 1.0), parts.z.shape
     (True, True, (48, 64))
     """
-    if split not in get_args(Split):
-        raise ValueError(f"split must be 'train' or 'test'; it is {split!r}")
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator, as numpy.random.default_rng(seed) makes it; it is {rng!r}")
-    if len(shape) != 2:
+    one_of("split", split, get_args(Split))
+    numpy_generator("rng", rng)
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise ValueError(f"shape must be (rows, columns); it is {shape!r}")
     rows, columns = (positive_integer("shape", side) for side in shape)
     if min(rows, columns) < _SMALLEST_SIDE:

@@ -138,6 +138,18 @@ def test_a_coarse_map_lies_where_the_fine_one_does(dem, tmp_path):
     torch.testing.assert_close(coarse.z, expected.h, rtol=0.02, atol=1e-3)
 
 
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+def test_a_drizzle_on_deep_water_arrives_in_float32_and_is_what_the_balance_is_of(basin, tmp_path, backend):
+    out = tmp_path / "depth.tif"
+    done = run("--dem", basin, "--h0", 20, "--rain", 1, "--duration", 60, "--out", out, "--backend", backend)
+    assert done.exit_code == 0, done.output
+    error, _, of = line(done, "mass error").partition(" ")
+    assert abs(float(error)) < 1e-4
+    assert of == "of what came in"
+    still = run("--dem", basin, "--h0", 20, "--duration", 60, "--out", out, "--backend", backend)
+    assert line(still, "mass error") == "0.0e+00 of the water before"
+
+
 def test_high_ground_costs_float32_no_digits(tmp_path, basin):
     with rasterio.open(basin, "r+") as dataset:
         dataset.write(np.full((1, 8, 12), 8000.0, np.float32))

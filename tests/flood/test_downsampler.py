@@ -1,10 +1,11 @@
 """The networks: they start as mean pooling, know no origin of elevations, and are the paper's where they say so."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, PaperDownsampler
+from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, PaperDownsampler, ReliefScale
 from lib.flood.pooling import pool_dem
 
 
@@ -166,12 +167,40 @@ def test_weights_come_from_the_generator_alone(network) -> None:
         (lambda: Downsampler(4, (4, 0)), "width must be at least 1"),
         (lambda: FeatureDownsampler(0), "factor must be at least 1"),
         (lambda: FeatureDownsampler(8, 0), "width must be at least 1"),
-        (lambda: PaperDownsampler("layer"), "norm must be 'batch' or 'group'; it is 'layer'"),
+        (lambda: PaperDownsampler("layer"), "norm must be one of batch, group; it is 'layer'"),
+        (lambda: PaperDownsampler(None), "norm must be one of batch, group; it is None"),
+        (lambda: PaperDownsampler(checkpointed=1), "checkpointed must be True or False"),
+        (lambda: Downsampler(None), "factor must be an integer"),
+        (lambda: Downsampler(4, 8), "width must name 2 numbers of channels"),
+        (lambda: Downsampler(2, "8"), "width must name 1 numbers of channels"),
+        (lambda: FeatureDownsampler(8, None), "width must be an integer"),
+        (lambda: FeatureDownsampler(generator=0), "generator must be a torch.Generator or None"),
+        (lambda: Downsampler(generator=np.random.default_rng(0)), "generator must be a torch.Generator or None"),
+        (lambda: ReliefScale(2, None), "relief must be a number"),
+        (lambda: ReliefScale(2, float("nan")), "relief must be finite"),
     ],
 )
 def test_networks_that_cannot_be(build, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         build()
+
+
+@pytest.mark.parametrize("network", [Downsampler, FeatureDownsampler, Downsampler.paper])
+def test_a_generator_leaves_the_global_state_where_it_was(network) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    network(generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    network()
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("network", [Downsampler(4), FeatureDownsampler(4), PaperDownsampler("group")])
+def test_maps_of_another_precision_are_refused(network) -> None:
+    z = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"z must have the dtype torch\.float32 of the network's weights"):
+        network(z)
+    assert network.double()(z).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", ["convolutional", "features", "paper"])

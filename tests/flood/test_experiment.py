@@ -160,7 +160,7 @@ def test_folders_of_tiles_that_do_not_fit_are_refused_before_they_are_solved(til
             flood_task(STAND_IN, place)
     with pytest.raises(ValueError, match="multiples of the factor 24"):
         flood_task(replace(STAND_IN, network="features", factor=24), tiles)
-    with pytest.raises(ValueError, match="norm must be 'batch' or 'group'"):
+    with pytest.raises(ValueError, match="norm must be one of batch, group"):
         flood_task(replace(STAND_IN, norm="layer"), tiles)
     for path in (tiles / "test").iterdir():
         np.save(path, np.zeros((60, 64)))

@@ -117,6 +117,21 @@ def test_bad_maps_are_refused(z, factor, how, error, message):
         pool_dem(z, factor, how)
 
 
+@pytest.mark.parametrize("how", ["mean", "max", "min", "median", "nearest", "bilateral"])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_coarse_map_shares_no_memory_with_the_fine_one(how, factor):
+    z = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
+    before = z.clone()
+    pool_dem(z, factor, how).fill_(7.0)
+    assert torch.equal(z, before)
+
+
+@pytest.mark.parametrize("thresholds", [None, "0.1", 0.1, [0.1, None], [[0.1]], [math.nan], [0.0]])
+def test_bad_thresholds_are_refused(thresholds):
+    with pytest.raises((TypeError, ValueError), match=r"^thresholds must"):
+        flood_metrics(torch.ones(2, 2), torch.ones(2, 2), thresholds)
+
+
 def test_blocks_are_where_they_were():
     z = torch.arange(24.0).reshape(4, 6)
     assert torch.equal(blocks(z, 2)[1, 2], z[2:4, 4:6])
@@ -168,7 +183,7 @@ def test_scores_carry_no_gradient_and_take_no_broadcast():
         (torch.zeros(2, 2), torch.full((2, 2), math.nan), (0.1,), ValueError, "h_ref must be finite"),
         (torch.zeros(2, 2), torch.zeros(2, 2), (0.0,), ValueError, "thresholds must be positive"),
         (torch.zeros(2, 2), torch.zeros(2, 2), (0.1, 0.1), ValueError, "must differ"),
-        (torch.zeros(2, 2), torch.zeros(2, 2), ("deep",), TypeError, "thresholds must be a number"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), ("deep",), TypeError, "thresholds must hold real numbers"),
         (np.zeros((2, 2)), torch.zeros(2, 2), (0.1,), TypeError, "h must be a floating-point tensor"),
     ],
 )
@@ -204,9 +219,15 @@ def test_nan_in_a_depth_is_not_hidden():
         ({"factor": 3}, "multiples of the factor"),
         ({"kind": "l1"}, "kind must be one of mse, huber"),
         ({"kind": "huber", "beta": 0.0}, "beta must be positive"),
+        ({"kind": None}, "kind must be one of mse, huber"),
+        ({"beta": "1"}, "beta must be a number"),
+        ({"h_fine": None}, "h_fine must be a floating-point tensor"),
+        ({"h_coarse": np.zeros((2, 2))}, "h_coarse must be a floating-point tensor"),
+        ({"h_fine": torch.zeros(4)}, "h_fine must have at least two axes"),
+        ({"factor": None}, "factor must be an integer"),
     ],
 )
 def test_bad_losses_are_refused(arguments, message):
     good = {"h_coarse": torch.zeros(2, 2), "h_fine": torch.zeros(4, 4), "factor": 2}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         downsample_loss(**good | arguments)

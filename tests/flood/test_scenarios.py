@@ -203,7 +203,7 @@ def test_more_processes_draw_the_same() -> None:
         ({"count": 0}, "count must be at least 1"),
         ({"side": 30}, "side must be a multiple of 4; it is 30"),
         ({"side": 4}, "shape must have at least 8 cells"),
-        ({"split": "valid"}, "split must be 'train' or 'test'"),
+        ({"split": "valid"}, "split must be one of train, test"),
     ],
 )
 def test_draws_that_cannot_be(change, message) -> None:

@@ -1,6 +1,7 @@
 """Drawn flood plains, and what is measured on their blocks."""
 
 import heapq
+import math
 
 import numpy as np
 import pytest
@@ -147,11 +148,17 @@ def test_other_zooms_and_sizes():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"split": "validation"}, ValueError, "split must be 'train' or 'test'"),
+        ({"split": "validation"}, ValueError, "split must be one of train, test"),
         ({"shape": (4, 64)}, ValueError, "at least 8 cells"),
         ({"shape": (64,)}, ValueError, r"\(rows, columns\)"),
         ({"shape": (64.0, 64)}, TypeError, "shape must be an integer"),
+        ({"shape": None}, ValueError, r"shape must be \(rows, columns\); it is None"),
+        ({"shape": "ab"}, ValueError, "shape must be"),
+        ({"split": None}, ValueError, "split must be one of train, test; it is None"),
         ({"rng": 0}, TypeError, "numpy Generator"),
+        ({"rng": np.random.RandomState(0)}, TypeError, "rng must be a numpy Generator"),
+        ({"zoom": math.nan}, ValueError, "zoom must be positive"),
+        ({"zoom": "2"}, TypeError, "zoom must be a number"),
         ({"zoom": 0.0}, ValueError, "zoom must be positive"),
     ],
 )
