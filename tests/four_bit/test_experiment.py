@@ -306,7 +306,7 @@ def test_shipped_gradient_is_what_the_script_makes() -> None:
         ({"count": 20_000}, "count must be at most 10000"),
         ({"count": 100, "batch": 128}, "batch must be at most 100"),
         ({"lr": -1.0}, "lr must be positive"),
-        ({"fine_tuning": -1}, "fine_tuning must be an integer"),
+        ({"fine_tuning": -1}, "fine_tuning must be at least 0"),
         ({"data": "cifar100"}, "data_path must name the folder"),
         ({"data": "imagenet"}, "data_path must name the folder"),
     ],
