@@ -211,7 +211,7 @@ def read_arrays(path: AnyPath, *names: str) -> dict[str, NDArray[Any]]:
 
     path = known_path("path", path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error

@@ -150,7 +150,7 @@ def test_bad_values_are_refused_in_one_line_before_the_work(words) -> None:
 @pytest.mark.usefixtures("idle")
 def test_a_folder_that_cannot_be_written_to_is_refused(words, monkeypatch) -> None:
     # a superuser may write anywhere
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: mode == os.R_OK)
     done = run(words)
     assert done.exit_code == 2, (done.output, done.exception)
-    assert "that can be written to" in re.sub(r"[\s│]+", " ", done.output)
+    assert "must lie in a folder that can be written to" in re.sub(r"[\s│]+", " ", done.output)

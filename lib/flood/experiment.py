@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib.checkpoints import claim_experiment, held_experiment, load_network, save_network
-from lib.files import input_folder
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import check_training, train_downsampler
 from lib.flood.metrics import Loss
@@ -26,10 +25,8 @@ from lib.validation import (
     job_count,
     known_device,
     known_seed,
-    number_between,
     one_of,
     positive_integer,
-    positive_number,
 )
 
 if TYPE_CHECKING:
@@ -168,9 +165,6 @@ def flood_preset(preset: str | FloodPreset) -> FloodPreset:
         positive_integer(name, getattr(preset, name))
     for name in ("data_seed", "seed"):
         known_seed(name, getattr(preset, name))
-    for name in ("dx", "fine_floor", "coarse_floor"):
-        positive_number(name, getattr(preset, name))
-    number_between("alpha", preset.alpha, 0, 1)
     if preset.count is not None and preset.side % preset.factor:
         raise ValueError(f"side must be a multiple of the factor {preset.factor}; it is {preset.side}")
     check_training(**{name: getattr(preset, name) for name in _TRAINING})
@@ -243,7 +237,6 @@ def flood_task(
         return model, train, test
     if data_path is None:
         raise ValueError("data_path must name the folder of the tiles")
-    input_folder("data_path", data_path)
     folders = [folder for folder in (Path(data_path) / "train", Path(data_path) / "test") if folder.is_dir()]
     if not folders or folders[0].name != "train":
         raise ValueError(f"data_path must hold a folder 'train' with tiles; {Path(data_path) / 'train'} is not there")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.files import atomic_path, input_folder, read_arrays
+from lib.files import atomic_path, known_path, read_arrays
 from lib.flood.boundaries import SIDES, Boundary
 from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.pooling import elevation_tensor
@@ -312,7 +312,7 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(self, folder: str | Path, dx: float) -> None:
-        self.folder, self.dx = input_folder("folder", folder), positive_number("dx", dx)
+        self.folder, self.dx = known_path("folder", folder), positive_number("dx", dx)
         found = [path for path in self.folder.glob("*") if path.suffix.lower() in (".npy", ".tif", ".tiff")]
         self.tiles = sorted(found)
         if not self.tiles:

@@ -113,10 +113,10 @@ def test_imagenet_on_a_folder_of_pictures(tmp_path) -> None:
     ("change", "message"),
     [
         ({"mode": "relu"}, "mode must be one of"),
-        ({"data": "mnist"}, "data must be fashion, cifar10 or imagenet"),
+        ({"data": "mnist"}, "data must be one of fashion, cifar10, imagenet"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"lr": -1.0}, "lr must be positive"),
-        ({"margin": -1}, "margin must be an integer of at least 0"),
+        ({"margin": -1}, "margin must be at least 0"),
         ({"data": "cifar10", "margin": 2}, "margin must be 0 for the data 'cifar10'"),
         ({"rise": 0.0}, "rise must lie between 0 and 1"),
         ({"count": 20_000}, "count must be at most"),

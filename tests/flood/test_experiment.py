@@ -180,7 +180,7 @@ def test_a_folder_holds_one_experiment(tmp_path) -> None:
 
 
 WRONG = [
-    ({"network": "transformer"}, "network must be 'convolutional', 'features' or 'paper'; it is 'transformer'"),
+    ({"network": "transformer"}, "network must be one of convolutional, features, paper; it is 'transformer'"),
     ({"network": "paper", "factor": 8}, "factor must be 16 for the paper's network; it is 8"),
     ({"network": "convolutional", "factor": 32, "side": 96, "kind": "snow"}, "kind must be one of"),
     ({"side": 40}, "side must be a multiple of the factor 16; it is 40"),
@@ -192,12 +192,12 @@ WRONG = [
     ({"lr": -1.0}, "lr must be positive"),
     ({"loss": "mae"}, "loss must be one of mse, huber; it is 'mae'"),
     ({"beta": 0.0}, "beta must be positive"),
-    ({"unit": "feet"}, "unit must be 'data', 'map' or 'metres'; it is 'feet'"),
-    ({"optimizer": "lion"}, "optimizer must be 'adam' or 'sgd'; it is 'lion'"),
+    ({"unit": "feet"}, "unit must be one of data, map, metres; it is 'feet'"),
+    ({"optimizer": "lion"}, "optimizer must be one of adam, sgd; it is 'lion'"),
     ({"warmup": 2.0}, "warmup must lie between 0 and 1; it is 2.0"),
     ({"clip": -1.0}, "clip must be positive"),
-    ({"smoothness": -1.0}, "smoothness must not be negative; it is -1.0"),
-    ({"checkpoint_every": 1.5}, "checkpoint_every must be an integer of at least 0; it is 1.5"),
+    ({"smoothness": -1.0}, "smoothness must be finite and at least 0; it is -1.0"),
+    ({"checkpoint_every": -1}, "checkpoint_every must be at least 0; it is -1"),
     ({"dx": 0.0}, "dx must be positive"),
     ({"alpha": 1.5}, "alpha must be above 0 and at most 1; it is 1.5"),
     ({"coarse_floor": 0.0}, "h_cfl_min must be positive"),
@@ -219,6 +219,31 @@ def test_other_arguments_that_cannot_be(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"name must be one of rain, .*; it is 'snow'"):
         trained_downsampler("snow")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "nonsense"}, "precision must be one of float32, bfloat16; it is 'nonsense'"),
+        ({"every": 0}, "every must be at least 1"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"jobs": -3}, "jobs must be at least 1"),
+        ({"device": "gpu"}, "device must be cpu"),
+        ({"data_path": "/nope"}, "data_path must be None for maps that are drawn"),
+    ],
+)
+def test_no_flood_is_solved_for_a_setting_that_is_refused(options, message, tmp_path, monkeypatch) -> None:
+    def solved(*_):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("lib.flood.scenarios.flood_map", solved)
+    with pytest.raises(ValueError, match=message):
+        train_flood(SMALL, tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        (tmp_path / "file").write_text("a file")
+        with pytest.raises(ValueError, match="folder must"):
+            train_flood(SMALL, folder)
 
 
 # --- networks that ship with the package

@@ -305,6 +305,28 @@ def test_solutions_of_other_settings_are_refused(folder, change) -> None:
         solve_tiles(folder, **settings)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: b"",
+        lambda _: b"no archive",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:200] + bytes([content[200] ^ 4]) + content[201:],
+    ],
+)
+def test_damaged_solutions_are_named(spoil, tmp_path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((16, 16)))
+    tiles = solve_tiles(tmp_path, FINE, kind="rain")
+    path = tiles.solution(0)
+    path.write_bytes(spoil(path.read_bytes()))
+    for use in (lambda: solve_tiles(tmp_path, FINE, kind="rain"), lambda: tiles[0]):
+        with pytest.raises(ValueError, match=r"a\.flood\.npz is damaged"):
+            use()
+    np.savez(path, rain=np.zeros(()))  # an archive of something else
+    with pytest.raises(ValueError, match=r"a\.flood\.npz is damaged"):
+        solve_tiles(tmp_path, FINE, kind="rain")
+
+
 def test_a_write_that_is_cut_off_leaves_nothing(folder, monkeypatch) -> None:
     whole = np.savez_compressed
 
