@@ -1,0 +1,69 @@
+// What a page runs for a live figure: plotly's own model and view, from one copy of plotly for the whole page.
+//
+// Plotly's FigureWidget brings its five megabytes with every figure. A page that is loaded again reads all of them at
+// once, and anywidget gives each two seconds: a figure that takes longer never hears a message again. Here a figure
+// is ready at once, and what arrives before plotly does is kept and handed over.
+
+const MESSAGES = [
+  "addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
+  "removeLayoutProps", "removeTraceProps",
+].map((name) => `_py2js_${name}`);
+
+// After each change plotly sends back all properties that it has filled in by itself; nobody in the kernel asks.
+const UNREAD = new Set(["_js2py_traceDeltas", "_js2py_widget_layoutDelta"]);
+
+async function read(model) {
+  const library = await model.widget_manager.get_model(model.get("_library").slice("IPY_MODEL_".length));
+  const url = URL.createObjectURL(new Blob([library.get("value")], { type: "text/javascript" }));
+  try {
+    return await import(url);
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+function plotly(model) {
+  const copies = (globalThis.paperplayPlotly ??= {});
+  const version = model.get("_library_version");
+  copies[version] ??= read(model).catch((error) => {
+    delete copies[version]; // the next figure tries again
+    throw error;
+  });
+  return copies[version];
+}
+
+export default () => {
+  let figure;
+
+  async function start(model) {
+    const early = [];
+    const keepers = MESSAGES.map((name) => [`change:${name}`, () => early.push([name, model.get(name)])]);
+    keepers.forEach(([event, keep]) => model.on(event, keep));
+    const widget = await (await plotly(model)).default();
+    const listeners = {};
+    let message = [];
+    await widget.initialize({
+      model: {
+        get: (name) => (name === message[0] ? message[1] : model.get(name)),
+        set: (name, value) => UNREAD.has(name) || model.set(name, value),
+        save_changes: () => model.save_changes(),
+        on: (event, listener) => {
+          listeners[event] = listener;
+          model.on(event, listener);
+        },
+      },
+    });
+    keepers.forEach(([event, keep]) => model.off(event, keep));
+    for (message of early) listeners[`change:${message[0]}`]();
+    message = [];
+    return widget;
+  }
+
+  return {
+    initialize({ model }) {
+      figure = start(model);
+      figure.catch(() => {}); // `render` shows it
+    },
+    render: async ({ el }) => (await figure).render({ el }),
+  };
+};
