@@ -1,8 +1,9 @@
 // What a page runs for a live figure: plotly's own model and view, from one copy of plotly for the whole page.
 //
-// Plotly's FigureWidget brings its five megabytes with every figure. A page that is loaded again reads all of them at
-// once, and anywidget gives each two seconds: a figure that takes longer never hears a message again. Here a figure
-// is ready at once, and what arrives before plotly does is kept and handed over.
+// Plotly's FigureWidget brings its five megabytes with every figure, and a page starts them all before it shows one.
+// Two clocks of two seconds run meanwhile: a figure that starts later never hears a message again (anywidget's
+// runtime), and a page too busy to look for it in time shows "model not found" (ipywidgets' get_model). Here a figure
+// starts at once, plotly follows when the first one is shown, and what arrives before is kept and handed over.
 
 const MESSAGES = [
   "addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
@@ -33,12 +34,22 @@ function plotly(model) {
 }
 
 export default () => {
+  let model;
   let figure;
+  const early = [];
+  const keepers = MESSAGES.map((name) => [
+    `change:${name}`,
+    () => {
+      early.push([name, model.get(name)]);
+      begin().catch(() => {}); // `render` shows what went wrong
+    },
+  ]);
 
-  async function start(model) {
-    const early = [];
-    const keepers = MESSAGES.map((name) => [`change:${name}`, () => early.push([name, model.get(name)])]);
-    keepers.forEach(([event, keep]) => model.on(event, keep));
+  function begin() {
+    return (figure ??= start());
+  }
+
+  async function start() {
     const widget = await (await plotly(model)).default();
     const listeners = {};
     let message = [];
@@ -60,10 +71,10 @@ export default () => {
   }
 
   return {
-    initialize({ model }) {
-      figure = start(model);
-      figure.catch(() => {}); // `render` shows it
+    initialize(context) {
+      model = context.model;
+      keepers.forEach(([event, keep]) => model.on(event, keep));
     },
-    render: async ({ el }) => (await figure).render({ el }),
+    render: async ({ el }) => (await begin()).render({ el }),
   };
 };
