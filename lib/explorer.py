@@ -178,13 +178,13 @@ class Explorer(widgets.VBox):
     played: ClassVar[str | None] = None
 
     def __init__(self, **values: Any) -> None:
-        import plotly.graph_objects as go
+        from lib.live_figure import LiveFigure
 
         self._check(values)
         self.controls: dict[str, Any] = {name: control.widget() for name, control in self.declared.items()}
         for name, value in values.items():
             self.controls[name].value = value
-        self.figure: go.FigureWidget = go.FigureWidget(self.build())
+        self.figure: go.FigureWidget = LiveFigure(self.build())
         # Without it a figure that is drawn before its cell has a size keeps a width of 700 pixels.
         self.figure._config = {**self.figure._config, "responsive": True}
         self.data: Data = {}
@@ -196,13 +196,16 @@ class Explorer(widgets.VBox):
         )
         heading = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
         caption = widgets.HTML(f'<div style="font-size:12px;line-height:1.4">{html.escape(self.caption)}</div>')
-        self._frame = widgets.VBox([self.figure])
+        self._frame = widgets.VBox()
         super().__init__([heading, bar, self._message, self._frame, caption])
         self._held = False
         self._rest: asyncio.TimerHandle | None = None
         for control in self.controls.values():
             control.observe(self._on_change, names="value")
         self.refresh()
+        self.figure.open()  # a page is told the first picture together with the figure, not after it
+        self._told = True
+        self._frame.children = [self.figure]
 
     def _shown_controls(self) -> list[widgets.Widget]:
         """The controls in their order, with a play button behind the slider that it moves."""
@@ -230,10 +233,7 @@ class Explorer(widgets.VBox):
 
     @abstractmethod
     def build(self) -> go.Figure:
-        """The figure with all its traces, still without data. Called once.
-
-        Data belong into `draw`: an array that is given here does not reach the browser.
-        """
+        """The figure with all its traces, still without data, which belong into `draw`. Called once."""
 
     @abstractmethod
     def compute(self, *args: Any, **kwargs: Any) -> Data:
@@ -286,6 +286,7 @@ class Explorer(widgets.VBox):
             self._show(self._message, self._frame)
             return
         self.data = data
+        self._told = False
         if self._frame.layout.display == "none":
             self._show(self._frame, self._message)
 
@@ -335,6 +336,9 @@ class Explorer(widgets.VBox):
         live = bundle[0] if isinstance(bundle, tuple) else bundle
         live["text/plain"] = repr(self)
         live["image/png"] = base64.b64encode(self.still()).decode()
+        if not self._told:  # nbclient stores what it was told, and does not know plotly's messages about changes
+            self.figure.send_whole()
+            self._told = True
         return live, {"image/png": {"alt": f"{self.title}. {self.caption}"}}
 
 

@@ -2,10 +2,11 @@
 
 import base64
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from comm import DummyComm
 from plotly.basedatatypes import Undefined
 
 from lib.explorer import Choice, Explorer, Slider, Toggle, all_explorers
@@ -93,6 +94,45 @@ def test_explorer_is_pure_labelled_and_has_a_picture_with_words(name: str) -> No
     assert explorer.caption in metadata["image/png"]["alt"]
     for axis in (*explorer.figure.select_xaxes(), *explorer.figure.select_yaxes()):
         assert axis.title.text or axis.tickvals, f"an axis of {name} has no title"
+
+
+def plain(value: Any) -> Any:
+    """Arrays, and what stands for them on the way to a page, as lists."""
+    if isinstance(value, dict):
+        if value.keys() == {"buffer", "dtype", "shape"}:
+            return np.frombuffer(value["buffer"], value["dtype"]).reshape(value["shape"]).tolist()
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def present(explorer: Explorer) -> str:
+    """The figure as it is, traces first."""
+    figure = explorer.figure
+    return repr([[plain(trace.to_plotly_json()) for trace in figure.data], plain(figure.layout.to_plotly_json())])
+
+
+def told(state: dict) -> str:
+    """The figure in a state that a page is given."""
+    return repr([plain(state["_widget_data"]), plain(state["_widget_layout"])])
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_a_page_that_asks_is_told_the_present_figure(name: str) -> None:
+    """A page loaded again and a stored notebook ask for the whole state, or for single properties of it."""
+    explorer = EXPLORERS[name]()
+    figure = explorer.figure
+    assert any(np.size(trace[key]) > 1 for trace in figure.data for key in ("x", "y", "z") if key in trace)
+    assert told(figure.get_state()) == present(explorer)
+    before = explorer.parameters
+    for control, declared in explorer.declared.items():
+        explorer.controls[control].value = declared.extremes()[0]
+        assert told(figure.get_state()) == present(explorer)
+    explorer.reset()
+    assert explorer.parameters == pytest.approx(before)
+    single = {key: figure.get_state(key)[key] for key in ("_widget_data", "_widget_layout")}
+    assert told(single) == told(figure.get_state(["_widget_data", "_widget_layout"])) == present(explorer)
 
 
 class Parabola(Explorer):
@@ -188,6 +228,49 @@ def test_a_coarse_picture_is_refined_when_the_controls_rest() -> None:
     alone = Refined()
     alone.controls["power"].value = 3
     assert alone.data["fine"], "without an event loop nobody would refine it later"
+
+
+class Wire:
+    """What goes to a page, widget by widget: the state at first, then every update."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.opened: dict[str, dict] = {}
+        self.updates: dict[str, list[dict]] = {}
+        wire = self
+
+        class Recorded(DummyComm):
+            def publish_msg(self, msg_type, data=None, **_rest):
+                if msg_type == "comm_open":
+                    wire.opened[self.comm_id] = data["state"]
+                elif msg_type == "comm_msg":
+                    wire.updates.setdefault(self.comm_id, []).append(data.get("state", {}))
+
+        monkeypatch.setattr("comm.create_comm", Recorded)
+
+
+def test_a_page_hears_of_a_figure_with_its_first_picture_and_then_of_changes_only(monkeypatch) -> None:
+    wire = Wire(monkeypatch)
+    explorer, second = Parabola(power=3), Parabola()
+    opened, updates = wire.opened[explorer.figure.model_id], wire.updates.setdefault(explorer.figure.model_id, [])
+    assert opened["_widget_data"][0]["name"] == "curve"
+    assert opened["_widget_data"][0]["y"]["shape"] == (5,)
+    assert not updates, "all was said at first"
+    explorer._repr_mimebundle_()
+    assert not updates
+    explorer.controls["power"].value = 4
+    sent = {name for update in updates for name in update}
+    assert "_py2js_update" in sent
+    assert not sent & {"_widget_data", "_widget_layout", "_esm"}
+    explorer._repr_mimebundle_()
+    assert updates[-1].keys() == {"_widget_data", "_widget_layout"}, "a stored notebook has the figure as displayed"
+    assert second.figure._library is explorer.figure._library, "plotly's five megabytes go once to a page"
+    large = [model for model, state in wire.opened.items() if len(repr(state)) > 1_000_000]
+    assert large in ([], [explorer.figure._library.model_id])
+
+
+def test_widgets_that_were_all_closed_can_be_made_again() -> None:
+    Parabola().figure._library.close()
+    assert Parabola().figure._library.comm is not None
 
 
 def test_slow_sliders_wait_for_the_end_of_the_movement_and_say_so() -> None:

@@ -1,7 +1,8 @@
-"""Every notebook in a real JupyterLab: it runs, its explorers are drawn, and they follow the keyboard."""
+"""Every notebook in a real JupyterLab: it runs, its explorers follow the keyboard and survive a reload of the page."""
 
 import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -12,6 +13,7 @@ from tests.browser.conftest import ROOT, TOKEN
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
+PRESSES = 14
 SCREENSHOTS = ROOT / "screenshots"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -21,7 +23,11 @@ STOPWATCH = """
 () => {
   window.__latency = [];
   let pressed = null, changed = null, timer = null;
-  document.addEventListener('keydown', () => { pressed = performance.now(); changed = null; }, true);
+  document.addEventListener('keydown', () => {
+    clearTimeout(timer);
+    pressed = performance.now();
+    changed = null;
+  }, true);
   const figure = [...document.querySelectorAll('.js-plotly-plot')].pop();
   new MutationObserver(() => {
     if (pressed === null) return;
@@ -37,6 +43,27 @@ MAPS_ARE_WHOLE = """element => element.data.filter(t => t.type === 'heatmap').ev
 READ_DATA = """element => JSON.stringify(element.data.map(t => [
     Array.from(t.x ?? []), Array.from(t.y ?? [], v => v === undefined ? null : v),
     Array.from(t.z ?? [], row => Array.from(row).reduce((sum, v, i) => sum + v * (i + 1), 0))]))"""
+
+# All that the reader sees: the traces as they are told to plotly, the words, and how the lines are drawn.
+READ_FIGURE = """element => {
+    const plain = v => Array.isArray(v) || ArrayBuffer.isView(v) ? Array.from(v, plain)
+        : v && typeof v === 'object' ? Object.fromEntries(Object.entries(v)
+            .filter(([key, w]) => key[0] !== '_' && w != null).sort().map(([key, w]) => [key, plain(w)]))
+        : Number.isNaN(v) ? 'NaN' : v;
+    const all = (selector, read) => [...element.querySelectorAll(selector)].map(read);
+    return {
+        // plotly notes an x or y that came with an update; it draws the same without the note
+        traces: element.data.map(({xtype, ytype, ...trace}) => plain(trace)),
+        points: element.data.map(t => (t.z ?? t.y ?? t.x ?? []).length),
+        words: all('.main-svg text', e => e.textContent),
+        legend: all('.legendtext', e => e.textContent),
+        lines: all('.js-line', e => [e.style.stroke, e.style.strokeWidth, e.style.strokeDasharray]),
+        axes: Object.entries(element.layout).filter(([k]) => /^[xy]axis/.test(k)).sort()
+            .map(([k, a]) => [k, a.type, a.title?.text, Array.from(a.range ?? [])]),
+    };
+}"""
+DRAWN = """expected => [...document.querySelectorAll('.js-plotly-plot')].filter(
+    e => e.querySelector('.trace, .heatmaplayer .hm, .barlayer .point')).length === expected"""
 
 
 class Watch:
@@ -126,6 +153,10 @@ def test_notebook_runs_and_explorers_follow_the_keyboard(name: str, lab, browser
         screenshot_all(page, name)
         for number in range(expected):
             move_and_check(page, name, number)
+        if expected:
+            start = time.perf_counter()
+            reload_and_check(page, name, expected)
+            print(f"{name}: reload in {time.perf_counter() - start:.0f} s")
         assert not watch.problems, watch.problems
     finally:
         page.close()
@@ -151,15 +182,75 @@ def move_and_check(page, name: str, number: int) -> None:
             f"document.querySelectorAll('.js-plotly-plot')[{number}]",
         )
     )
-    for press in range(20):
-        page.keyboard.press("ArrowLeft" if press < 10 else "ArrowRight")
-        time.sleep(0.55)
+    key = "ArrowLeft"
+    for press in range(PRESSES):
+        seen, end = page.evaluate("window.__latency.length"), time.monotonic() + 3
+        page.keyboard.press(key)
+        while page.evaluate("window.__latency.length") == seen and time.monotonic() < end:
+            time.sleep(0.02)
+        if press == PRESSES // 2 or time.monotonic() >= end:  # nothing moves at the end of a slider: turn round
+            key = "ArrowRight" if key == "ArrowLeft" else "ArrowLeft"
         if press == 0:
             assert figure.evaluate(READ_DATA) != before, f"explorer {number} of {name} did not follow the slider"
             explorer.screenshot(path=SCREENSHOTS / f"{Path(name).stem}_explorer_{number + 1}.png")
     latencies = np.array(page.evaluate("window.__latency"))
-    assert len(latencies) >= 10
+    assert len(latencies) >= PRESSES // 2
     print(
         f"{name} explorer {number + 1}: key to picture, median {np.median(latencies):.0f} ms, "
         f"p90 {np.quantile(latencies, 0.9):.0f} ms ({len(latencies)} presses)"
     )
+
+
+def reload_and_check(page, name: str, expected: int) -> None:
+    """Load the page again while the kernel lives: the same figures, and a slider still moves them as a whole."""
+    explorers = page.locator(".jp-OutputArea-output", has=page.locator(".js-plotly-plot"))
+    figures = page.locator(".js-plotly-plot")
+
+    def read() -> list[dict]:
+        return [figures.nth(number).evaluate(READ_FIGURE) for number in range(expected)]
+
+    before = at_rest(read)
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Control+s")
+    page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current:not(.jp-mod-dirty)", timeout=20_000)
+    page.reload()
+    page.wait_for_function(DRAWN, arg=expected, timeout=60_000)
+    after = at_rest(read)
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        changed = list(differences(old, new))
+        assert not changed, f"explorer {number} of {name} changed with the page: {changed[:8]}"
+    for number, old in enumerate(after):
+        handle = explorers.nth(number).locator(".noUi-handle").first
+        handle.scroll_into_view_if_needed()
+        handle.focus()
+        page.keyboard.press("ArrowLeft")
+        new = at_rest(lambda number=number: figures.nth(number).evaluate(READ_FIGURE), until_other_than=old)
+        assert new["traces"] != old["traces"], f"explorer {number} of {name} did not follow the slider after a reload"
+        assert new["legend"] == old["legend"]
+        assert all(new["points"][trace] for trace, points in enumerate(old["points"]) if points)
+        explorers.nth(number).screenshot(path=SCREENSHOTS / f"{Path(name).stem}_explorer_{number + 1}_reloaded.png")
+
+
+def at_rest(read: Callable[[], object], *, until_other_than: object = None, seconds: float = 10) -> object:
+    """What `read` gives when it stays the same for half a second: a coarse picture is refined after a quarter."""
+    end = time.monotonic() + seconds
+    last = until_other_than
+    while time.monotonic() < end:
+        now = read()
+        if now == last and now != until_other_than:
+            break
+        last = now
+        time.sleep(0.5)
+    return last
+
+
+def differences(old: object, new: object, path: str = "") -> Iterator[str]:
+    """Where two figures differ, in words that fit into a message."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}")
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, values in enumerate(zip(old, new, strict=True)):
+            yield from differences(*values, f"{path}[{number}]")
+    elif old != new:
+        yield f"{path}: {str(old)[:60]} is now {str(new)[:60]}"
