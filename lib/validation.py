@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "number_between",
     "numpy_generator",
     "one_of",
+    "pair",
     "positive_array",
     "positive_integer",
     "positive_number",
@@ -333,6 +334,25 @@ def one_of(name: str, value: T, options: Collection[T]) -> T:
     if not any(type(option) is type(value) and option == value for option in options):
         raise ValueError(f"{name} must be one of {', '.join(map(str, options))}; it is {_short(value)}")
     return value
+
+
+def pair(name: str, value: Sequence[T]) -> tuple[T, T]:
+    """Return `value` as a tuple if it holds two things, such as the sides of a map.
+
+    Examples
+    --------
+    >>> pair("shape", [3, 4])
+    (3, 4)
+    >>> pair("shape", 3)
+    Traceback (most recent call last):
+    ...
+    TypeError: shape must be a pair; it is 3
+    """
+    if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        raise TypeError(f"{name} must be a pair; it is {_short(value)}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a pair; it is {_short(value)}")
+    return value[0], value[1]
 
 
 def true_or_false(name: str, value: bool) -> bool:

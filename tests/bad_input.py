@@ -11,16 +11,19 @@ import inspect
 import io
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 
 HANG_SECONDS = 10
 # a call that takes longer is only given what must be refused before any work
@@ -55,7 +58,9 @@ class Enough(KeyboardInterrupt):
 def _public(module_name: str) -> dict[str, Any]:
     module = import_module(module_name)
     names = getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")]
-    return {name: getattr(module, name) for name in names if callable(getattr(module, name))}
+    found = {name: getattr(module, name) for name in names if callable(getattr(module, name))}
+    # what a context manager is given is looked at when its block begins
+    return {name: each for name, each in found.items() if not inspect.isgeneratorfunction(inspect.unwrap(each))}
 
 
 def recorded_calls(module_name: str) -> list[Call]:
@@ -100,8 +105,7 @@ def _run_example(name: str, value: Any, text: str, calls: dict[str, Call]) -> No
     try:
         runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
         test = doctest.DocTestParser().get_doctest(text, names, name, None, None)
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly(), kept_folders():
             runner.run(test, out=lambda _: None, clear_globs=False)
     except Enough:
         pass
@@ -293,6 +297,22 @@ def _outcome(call: Call, arguments: dict[str, Any], name: str, *, valid: bool) -
 def _untouched(torch_state: torch.Tensor, numpy_state: np.ndarray) -> bool:
     same = torch.equal(torch_state, torch.get_rng_state())
     return same and np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+
+
+@contextmanager
+def kept_folders() -> Iterator[None]:
+    """Temporary folders stay after their block, below the present folder: a call can be made again in them."""
+
+    @contextmanager
+    def folder(**_: Any) -> Iterator[str]:
+        yield tempfile.mkdtemp(dir=Path.cwd())
+
+    before = tempfile.TemporaryDirectory
+    tempfile.TemporaryDirectory = folder
+    try:
+        yield
+    finally:
+        tempfile.TemporaryDirectory = before
 
 
 @contextmanager

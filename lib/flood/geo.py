@@ -21,7 +21,7 @@ from torch import Tensor
 from lib.files import atomic_path
 from lib.flood.pooling import elevation_tensor
 from lib.flood.terrain import real_dem
-from lib.validation import finite_array, finite_number, instance_of, positive_integer, positive_number
+from lib.validation import finite_array, finite_number, instance_of, pair, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -675,7 +675,7 @@ def sample_geotiff(path: str | os.PathLike[str], *, dx: float = 90.0, shape: tup
     )
     top, bottom, left, right = _without_holes(np.isnan(projected))
     if shape is not None:
-        rows, columns = (positive_integer("shape", side) for side in shape)
+        rows, columns = (positive_integer("shape", side) for side in pair("shape", shape))
         if rows > bottom - top or columns > right - left:
             raise ValueError(f"shape must fit into {bottom - top} x {right - left} cells of {dx:g} m; it is {shape}")
         top, left = top + (bottom - top - rows) // 2, left + (right - left - columns) // 2

@@ -20,16 +20,18 @@ from torch.utils.data import Dataset
 from lib.flood.downsampler import Detour
 from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.metrics import Loss, downsample_loss
-from lib.flood.pooling import Pooling, blocks, pool_dem
+from lib.flood.pooling import Pooling, blocks, elevation_tensor, pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
 from lib.flood.solver import LocalInertialSolver
 from lib.training import TrainingRun, check_options, evaluating, fit, processes, size_of, steps_an_epoch
 from lib.validation import (
     instance_of,
     integer_at_least,
+    known_device,
     known_seed,
     number_between,
     one_of,
+    pair,
     positive_integer,
     positive_number,
 )
@@ -409,6 +411,8 @@ def coarse_floods(
     >>> bool(flood_metrics(found.h, found.truth)["rmse"] < 0.1)
     True
     """
+    _known_rule(rule, solver)
+    instance_of("data", data, FloodDataset, "a FloodDataset")
     if isinstance(rule, Detour):
         if factor not in (None, rule.factor):
             raise ValueError(f"factor must be that of the network, {rule.factor}; it is {factor}")
@@ -423,6 +427,12 @@ def coarse_floods(
     if not bool((h.abs() < DEPTH_LIMIT).all()):
         raise RuntimeError("a coarse flood has grown beyond all bounds: take a smaller alpha")
     return CoarseResult(h, blocks(data.h, factor).mean((-2, -1)), z)
+
+
+def _known_rule(rule: Detour | Pooling, solver: LocalInertialSolver) -> None:
+    if not isinstance(rule, Detour):
+        one_of("rule", rule, get_args(Pooling))
+    instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
 
 
 def mean_square_error(
@@ -456,7 +466,8 @@ def mean_square_error(
     """
     from accelerate.utils import reduce
 
-    state = processes(device)
+    _known_rule(rule, solver)
+    state = processes(known_device(device))
     mine = range(state.process_index, size_of(data), state.num_processes)
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(mine), positive_integer("batch", batch)):
@@ -513,6 +524,8 @@ def descend_coarse_maps(
     True
     """
     positive_integer("iterations", iterations)
+    instance_of("data", data, FloodDataset, "a FloodDataset")
+    instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
     pooled = pool_dem(data.z, factor)
     truth = blocks(data.h, factor).mean((-2, -1))
     forcing = data.forcing.coarse(factor)
@@ -568,14 +581,16 @@ def depth_gradient(
     >>> bool(gradient[1, 1] < -0.5), bool(gradient.sum().abs() < 1e-12)
     (True, True)
     """
-    if z.ndim != 2:
+    instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
+    if elevation_tensor("z", z).ndim != 2:
         raise ValueError(f"z must be one map (R, C); its shape is {tuple(z.shape)}")
+    row, column = (integer_at_least("cell", place, 0) for place in pair("cell", cell))
     rows, columns = z.shape
-    if not (0 <= cell[0] < rows and 0 <= cell[1] < columns):
+    if not (row < rows and column < columns):
         raise ValueError(f"cell must lie on the map of {rows} x {columns} cells; it is {cell}")
     moved = z.detach().clone().requires_grad_()
     h = solver.simulate(moved, duration, **options).h
     if not h.requires_grad:  # no time has passed
         return h, torch.zeros_like(z)
-    (gradient,) = torch.autograd.grad(h[cell], moved)
+    (gradient,) = torch.autograd.grad(h[row, column], moved)
     return h.detach(), gradient

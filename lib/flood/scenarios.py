@@ -150,6 +150,7 @@ class FloodDataset(TensorDataset):
     def __init__(self, z: Tensor, h: Tensor, forcing: Forcing) -> None:
         elevation_tensor("z", z)
         elevation_tensor("h", h)
+        instance_of("forcing", forcing, Forcing, "a Forcing")
         if z.ndim != 3 or h.shape != z.shape:
             raise ValueError(f"z and h must have one shape (B, R, C); they have {tuple(z.shape)} and {tuple(h.shape)}")
         count, side = len(z), max(z.shape[1:])
@@ -187,6 +188,7 @@ class FloodDataset(TensorDataset):
         >>> len(FloodDataset(z, z, Forcing.of_rain(3, (4, 4), 0.0, 600.0)).part(slice(2)))
         2
         """
+        instance_of("some", some, slice, "a slice")
         return FloodDataset(self.z[some], self.h[some], self.forcing[some])
 
 
