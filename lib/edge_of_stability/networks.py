@@ -62,6 +62,10 @@ def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
     >>> half_mean_square(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item()
     1.25
     """
+    instance_of("outputs", outputs, Tensor, "a tensor")
+    instance_of("targets", targets, Tensor, "a tensor")
+    if not outputs.numel() or not outputs.ndim:
+        raise ValueError(f"outputs must hold at least one example; their shape is {tuple(outputs.shape)}")
     if outputs.shape != targets.shape:
         raise ValueError(
             f"targets must have the shape of the outputs, {tuple(outputs.shape)}; it is {tuple(targets.shape)}"
