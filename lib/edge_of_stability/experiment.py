@@ -182,6 +182,8 @@ class EdgeRun:
         Steps at which the flow solution was looked for (T,).
     loss, sharpness, gfs_sharpness
         (T,). NaN where gradient flow did not reach its tolerance.
+    diverged
+        Whether descent stopped because its loss was a millionfold that of the start, or not finite.
     """
 
     eta: float
@@ -190,6 +192,12 @@ class EdgeRun:
     loss: NDArray[np.float64]
     sharpness: NDArray[np.float64]
     gfs_sharpness: NDArray[np.float64]
+    diverged: bool = False
+
+
+def _largest_loss(targets: Tensor, first: float) -> float:
+    """A loss that descent does not come back from: a millionfold that of the start, or of outputs of zero."""
+    return 1e6 * max(first, float(half_mean_square(torch.zeros_like(targets), targets)))
 
 
 def _step_size(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
@@ -216,17 +224,31 @@ def watch_descent(preset: str | EdgePreset, data_path: str | Path | None = None)
     eta = _step_size(settings, model, data)
     monitor = GFSMonitor(settings.every, model, half_mean_square, data, **_flow_settings(settings))
     optimizer = torch.optim.SGD(model.parameters(), lr=eta)
-    losses = []
-    for step in range(settings.n_steps):
-        monitor(step)
-        optimizer.zero_grad()
+    losses: list[float] = []
+    diverged = False
+    for step in range(settings.n_steps + 1):
         value = half_mean_square(model(data[0]), data[1])
+        loss = float(value.detach())
+        diverged = not loss < _largest_loss(data[1], (losses or [loss])[0])
+        if diverged:
+            losses.append(loss)
+            break
+        monitor(step)
+        if step == settings.n_steps:
+            break
+        optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(value.detach()))
-    monitor(settings.n_steps)
-    columns = (np.array(column) for column in (monitor.loss, monitor.sharpness, monitor.gfs_sharpness))
-    return EdgeRun(eta, np.array(losses), np.array(monitor.steps), *columns)
+        losses.append(loss)
+    return EdgeRun(
+        eta=eta,
+        losses=np.array(losses),
+        steps=np.array(monitor.steps),
+        loss=np.array(monitor.loss),
+        sharpness=np.array(monitor.sharpness),
+        gfs_sharpness=np.array(monitor.gfs_sharpness),
+        diverged=diverged,
+    )
 
 
 def run_edge_experiment(
@@ -272,7 +294,7 @@ def run_edge_experiment(
     folder = output_folder("folder", folder)
     if not _descend(settings, folder, data_path, device):
         return load_edge_run(folder, settings.n_steps)  # another process looks for the flow solutions
-    reached = [step for step in checkpoint_steps(folder) if step <= settings.n_steps]
+    reached = _reached(folder, settings.n_steps)
     missing = [step for step in reached if not _result_path(folder, step).exists()]
     work = [(settings, folder, step, data_path, device) for step in missing]
     for _ in in_parallel(_look, work, "flow solutions", jobs=jobs):
@@ -327,6 +349,8 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     eta = _step_size(settings, model, data) if held is None else float(held["eta"])
     if held is None and together.is_main_process:
         claim_experiment(folder, _identity(settings), eta=eta)
+    if _divergence(folder, settings.n_steps) is not None:
+        return bool(together.is_main_process)
     losses: list[float] = []
     first = 0
     last = _last_of_unbroken(checkpoint_steps(folder), settings)
@@ -349,10 +373,32 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
             break
         value = _full_batch_step(model, share, weight, eta, together)
         losses.append(value)
-        if not np.isfinite(value):
-            raise ValueError(f"descent diverged at step {step}, at 2/eta = {2 / eta:.3g}: choose a larger edge")
+        if not value < _largest_loss(data[1], losses[0]):
+            if together.is_main_process:
+                with atomic_path(folder / _DIVERGED) as temporary:
+                    temporary.write_text(json.dumps({"step": step, "losses": losses}), encoding="utf-8")
+            break
     together.wait_for_everyone()
     return bool(together.is_main_process)
+
+
+_DIVERGED = "diverged.json"
+
+
+def _divergence(folder: Path, n_steps: int | None) -> dict[str, Any] | None:
+    """The step at which descent diverged, if it did before `n_steps`, and the losses up to it."""
+    path = folder / _DIVERGED
+    held: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return held if held is not None and (n_steps is None or held["step"] < n_steps) else None
+
+
+def _reached(folder: Path, n_steps: int | None) -> list[int]:
+    """Steps of the checkpoints up to `n_steps` and before a divergence."""
+    diverged = _divergence(folder, n_steps)
+    steps = checkpoint_steps(folder)
+    return [
+        step for step in steps if (n_steps is None or step <= n_steps) and (not diverged or step < diverged["step"])
+    ]
 
 
 def _last_of_unbroken(done: list[int], settings: EdgePreset) -> int | None:
@@ -427,11 +473,16 @@ def load_edge_run(folder: str | Path, n_steps: int | None = None) -> EdgeRun:
     held = held_experiment(folder)
     if held is None:
         raise ValueError(f"{folder} holds no experiment")
-    done = checkpoint_steps(folder)
-    if n_steps is not None:
-        done = [step for step in done if step <= n_steps]
+    done = _reached(folder, n_steps)
+    diverged = _divergence(folder, n_steps)
     seen = [step for step in done if _result_path(folder, step).exists()]
     rows = [_read_result(_result_path(folder, step)) for step in seen]
-    losses = load_checkpoint(folder, done[-1])["losses"] if done else []
+    last = diverged or (load_checkpoint(folder, done[-1]) if done else {"losses": []})
     columns = {name: np.array([row[name] for row in rows]) for name in _COLUMNS}
-    return EdgeRun(eta=held["eta"], losses=np.array(losses), steps=np.array(seen, dtype=np.int64), **columns)
+    return EdgeRun(
+        eta=held["eta"],
+        losses=np.array(last["losses"]),
+        steps=np.array(seen, dtype=np.int64),
+        diverged=diverged is not None,
+        **columns,
+    )

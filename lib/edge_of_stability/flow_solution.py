@@ -61,10 +61,7 @@ def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
     >>> print(c.round(12))
     [0.25]
     """
-    columns = np.asarray(b)
-    if columns.dtype.kind not in "biuf":
-        raise TypeError(f"b must hold real numbers; it has dtype {columns.dtype}")
-    columns = columns.astype(np.float64, copy=False)
+    columns = finite_array("b", b)
     if columns.ndim != 2 or not len(columns):
         raise ValueError(f"b must have 2 axes, the first of them not empty; its shape is {columns.shape}")
     goal = finite_array("log_product", log_product)
@@ -72,7 +69,7 @@ def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(f"log_product must be a number or have shape {columns.shape[1:]}; its shape is {goal.shape}")
     if goal.ndim == 0:
         return _solve(columns, float(goal), np.empty(0))
-    if np.any(columns.min(axis=0) != 0) or not np.isfinite(columns).all():
+    if np.any(columns.min(axis=0) != 0):
         raise ValueError(_NO_BALANCES)
     return _by_logarithms(columns, goal)
 

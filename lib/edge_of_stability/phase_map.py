@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lib.validation import finite_array, known_device, positive_integer, positive_number
+from lib.validation import finite_array, integer_at_least, known_device, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -72,10 +72,9 @@ def phase_map(
     if np.any(first == 0) or np.any(second == 0):
         raise ValueError("w1 and w2 must not hold zeros")
     positive_number("eta", eta)
-    if not np.isfinite(target) or target == 0:
+    if finite_array("target", target, shape=()) == 0:
         raise ValueError(f"target must be finite and not zero; it is {target}")
-    if positive_integer("n_steps", n_steps) < 2:
-        raise ValueError(f"n_steps must be at least 2; it is {n_steps}")
+    integer_at_least("n_steps", n_steps, 2)
     place = torch.device(known_device(device))
     a, b = (torch.from_numpy(np.ascontiguousarray(part).reshape(-1)) for part in (first, second))
     part = _PART.get(place.type, _PART["cuda"])

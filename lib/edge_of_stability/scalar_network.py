@@ -42,7 +42,7 @@ def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
         raise ValueError(f"w must hold at least two weights in its last axis; its shape is {weights.shape}")
     if weights.size and np.abs(weights).max() >= _LARGEST:
         raise ValueError(f"w must be below {_LARGEST:g} in size: its squares would overflow")
-    if not np.isfinite(target) or target == 0:
+    if finite_array("target", target, shape=()) == 0:
         raise ValueError(f"target must be finite and not zero; it is {target}")
     return weights
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.initialization_shape import DiagonalPotential, minimize_potential
-from lib.validation import finite_array, positive_integer, regression_data
+from lib.validation import finite_array, positive_integer, positive_number, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -65,7 +65,8 @@ class SquaredRegression:
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike) -> None:
-        self.X, self.y = regression_data(X, y)
+        # copies: what the caller does to these arrays later must not change the model
+        self.X, self.y = (part.copy() for part in regression_data(X, y))
 
     def _weights(self, u: ArrayLike, v: ArrayLike) -> tuple[Vector, Vector]:
         shape = (self.X.shape[1],)
@@ -144,8 +145,7 @@ class SquaredRegression:
         u, v = (weights.copy() for weights in self._weights(u0, v0))
         positive_integer("n_steps", n_steps)
         positive_integer("record_every", record_every)
-        if not (np.isfinite(eta) and eta > 0):
-            raise ValueError(f"eta must be positive and finite; it is {eta}")
+        positive_number("eta", eta)
         steps, weights, losses, phis = [], [], [], []
         dual: Vector | None = None
         diverged = False

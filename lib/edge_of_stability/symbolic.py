@@ -6,6 +6,8 @@ from typing import Any
 
 import sympy as sp
 
+from lib.validation import integer_at_least
+
 __all__ = ["balance_step", "frozen_multiplier", "hessian_at_minimum"]
 
 
@@ -37,7 +39,7 @@ def hessian_at_minimum(depth: int = 3) -> tuple[Any, Any]:
     Parameters
     ----------
     depth
-        Number of weights.
+        Number of weights, at least 2.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def hessian_at_minimum(depth: int = 3) -> tuple[Any, Any]:
     [0, 0],
     [0, 0]])
     """
-    w = sp.symbols(f"w_1:{depth + 1}", positive=True)
+    w = sp.symbols(f"w_1:{integer_at_least('depth', depth, 2) + 1}", positive=True)
     target = sp.Symbol("y", positive=True)
     hessian = sp.hessian((sp.prod(w) - target) ** 2 / 2, w).subs(target, sp.prod(w))
     return hessian, sp.Matrix([sp.prod(w) / weight for weight in w])
@@ -66,7 +68,7 @@ def frozen_multiplier(depth: int = 3) -> tuple[Any, Any]:
     Parameters
     ----------
     depth
-        Number of weights.
+        Number of weights, at least 2.
 
     Examples
     --------
@@ -75,7 +77,7 @@ def frozen_multiplier(depth: int = 3) -> tuple[Any, Any]:
     0
     """
     c, target, eta = sp.symbols("c y eta", positive=True)
-    b = sp.symbols(f"b_1:{depth + 1}", nonnegative=True)
+    b = sp.symbols(f"b_1:{integer_at_least('depth', depth, 2) + 1}", nonnegative=True)
     w = [sp.sqrt(c + each) for each in b]
     product = sp.prod(w)
     after = sp.prod([weight - eta * (product - target) * product / weight for weight in w])

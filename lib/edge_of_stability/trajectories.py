@@ -16,7 +16,7 @@ import numpy as np
 
 from lib.edge_of_stability.flow_solution import gfs_sharpness, solve_balances
 from lib.edge_of_stability.scalar_network import gd_step, loss, scalar_weights, sharpness
-from lib.validation import finite_array, positive_integer
+from lib.validation import finite_array, positive_array, positive_integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -52,13 +52,6 @@ class Trajectory:
     sharpness: NDArray[np.float64]
     gfs_sharpness: NDArray[np.float64]
     diverged: NDArray[np.bool_]
-
-
-def _eta(eta: ArrayLike) -> NDArray[np.float64]:
-    step = finite_array("eta", eta)
-    if step.size and step.min() <= 0:
-        raise ValueError(f"eta must be positive; its smallest entry is {step.min()}")
-    return step
 
 
 def run_gd(
@@ -105,7 +98,7 @@ def run_gd(
     True
     """
     start = scalar_weights(w0, target)
-    step = np.broadcast_to(_eta(eta), start.shape[:-1])
+    step = np.broadcast_to(positive_array("eta", eta), start.shape[:-1])
     positive_integer("n_steps", n_steps)
     positive_integer("record_every", record_every)
     steps = np.arange(0, n_steps + 1, record_every)
@@ -153,7 +146,7 @@ def gd_path(
     if start.ndim != 1:
         raise ValueError(f"w0 must have one axis; its shape is {start.shape}")
     w = [float(value) for value in start]
-    depth, rate = len(w), float(_eta(eta))
+    depth, rate = len(w), float(finite_array("eta", positive_array("eta", eta), shape=()))
     positive_integer("n_steps", n_steps)
     positive_integer("record_every", record_every)
     records = [tuple(w)]
@@ -219,7 +212,7 @@ def gpgd_step(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[np.f
     (True, True)
     """
     weights = scalar_weights(w, target)
-    moved = gd_step(weights, _eta(eta), target).prod(axis=-1)
+    moved = gd_step(weights, positive_array("eta", eta), target).prod(axis=-1)
     if np.any(moved * weights.prod(axis=-1) <= 0):
         raise ValueError("eta must be small enough for the product to keep its sign in one step")
     flat = weights.reshape(-1, weights.shape[-1])
@@ -242,7 +235,7 @@ def is_admissible(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[
     array([ True, False])
     """
     weights = scalar_weights(w, target)
-    step = _eta(eta)
+    step = positive_array("eta", eta)
     right_side = np.sign(weights).prod(axis=-1) * np.sign(target) > 0
     stays = (gd_step(weights, step, target) * weights > 0).all(axis=-1)
     phi = _gfs_or_nan(weights, target)

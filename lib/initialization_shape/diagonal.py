@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from lib.initialization_shape.scale_shape import potential_scale
-from lib.validation import finite_array, positive_array, positive_integer
+from lib.validation import finite_array, integer_at_least, positive_array, positive_integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,7 @@ __all__ = ["DeepDiagonalPotential", "DiagonalPotential", "SeparablePotential"]
 
 # sinh overflows at 710; a dual this large means that k is beyond what float64 can hold.
 _LARGEST_SINH_ARGUMENT = 690.0
+_LARGEST_DUAL = 354.0
 
 
 class SeparablePotential(Protocol):
@@ -81,8 +82,9 @@ class DiagonalPotential:
     """
 
     def __init__(self, k: ArrayLike, w0: ArrayLike = 0.0) -> None:
-        self.k = positive_array("k", k)
-        self.w0 = finite_array("w0", w0)
+        # copies: what the caller does to these arrays later must not change the potential
+        self.k = positive_array("k", k).copy()
+        self.w0 = finite_array("w0", w0).copy()
         self._initial_slope = np.arcsinh(2 * self.w0 / self.k) / 2
 
     def __repr__(self) -> str:
@@ -137,7 +139,7 @@ class DiagonalPotential:
 
     def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
         """Value of the potential; `w` is (..., d), the result (...)."""
-        w = np.asarray(w, dtype=np.float64)
+        w = finite_array("w", w)
         r = 2 * w / self.k
         # 1 - sqrt(1 + r^2), without the cancellation at small r
         arc = -r * (r / (1 + np.hypot(1, r)))
@@ -146,30 +148,37 @@ class DiagonalPotential:
 
     def grad(self, w: ArrayLike) -> NDArray[np.float64]:
         """Gradient at `w` (..., d): half an arcsinh in each coordinate, zero at `w0`."""
-        return np.asarray(np.arcsinh(2 * np.asarray(w, dtype=np.float64) / self.k) / 2 - self._initial_slope)
+        return np.asarray(np.arcsinh(2 * finite_array("w", w) / self.k) / 2 - self._initial_slope)
 
     def hess_diag(self, w: ArrayLike) -> NDArray[np.float64]:
         """Diagonal of the Hessian at `w` (..., d): `1 / sqrt(k^2 + 4 w^2)`."""
-        return np.asarray(1 / np.hypot(self.k, 2 * np.asarray(w, dtype=np.float64)))
+        return np.asarray(1 / np.hypot(self.k, 2 * finite_array("w", w)))
+
+    def _shifted(self, z: ArrayLike) -> NDArray[np.float64]:
+        """The dual, counted from where the predictor is zero, where sinh does not overflow."""
+        s = np.asarray(finite_array("z", z) + self._initial_slope)
+        if s.size and np.abs(s).max() > _LARGEST_DUAL:
+            raise ValueError(f"z must be below {_LARGEST_DUAL:g} in size; its largest is {np.abs(s).max():g}")
+        return s
 
     def grad_conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
         """The `w` (..., d) whose gradient is `z` (..., d)."""
-        return np.asarray(self.k / 2 * np.sinh(2 * (np.asarray(z, dtype=np.float64) + self._initial_slope)))
+        return np.asarray(self.k / 2 * np.sinh(2 * self._shifted(z)))
 
     def conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
         """Legendre conjugate at `z` (..., d), up to the constant that makes it zero where `w = 0`."""
         # cosh(2s) - 1 = 2 sinh(s)^2, so that nothing cancels at small s
-        s = np.asarray(z, dtype=np.float64) + self._initial_slope
+        s = self._shifted(z)
         return np.asarray((self.k / 2 * np.sinh(s) ** 2).sum(axis=-1))
 
     def hess_conjugate_diag(self, z: ArrayLike) -> NDArray[np.float64]:
         """Diagonal of the conjugate's Hessian at `z` (..., d)."""
-        return np.asarray(self.k * np.cosh(2 * (np.asarray(z, dtype=np.float64) + self._initial_slope)))
+        return np.asarray(self.k * np.cosh(2 * self._shifted(z)))
 
     def longest_step(self, z: NDArray[np.float64], dz: NDArray[np.float64]) -> float:
         """How far along `dz` the exponentials may be trusted: one factor of `e^4` a step."""
-        largest = float(np.abs(dz).max(initial=0.0))
-        s = np.abs(z + self._initial_slope).max(initial=0.0)
+        largest = float(np.abs(finite_array("dz", dz)).max(initial=0.0))
+        s = np.abs(finite_array("z", z) + self._initial_slope).max(initial=0.0)
         room = max(_LARGEST_SINH_ARGUMENT / 2 - float(s), 0.0)
         return min(1.0, 2.0 / largest, room / largest) if largest > 0 else 1.0
 
@@ -199,19 +208,24 @@ class DeepDiagonalPotential:
     """
 
     def __init__(self, depth: int, alpha: float) -> None:
-        if positive_integer("depth", depth) < 3:
-            raise ValueError(f"depth must be at least 3; it is {depth} (two layers are DiagonalPotential)")
-        self.depth = int(depth)
-        self.alpha = float(positive_array("alpha", alpha))
+        self.depth = integer_at_least("depth", depth, 3)
+        self.alpha = float(finite_array("alpha", positive_array("alpha", alpha), shape=()))
         self._power = self.depth / (self.depth - 2)
         self._rate = self.alpha ** (self.depth - 2) * self.depth * (self.depth - 2)
 
     def __repr__(self) -> str:
         return f"DeepDiagonalPotential(depth={self.depth}, alpha={self.alpha:g})"
 
+    def _inside(self, z: ArrayLike) -> NDArray[np.float64]:
+        """The dual times `c`, which must not leave [-1, 1]."""
+        s = self._rate * finite_array("z", z)
+        if s.size and np.abs(s).max() > 1:
+            raise ValueError(f"z must lie within 1/c = {1 / self._rate:g} in size; its largest is {np.abs(z).max():g}")
+        return s
+
     def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
         """Value of the potential; `w` is (..., d), the result (...)."""
-        w = np.asarray(w, dtype=np.float64)
+        w = finite_array("w", w)
         z = self.grad(w)
         return np.asarray((z * w).sum(axis=-1) - self.conjugate(z))
 
@@ -219,7 +233,8 @@ class DeepDiagonalPotential:
         """Gradient at `w` (..., d), the root of a monotone function of one variable in each coordinate."""
         from scipy.optimize.elementwise import find_root
 
-        size = np.abs(np.asarray(w, dtype=np.float64))
+        w = finite_array("w", w)
+        size = np.abs(w)
         # In terms of m = 1 - c z, which keeps its digits where z comes close to its limit 1/c.
         lowest = (1 + size / self.alpha**self.depth) ** (-1 / self._power) / 2
         target = size / self.alpha**self.depth
@@ -236,25 +251,26 @@ class DeepDiagonalPotential:
 
     def grad_conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
         """The `w` (..., d) whose gradient is `z` (..., d), `|z| < 1/c`."""
-        s = self._rate * np.asarray(z, dtype=np.float64)
+        s = self._inside(z)
         return np.asarray(self.alpha**self.depth * ((1 - s) ** -self._power - (1 + s) ** -self._power))
 
     def conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
         """Legendre conjugate at `z` (..., d), zero at `z = 0`."""
-        s = self._rate * np.asarray(z, dtype=np.float64)
+        s = self._inside(z)
         power = self._power - 1
         bracket = (1 - s) ** -power + (1 + s) ** -power - 2
         return np.asarray((self.alpha**self.depth / (self._rate * power) * bracket).sum(axis=-1))
 
     def hess_conjugate_diag(self, z: ArrayLike) -> NDArray[np.float64]:
         """Diagonal of the conjugate's Hessian at `z` (..., d)."""
-        s = self._rate * np.asarray(z, dtype=np.float64)
+        s = self._inside(z)
         power = self._power + 1
         factor = self.alpha**self.depth * self._rate * self._power
         return np.asarray(factor * ((1 - s) ** -power + (1 + s) ** -power))
 
     def longest_step(self, z: NDArray[np.float64], dz: NDArray[np.float64]) -> float:
         """At most 90 % of the way to the edge of the domain `|z| < 1/c`."""
+        z, dz = finite_array("z", z), finite_array("dz", dz)
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(dz == 0, np.inf, (np.sign(dz) / self._rate - z) / dz)
         return min(1.0, 0.9 * float(room.min(initial=np.inf)))

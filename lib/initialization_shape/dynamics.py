@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from lib.validation import finite_array, positive_integer, positive_number, regression_data
+from lib.initialization_shape.integration import follow
+from lib.validation import (
+    finite_array,
+    integer_at_least,
+    number_between,
+    one_of,
+    positive_integer,
+    positive_number,
+    regression_data,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -62,11 +71,11 @@ class FlowResult:
 
 
 def _read_weights(model: str, params: Mapping[str, ArrayLike], d: int) -> Weights:
-    if model not in _NAMES:
-        raise ValueError(f"model must be 'diagonal' or 'neuron'; it is {model!r}")
-    names = _NAMES[model]
+    names = _NAMES[one_of("model", model, tuple(_NAMES))]
+    if not hasattr(params, "keys"):
+        raise TypeError(f"params must be a dict with the keys {', '.join(names)}; it is {params!r}")
     if set(params) != set(names):
-        raise ValueError(f"params must have the keys {', '.join(names)}; it has {', '.join(sorted(params))}")
+        raise ValueError(f"params must have the keys {', '.join(names)}; it has {', '.join(map(str, params))}")
     if model == "diagonal":
         return {name: finite_array(name, params[name], shape=(d,)).copy() for name in names}
     a, u = finite_array("a", params["a"]), finite_array("u", params["u"])
@@ -116,6 +125,7 @@ def gradient_flow(
     rtol: float = 1e-10,
     t_max: float = 1e5,
     stop: float = 1e-9,
+    max_steps: int = 50_000,
 ) -> FlowResult:
     """Integrate the gradient flow of the weights until the data are fitted.
 
@@ -134,6 +144,8 @@ def gradient_flow(
         Time at which to give up; then `converged` is False.
     stop
         Relative misfit `|X w - y| / |y|` at which the run ends.
+    max_steps
+        Steps of the integrator at which to give up; then `converged` is False, with a warning.
 
     Raises
     ------
@@ -146,11 +158,10 @@ def gradient_flow(
     >>> print(end.w.round(4), end.converged)
     [1.0595 0.9405] True
     """
-    from scipy.integrate import solve_ivp
-
     X, y = regression_data(X, y)
     for name, setting in (("rtol", rtol), ("t_max", t_max), ("stop", stop)):
         positive_number(name, setting)
+    positive_integer("max_steps", max_steps)
     start = _read_weights(model, params, X.shape[1])
     unpack = _unpacker(start)
     goal = stop * (float(np.linalg.norm(y)) or 1.0)
@@ -159,20 +170,17 @@ def gradient_flow(
         change, _residual = _velocity(model, unpack(flat), X, y, 1.0)
         return np.concatenate([change[name].ravel() for name in start])
 
-    def misfit(_: float, flat: NDArray[np.float64]) -> float:
+    def misfit(flat: NDArray[np.float64]) -> float:
         return float(np.linalg.norm(X @ predictor(model, unpack(flat)) - y)) - goal
 
-    misfit.terminal = True  # type: ignore[attr-defined]  # scipy reads this attribute of the event
     first = np.concatenate([start[name].ravel() for name in start])
-    if misfit(0.0, first) <= 0:
+    if misfit(first) <= 0:
         w = predictor(model, start)
         return FlowResult(start, w, 0.0, True, False, FlowPath(t=np.zeros(1), w=w[None]))
-    run = solve_ivp(velocity, (0.0, t_max), first, method="LSODA", rtol=rtol, atol=rtol * 1e-3, events=misfit)
-    times, states = run.t, run.y
-    end = unpack(states[:, -1])
+    times, states, converged = follow(velocity, first, misfit, t_max=t_max, rtol=rtol, max_steps=max_steps)
+    end = unpack(states[-1])
     w = predictor(model, end)
-    path = FlowPath(t=times, w=np.array([predictor(model, unpack(state)) for state in states.T]))
-    converged = run.status == 1
+    path = FlowPath(t=times, w=np.array([predictor(model, unpack(state)) for state in states]))
     return FlowResult(end, w, float(times[-1]), converged, not bool(np.isfinite(w).all()), path)
 
 
@@ -235,10 +243,8 @@ def gradient_descent(
     positive_integer("max_steps", max_steps)
     positive_number("lr", lr)
     positive_number("stop", stop)
-    if record_every != 0:
-        positive_integer("record_every", record_every)
-    if not 0 <= slope <= 1:
-        raise ValueError(f"slope must lie in [0, 1]; it is {slope}")
+    integer_at_least("record_every", record_every, 0)
+    number_between("slope", slope, 0, 1)
     if model == "diagonal" and slope != 1.0:
         raise ValueError(f"slope must be 1 for a diagonal network; it is {slope}")
     goal = (stop * (float(np.linalg.norm(y)) or 1.0)) ** 2

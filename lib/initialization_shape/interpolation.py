@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from lib.initialization_shape.neuron import NeuronPotential, neuron_limit
-from lib.validation import finite_array, positive_integer, regression_data
+from lib.validation import finite_array, positive_integer, positive_number, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,8 @@ _SUSPECT_RECIPROCAL_CONDITION = 1e-10
 _ARMIJO = 1e-4
 # Relative optimality gap that a correction of the predictor may leave.
 _LARGEST_GAP = 1e-8
+# What the iteration asks of a potential.
+_METHODS = ("grad", "grad_conjugate", "conjugate", "hess_conjugate_diag", "longest_step")
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,11 @@ def minimize_potential(
     """
     X, y = regression_data(X, y)
     positive_integer("max_iter", max_iter)
-    if not tol > 0:
-        raise ValueError(f"tol must be positive; it is {tol}")
+    positive_number("tol", tol)
     if isinstance(potential, NeuronPotential):
         return _closed_form(potential, X, y)
+    if not all(callable(getattr(potential, name, None)) for name in _METHODS):
+        raise TypeError(f"potential must have the methods {', '.join(_METHODS)}; it is {potential!r}")
     start = np.zeros(len(y)) if dual0 is None else finite_array("dual0", dual0, shape=y.shape)
     basis = _independent_rows(X, y)
     if basis is None:

@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.neuron import NeuronPotential
 from lib.initialization_shape.scale_shape import scale_shape_to_weights, weights_to_scale_shape
-from lib.validation import positive_array, positive_integer
+from lib.training import evaluating
+from lib.validation import (
+    finite_array,
+    finite_number,
+    finite_tensor,
+    instance_of,
+    positive_integer,
+    positive_number,
+    torch_generator,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +97,8 @@ class NeuronLinear(nn.Module):
     ) -> None:
         super().__init__()
         positive_integer("d", d)
-        if not 0 < slope <= 1:
+        torch_generator("generator", generator)
+        if not 0 < finite_number("slope", slope) <= 1:
             raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
         norm, size = scale_shape_to_weights(alpha, shape)
         direction = torch.randn(d, dtype=torch.float64, generator=generator)
@@ -146,7 +157,9 @@ class InitializationAudit:
         return "\n".join(lines)
 
 
-def audit_initialization(model: nn.Module, *, target: float | None = None) -> InitializationAudit:
+def audit_initialization(
+    model: nn.Module, inputs: Tensor | None = None, *, target: float | None = None
+) -> InitializationAudit:
     r"""Scale, shape, imbalance and predicted regime of every hidden neuron of a two-layer network.
 
     Works for one hidden layer with a homogeneous activation (linear, ReLU, leaky ReLU): there every neuron
@@ -156,7 +169,10 @@ def audit_initialization(model: nn.Module, *, target: float | None = None) -> In
     Parameters
     ----------
     model
-        A module that holds exactly two `nn.Linear` layers, one after the other.
+        A module that holds exactly two `nn.Linear` layers, one after the other when it is evaluated; the order in
+        which they were made does not matter.
+    inputs
+        A batch of example inputs, for a model whose order of computation `torch.fx` cannot trace.
     target
         Norm of the predictor that one neuron is expected to learn; by default `1 / sqrt(m)`, a unit-norm
         target shared by m neurons in independent directions.
@@ -166,7 +182,8 @@ def audit_initialization(model: nn.Module, *, target: float | None = None) -> In
     TypeError
         If `model` is not a torch module.
     ValueError
-        If it does not hold two linear layers that fit together, or a neuron is zero in both.
+        If it does not hold two linear layers of which one feeds the other, a neuron is zero in both, or the order of
+        computation is not known without `inputs`.
 
     Examples
     --------
@@ -180,22 +197,85 @@ def audit_initialization(model: nn.Module, *, target: float | None = None) -> In
     >>> audit_initialization(model, target=0.1).regime.count("kernel")
     50
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch module; it is {type(model).__name__}")
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if len(layers) != 2 or layers[0].out_features != layers[1].in_features:
-        shapes = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers) or "none"
+    instance_of("model", model, nn.Module, "a torch module")
+    layers = {module for module in model.modules() if isinstance(module, nn.Linear)}
+    pair = () if len(layers) != 2 else _called(model) if inputs is None else _run(model, inputs)
+    if not pair or pair[0].out_features != pair[1].in_features:
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        shapes = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in linear) or "none"
         raise ValueError(f"model must hold two linear layers, one feeding the other; its linear layers: {shapes}")
-    first, second = (layer.weight.detach().to("cpu", torch.float64) for layer in layers)
-    if layers[0].bias is not None:
+    first, second = (finite_array("the weights of model", layer.weight) for layer in pair)
+    if pair[0].bias is not None:
         # A bias is one more input weight, on an input that is always 1: the conserved delta counts it.
-        first = torch.column_stack([first, layers[0].bias.detach().to("cpu", torch.float64)])
-    u, a = first.norm(dim=1).numpy(), second.norm(dim=0).numpy()
+        first = np.column_stack([first, finite_array("the biases of model", pair[0].bias)])
+    u, a = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=0)
     alpha, shape = weights_to_scale_shape(u, a)
-    size = float(positive_array("target", len(u) ** -0.5 if target is None else target))
+    size = positive_number("target", len(u) ** -0.5 if target is None else target)
     inertia = a**2 + u**2
     regime = tuple(_regime(*squares) for squares in zip(a**2 / size, inertia / size, strict=True))
     return InitializationAudit(alpha, shape, a**2 - u**2, inertia, size, regime)
+
+
+def _called(model: nn.Module) -> tuple[nn.Linear, ...]:
+    """The linear layer that is evaluated first and the one that it feeds, by tracing; none if there is no such pair."""
+    try:
+        graph = torch.fx.Tracer().trace(model)
+    except Exception as error:  # whatever it is that cannot be done with symbols
+        raise ValueError(
+            f"inputs must be given, a batch of examples: the model's order of computation cannot be traced ({error})"
+        ) from error
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    layers = {node: model.get_submodule(str(node.target)) for node in calls}
+    linear = {node: layer for node, layer in layers.items() if isinstance(layer, nn.Linear)}
+    if len(linear) != 2 or len(set(linear.values())) != 2:
+        raise ValueError(
+            "inputs must be given, a batch of examples: tracing does not see each linear layer called once"
+        )
+    (early, first), (late, second) = linear.items()
+    behind = {early}
+    for node in graph.nodes:
+        if behind.intersection(node.all_input_nodes):
+            behind.add(node)
+    return (first, second) if late in behind else ()
+
+
+def _run(model: nn.Module, inputs: Tensor) -> tuple[nn.Linear, ...]:
+    """The same by running the model on examples."""
+    instance_of("inputs", inputs, Tensor, "a tensor that model can be called with")
+    if inputs.is_floating_point():
+        finite_tensor("inputs", inputs)
+    calls: list[nn.Linear] = []
+    fed: list[bool] = []
+    marks: list[Tensor] = []
+
+    def before(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        (given,) = arguments
+        if marks and given.requires_grad:
+            (slope,) = torch.autograd.grad(given.sum(), marks[0], retain_graph=True, allow_unused=True)
+            fed.append(slope is not None)
+
+    def after(layer: nn.Linear, _: object, output: Tensor) -> Tensor:
+        calls.append(layer)
+        marks.append(output.detach().requires_grad_())
+        return marks[-1]
+
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    handles = [
+        hook
+        for layer in linear
+        for hook in (layer.register_forward_pre_hook(before), layer.register_forward_hook(after))
+    ]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), evaluating(model):
+            model(inputs.detach())
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"inputs must be a batch that model can be called with: {error}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(calls) != 2 or len(set(calls)) != 2:
+        raise ValueError(f"model must call each of its two linear layers once; it makes {len(calls)} calls")
+    return tuple(calls) if any(fed) else ()
 
 
 def _regime(output: float, inertia: float) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from lib.validation import finite_array, regression_data
+from lib.validation import finite_array, finite_number, regression_data, true_or_false
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -62,7 +62,10 @@ def layer_norms(x: ArrayLike, delta: float) -> tuple[NDArray[np.float64], NDArra
     >>> print(f"{t:.1f} {a:.1f}")
     1.0 2.0
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = finite_array("x", x)
+    if x.size and x.min() < 0:
+        raise ValueError(f"x must be non-negative, a norm; its smallest entry is {x.min()}")
+    delta = float(finite_array("delta", delta, shape=()))
     # The larger layer is a sum of positive terms; the smaller one follows from the product, where
     # subtracting delta/2 would cancel.
     larger = np.sqrt(np.hypot(x, delta / 2) + abs(delta) / 2)
@@ -103,11 +106,11 @@ class NeuronPotential:
 
     def __init__(self, delta: float, w0: ArrayLike, *, flipped: bool = False) -> None:
         self.delta = float(finite_array("delta", delta, shape=()))
-        self.w0 = finite_array("w0", w0, ndim=1)
+        self.w0 = finite_array("w0", w0, ndim=1).copy()
         norm = float(np.linalg.norm(self.w0))
         if norm == 0:
             raise ValueError("w0 must not be zero: the potential remembers its direction")
-        if flipped and self.delta >= 0:
+        if true_or_false("flipped", flipped) and self.delta >= 0:
             raise ValueError(f"flipped must be False for delta >= 0; delta is {self.delta}")
         self.flipped = bool(flipped)
         t0, _ = layer_norms(norm, self.delta)
@@ -144,7 +147,7 @@ class NeuronPotential:
 
     def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
         """Value of the potential; `w` is (..., d), the result (...). Finite at zero too."""
-        w = np.asarray(w, dtype=np.float64)
+        w = finite_array("w", w)
         return np.asarray(self.radial(np.linalg.norm(w, axis=-1)) + w @ self._linear)
 
     def radial(self, x: ArrayLike) -> NDArray[np.float64]:
@@ -162,7 +165,7 @@ class NeuronPotential:
 
     def grad(self, w: ArrayLike) -> NDArray[np.float64]:
         """Gradient at `w` (..., d); at `w = 0` for `delta < 0`, where there is a kink, the shortest subgradient."""
-        w = np.asarray(w, dtype=np.float64)
+        w = finite_array("w", w)
         x = np.linalg.norm(w, axis=-1, keepdims=True)
         t, _ = layer_norms(x, self.delta)
         direction = np.divide(w, x, out=np.zeros_like(w), where=x > 0)
@@ -170,7 +173,7 @@ class NeuronPotential:
 
     def grad_conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
         """The `w` (..., d) whose gradient is `z` (..., d); zero where `z` is a subgradient at zero."""
-        u = (np.asarray(z, dtype=np.float64) - self._linear) / 1.5
+        u = (finite_array("z", z) - self._linear) / 1.5
         a = np.sqrt(np.maximum((u**2).sum(axis=-1, keepdims=True) + self.delta, 0.0))
         return np.asarray(a * u)
 
@@ -186,7 +189,7 @@ def sign_flips(a0: float, delta: float, final_sign: int | None) -> bool:
                 stacklevel=3,
             )
         return False
-    if final_sign not in (-1, 1):
+    if finite_number("final_sign", final_sign) not in (-1, 1):
         raise ValueError(f"final_sign must be +1, -1 or None; it is {final_sign!r}")
     flips = a0 * final_sign < 0
     if flips and delta >= 0:
@@ -246,7 +249,7 @@ def neuron_limit(
     X, y = regression_data(X, y)
     a0 = float(finite_array("a0", a0, shape=()))
     u0 = finite_array("u0", u0, shape=(X.shape[1],))
-    if not 0 < slope <= 1:
+    if not 0 < finite_number("slope", slope) <= 1:
         raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
     if a0 == 0 and final_sign is None:
         raise ValueError("a0 must not be zero unless final_sign says which way it goes")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.validation import finite_array, positive_integer
+from lib.validation import finite_array, number_between, numpy_generator, positive_integer, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -51,8 +51,7 @@ def _check_sizes(d: int, n: int, sparsity: int, noise: float) -> None:
         positive_integer(name, value)
     if sparsity > d:
         raise ValueError(f"sparsity must be at most d = {d}; it is {sparsity}")
-    if not noise >= 0:
-        raise ValueError(f"noise must be non-negative; it is {noise}")
+    number_between("noise", noise, 0)
 
 
 def sparse_regression(
@@ -88,7 +87,10 @@ def sparse_regression(
     ((5, 20), 2, 0.0)
     """
     _check_sizes(d, n, sparsity, noise)
-    X, X_test = rng.standard_normal((n, d)), rng.standard_normal((positive_integer("n_test", n_test), d))
+    positive_integer("n_test", n_test)
+    if not isinstance(rng, np.random.RandomState):
+        numpy_generator("rng", rng)
+    X, X_test = rng.standard_normal((n, d)), rng.standard_normal((n_test, d))
     teacher = np.zeros(d)
     teacher[rng.choice(d, sparsity, replace=False)] = sparsity**-0.5
     return SparseRegression(X, X @ teacher + noise * rng.standard_normal(n), X_test, teacher)
@@ -116,6 +118,7 @@ def digits_regression(
     """
     from sklearn.datasets import load_digits
 
+    numpy_generator("rng", rng)
     pixels = load_digits().data
     pixels = pixels[:, pixels.std(axis=0) > 0.5]
     pixels = (pixels - pixels.mean(axis=0)) / pixels.std(axis=0)
@@ -138,7 +141,8 @@ def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     >>> least_l2_interpolator([[3.0, 4.0]], [25.0]).round(6)
     array([3., 4.])
     """
-    return np.asarray(np.linalg.lstsq(np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64), rcond=None)[0])
+    X, y = regression_data(X, y)
+    return np.asarray(np.linalg.lstsq(X, y, rcond=None)[0])
 
 
 def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
@@ -156,9 +160,9 @@ def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """
     from scipy.optimize import linprog
 
-    X = finite_array("X", X, ndim=2)
+    X, y = regression_data(X, y)
     d = X.shape[1]
-    solution = linprog(np.ones(2 * d), A_eq=np.hstack([X, -X]), b_eq=finite_array("y", y, ndim=1), method="highs")
+    solution = linprog(np.ones(2 * d), A_eq=np.hstack([X, -X]), b_eq=y, method="highs")
     if not solution.success:
         raise ValueError(f"no interpolator was found: {solution.message}")
     return np.asarray(solution.x[:d] - solution.x[d:])

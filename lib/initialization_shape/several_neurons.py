@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.initialization_shape.integration import follow
 from lib.initialization_shape.scale_shape import scale_shape_to_weights
-from lib.validation import finite_array, positive_integer, positive_number, regression_data
+from lib.validation import finite_array, numpy_generator, positive_integer, positive_number, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,7 @@ def random_neurons(
     """
     positive_integer("count", count)
     positive_integer("d", d)
+    numpy_generator("rng", rng)
     norm, size = scale_shape_to_weights(alpha, shape)
     u = rng.standard_normal((count, d))
     u *= norm / np.linalg.norm(u, axis=1, keepdims=True)
@@ -79,8 +81,6 @@ def dual_spread(
     >>> kernel < 1e-3 < 1e-2 < rich
     True
     """
-    from scipy.integrate import solve_ivp
-
     for name, setting in (("rtol", rtol), ("t_max", t_max), ("stop", stop)):
         positive_number(name, setting)
     X, y = regression_data(X, y)
@@ -98,14 +98,13 @@ def dual_spread(
             [inputs @ push, np.outer(weights, push).ravel(), np.outer(np.abs(weights), residual / n).ravel()]
         )
 
-    def misfit(_: float, flat: NDArray[np.float64]) -> float:
+    def misfit(flat: NDArray[np.float64]) -> float:
         return float(np.linalg.norm(X @ (flat[:m] @ flat[m : m + m * d].reshape(m, d)) - y)) - goal
 
-    misfit.terminal = True  # type: ignore[attr-defined]  # scipy reads this attribute of the event
     start = np.concatenate([a, u.ravel(), np.zeros(m * n)])
-    run = solve_ivp(velocity, (0.0, t_max), start, method="LSODA", rtol=rtol, atol=rtol * 1e-3, events=misfit)
-    if run.status != 1:
+    _, states, arrived = follow(velocity, start, misfit, t_max=t_max, rtol=rtol, max_steps=50_000)
+    if not arrived:
         raise ValueError(f"the flow did not fit the data by t_max = {t_max:g}")
-    duals = run.y[m + m * d :, -1].reshape(m, n)
+    duals = states[-1][m + m * d :].reshape(m, n)
     mean = duals.mean(axis=0)
     return float(np.linalg.norm(duals - mean, axis=1).max() / np.linalg.norm(mean))

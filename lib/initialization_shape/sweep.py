@@ -21,7 +21,7 @@ from lib.initialization_shape.interpolation import minimize_potential
 from lib.initialization_shape.regression import SparseRegression, sparse_regression
 from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
 from lib.parallel import in_parallel
-from lib.validation import instance_of, job_count, positive_array, positive_integer, true_or_false
+from lib.validation import finite_array, instance_of, job_count, positive_integer, positive_number, true_or_false
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -57,9 +57,11 @@ class SweepPreset:
 
     def __post_init__(self) -> None:
         for name in ("d", "n", "seeds", "max_steps"):
-            positive_integer(name, getattr(self, name))
+            object.__setattr__(self, name, positive_integer(name, getattr(self, name)))
         for name in ("lr", "stop_mse"):
-            positive_array(name, getattr(self, name))
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
+        for name in ("alphas", "shapes"):  # as Python's numbers: a sweep is known again by how it is written
+            object.__setattr__(self, name, tuple(finite_array(name, getattr(self, name), ndim=1).tolist()))
         true_or_false("descent", self.descent)
         potential_scale(np.array(self.alphas)[:, None], np.array(self.shapes))  # refuses what is out of range
 
@@ -94,7 +96,9 @@ def population_errors(problem: SparseRegression, alphas: ArrayLike, shapes: Arra
     >>> errors.shape, bool(errors[0, 0] < errors[1, 0] < errors[1, 1])
     ((2, 2), True)
     """
-    alphas, shapes = np.atleast_1d(alphas), np.atleast_1d(shapes)
+    instance_of("problem", problem, SparseRegression)
+    alphas = finite_array("alphas", np.atleast_1d(finite_array("alphas", alphas)), ndim=1)
+    shapes = finite_array("shapes", np.atleast_1d(finite_array("shapes", shapes)), ndim=1)
     errors = np.empty((len(shapes), len(alphas)))
     d = problem.X.shape[1]
     for row, shape in enumerate(shapes):

@@ -11,6 +11,8 @@ from itertools import combinations
 
 import sympy as sp
 
+from lib.validation import instance_of
+
 __all__ = [
     "DiagonalFlow",
     "NoWarpError",
@@ -23,6 +25,13 @@ __all__ = [
     "neuron_potential_in_layers",
     "radial_defect",
 ]
+
+
+def _expression(name: str, value: object) -> sp.Expr:
+    """A sympy expression or a number; a text, which sympy would evaluate, is none."""
+    if isinstance(value, (sp.Expr, int, float)) and sp.sympify(value) is not sp.nan:
+        return sp.sympify(value)
+    raise TypeError(f"{name} must be a sympy expression; it is {value!r}")
 
 
 class NoWarpError(ValueError):
@@ -142,6 +151,9 @@ def hessian_defect(M: sp.Matrix, symbols: Sequence[sp.Symbol]) -> list[sp.Expr]:
     >>> hessian_defect(sp.Matrix([[y, 0], [0, 1]]), (x, y))
     [1, 0]
     """
+    instance_of("M", M, sp.MatrixBase, "a sympy matrix")
+    if not (isinstance(symbols, (list, tuple)) and all(isinstance(symbol, sp.Symbol) for symbol in symbols)):
+        raise TypeError(f"symbols must be a list of sympy symbols; it is {symbols!r}")
     size = len(symbols)
     if M.shape != (size, size):
         raise ValueError(f"M must be {size} x {size} for {size} coordinates; it is {M.shape[0]} x {M.shape[1]}")
@@ -163,7 +175,9 @@ def radial_defect(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr | N
     >>> radial_defect(x, 1 / x, x)
     0
     """
-    x = t if radius is None else radius
+    instance_of("t", t, sp.Symbol, "a sympy symbol")
+    h1, h2 = _expression("h1", h1), _expression("h2", h2)
+    x = t if radius is None else _expression("radius", radius)
     return sp.simplify(sp.diff(h1, t) / sp.diff(x, t) - x * h2)
 
 
@@ -197,7 +211,9 @@ def find_radial_warp(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr 
     >>> find_radial_warp(1 / a**2, -1 / (a**2 * (a**4 + (a * t)**2)), t, radius=a * t)
     sqrt(delta + t**2)
     """
-    x = t if radius is None else radius
+    instance_of("t", t, sp.Symbol, "a sympy symbol")
+    h1, h2 = _expression("h1", h1), _expression("h2", h2)
+    x = t if radius is None else _expression("radius", radius)
     if sp.simplify(h1) == 0 or sp.simplify(h1 + x**2 * h2) == 0:
         raise NoWarpError(
             "the metric is degenerate: a multiple of it is degenerate too, and no Hessian that gives a flow"

@@ -185,12 +185,30 @@ def test_recorded_runs_are_what_the_script_makes() -> None:
         (lambda _: edge_task(replace(SHORT, widths=(5, 1))), "widths must begin with 64"),
         (lambda _: edge_task(replace(SHORT, count=5000)), "count must be at most 1797"),
         (load_edge_run, "holds no experiment"),
-        (lambda tmp: run_edge_experiment(replace(SHORT, edge=1e-60), tmp), "descent diverged"),
     ],
 )
 def test_bad_settings_are_refused(call, message, tmp_path) -> None:
     with pytest.raises(ValueError, match=message):
         call(tmp_path)
+
+
+@pytest.mark.parametrize("edge", [0.01, 1e-60])
+def test_divergence_is_a_result(edge, tmp_path) -> None:
+    preset = replace(SHORT, edge=edge, every=4, count=6, loss_tol=0.1)
+    watched, run = watch_descent(preset), run_edge_experiment(preset, tmp_path)
+    again, loaded = run_edge_experiment(preset, tmp_path), load_edge_run(tmp_path)
+    for each in (watched, run, again, loaded):
+        assert each.diverged
+        assert len(each.losses) < 20
+        assert not each.losses[-1] < 1e6 * each.losses[0]
+        assert each.losses[:-1].max() < 1e6 * max(each.losses[0], 0.5)
+        np.testing.assert_array_equal(each.losses, watched.losses)
+        np.testing.assert_array_equal(each.steps, watched.steps)
+        assert np.isfinite(each.loss).all()
+    before = load_edge_run(tmp_path, len(run.losses) - 1)
+    assert not before.diverged
+    assert not load_edge_run(tmp_path, 0).diverged
+    assert not watch_descent(replace(SHORT, n_steps=2, every=2)).diverged
 
 
 def test_damaged_checkpoints_are_named(whole, tmp_path) -> None:

@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lib.edge_of_stability import (
     GFSMonitor,
@@ -176,19 +178,281 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         )
 
 
-@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(6)])
-def test_models_that_are_no_fixed_function_are_refused(layer) -> None:
-    _, data = network()
-    model = nn.Sequential(nn.Linear(4, 6), layer, nn.Tanh(), nn.Linear(6, 1))
-    with pytest.raises(ValueError, match=r"call its eval\(\)"):
-        network_gfs_sharpness(model, half_mean_square, data)
+class Between(nn.Module):
+    """Two layers with anything between them."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.first, self.last, self.between = nn.Linear(4, 6), nn.Linear(6, 2), between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.between(self.first(x))))
 
 
-def test_classes_as_targets_go_through_rk4() -> None:
+class Sequence(nn.Module):
+    """Inputs (N, 4) as two tokens of two numbers, through something that reads sequences."""
+
+    def __init__(self, reader: nn.Module) -> None:
+        super().__init__()
+        self.into, self.reader, self.out = nn.Linear(2, 8), reader, nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.into(x.view(-1, 2, 2))
+        if isinstance(self.reader, nn.MultiheadAttention):
+            read = self.reader(tokens, tokens, tokens, need_weights=False)[0]
+        elif isinstance(self.reader, nn.RNNBase):
+            read = self.reader(tokens)[0]
+        else:
+            read = self.reader(tokens)
+        return self.out(read.mean(1))
+
+
+def seeded(make):
+    """A network with the same weights at every run; torch's global random state stays where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
+
+
+def attention(dropout: float = 0.0) -> nn.Module:
+    return nn.MultiheadAttention(8, 2, dropout=dropout, batch_first=True)
+
+
+def behind_zeros(between) -> nn.Module:
+    model = Between(between)
+    nn.init.zeros_(model.last.weight)
+    return model
+
+
+def numpy_noise(h: torch.Tensor) -> torch.Tensor:
+    return h + 0.01 * torch.from_numpy(NOISE.standard_normal(6))
+
+
+NOISE = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: Between(nn.Dropout(0.5)), "draws random"),
+        (lambda: Between(lambda h: nn.functional.dropout(h, 0.5)).eval(), "draws random"),
+        (lambda: Between(lambda h: nn.functional.dropout(h, 1e-6)).eval(), "draws random"),
+        (lambda: Between(lambda h: h + 0.01 * torch.randn_like(h)).eval(), "draws random"),
+        (lambda: Between(nn.RReLU()), "draws random"),
+        (lambda: Between(numpy_noise).eval(), "gives other numbers"),
+        (lambda: behind_zeros(numpy_noise).eval(), "gives other numbers"),
+        (lambda: Sequence(attention(0.3)), "draws random"),
+        (lambda: Sequence(nn.GRU(8, 8, num_layers=2, dropout=0.5, batch_first=True)), "draws random"),
+        (lambda: Between(nn.BatchNorm1d(6)), "changes between.running_mean"),
+        (lambda: nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(4, 2))), "changes 0"),
+    ],
+)
+def test_models_that_are_no_fixed_function_are_refused(make, found) -> None:
+    model, (_, data) = seeded(make), network(2)
+    before, buffers = torch.get_rng_state(), {name: b.clone() for name, b in model.named_buffers()}
+    with pytest.raises(ValueError, match=rf"model must be one fixed function; .*{found}.*call its eval\(\)"):
+        GFSMonitor(1, model, half_mean_square, data)
+    assert torch.equal(before, torch.get_rng_state())
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, buffers[name])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Sequence(attention(0.3)).eval(),
+        lambda: Sequence(attention()).train(),
+        lambda: Sequence(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)).eval(),
+        lambda: Sequence(nn.LSTM(8, 8, batch_first=True)),
+        lambda: Sequence(nn.GRU(8, 8, batch_first=True)).eval(),
+        lambda: Between(nn.BatchNorm1d(6, track_running_stats=False)).eval(),
+        lambda: Between(lambda h: h - h.mean(0)),
+        lambda: Between(lambda h: h + 0.2 * h.roll(1, 0)),
+        lambda: behind_zeros(lambda h: h - h.mean(0)),
+    ],
+)
+def test_attention_recurrence_and_coupled_examples_have_a_flow_and_a_sharpness(make) -> None:
+    """Both methods come to where small steps of gradient descent come to, and see the dense Hessian there."""
+    model, (_, data) = seeded(make), network(2)
+    value, flat = flat_loss(model, data)
+    goal = 0.85 * float(value(flat).detach())
+    for method in ("etd", "rk4"):
+        end = integrate_gradient_flow(model, half_mean_square, data, loss_tol=goal, method=method, rtol=1e-3)
+        there = torch.cat([part.reshape(-1) for part in end.params.values()])
+        point = flat.detach()
+        while float(value(point)) > end.loss:
+            leaf = point.requires_grad_()
+            point = point.detach() - 0.01 * torch.autograd.grad(value(leaf), leaf)[0]
+        assert float((there - point).norm()) < 0.3 * float((point - flat).norm())
+    monitor = GFSMonitor(1, model, half_mean_square, data, loss_tol=goal)
+    monitor(0)
+    leaf = flat.detach().requires_grad_()
+    values, vectors = hessian_top_eigenvalue(lambda: value(leaf), [leaf], tol=1e-8)
+    assert monitor.sharpness[0] == pytest.approx(values[0], rel=1e-2)
+    along, step = torch.from_numpy(vectors[0]), 1e-4
+    around = [float(value(leaf.detach() + sign * step * along)) for sign in (-1, 0, 1)]
+    assert (around[0] - 2 * around[1] + around[2]) / step**2 == pytest.approx(values[0], rel=1e-3)
+
+
+def test_rk4_shortens_its_steps_where_curvature_grows() -> None:
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.w) ** 4
+
+    # each weight alone goes up to 2, where the curvature is a thousand times that of the start
+    data = torch.ones(1, 3), torch.full((1, 3), 16.0)
+    end = integrate_gradient_flow(Steep(), half_mean_square, data, method="rk4", loss_tol=1e-3, max_steps=3000)
+    torch.testing.assert_close(end.params["w"], torch.full((3,), 2.0, dtype=torch.float64), rtol=0, atol=1e-2)
+
+
+class Augmented(Dataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(4), torch.zeros(1)
+
+
+X, Y = network()[1]
+
+
+def test_loaders_are_data_and_are_left_as_they_were() -> None:
+    model, data = network()
+    whole = network_gfs_sharpness(model, half_mean_square, data, loss_tol=0.1)
+    dataset, generator = TensorDataset(*data), torch.Generator().manual_seed(3)
+    before = torch.get_rng_state(), generator.get_state()
+    loaders = [
+        dataset,
+        DataLoader(dataset, batch_size=4, shuffle=True),
+        DataLoader(dataset, batch_size=4, shuffle=True, generator=generator),
+        iter([data]),
+        [list(data)],
+    ]
+    for loader in loaders:
+        assert network_gfs_sharpness(model, half_mean_square, loader, loss_tol=0.1) == pytest.approx(whole, rel=1e-6)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert torch.equal(before[1], generator.get_state())
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (None, TypeError, "data must be a pair of tensors .*NoneType"),
+        ("digits", TypeError, "data must be a pair of tensors .*str"),
+        ({"x": X}, TypeError, "data must be a pair of tensors .*dict"),
+        ((X.numpy(), Y.numpy()), TypeError, "data must hold pairs of tensors"),
+        ((X, Y, Y), TypeError, "data must hold pairs of tensors"),
+        ((X / 0, Y), ValueError, "data must be finite"),
+        ([(X, Y), (X[:, :2], Y)], ValueError, "data must hold batches of one shape"),
+        ((X[:, :3], Y), ValueError, "model must take all inputs of data"),
+        (DataLoader(Augmented()), ValueError, "the same at every reading"),
+        (DataLoader(TensorDataset(X, Y), 4, drop_last=True), ValueError, "keeps 4 of 6"),
+    ],
+)
+def test_other_data_are_refused_by_name(data, error, message) -> None:
+    with pytest.raises(error, match=message):
+        GFSMonitor(1, network()[0], half_mean_square, data)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: None, TypeError, "model must be a torch module"),
+        (lambda: nn.Linear(4, 1).requires_grad_(False), ValueError, "model must have parameters"),
+        (lambda: nn.LSTM(4, 1), ValueError, "model must return one tensor .*tuple"),
+        (lambda: nn.Linear(4, 1).apply(lambda m: nn.init.constant_(m.weight, torch.nan)), ValueError, "finite weights"),
+    ],
+)
+def test_other_models_are_refused_by_name(make, error, message) -> None:
+    with pytest.raises(error, match=message):
+        network_gfs_sharpness(make(), half_mean_square, network()[1])
+
+
+CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "plain", "goal"),
+    [
+        (nn.functional.cross_entropy, nn.functional.cross_entropy, 0.5),
+        (
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])),
+            lambda o, t: nn.functional.cross_entropy(o, t, weight=torch.tensor([1.0, 2.0, 3.0]).double()),
+            0.5,
+        ),
+        (
+            nn.CrossEntropyLoss(label_smoothing=0.1),
+            lambda o, t: nn.functional.cross_entropy(o, t, label_smoothing=0.1),
+            0.7,
+        ),
+        (nn.CrossEntropyLoss(ignore_index=1), lambda o, t: nn.functional.cross_entropy(o, t, ignore_index=1), 0.4),
+        (nn.CrossEntropyLoss(reduction="sum"), lambda o, t: nn.functional.cross_entropy(o, t, reduction="sum"), 3.0),
+    ],
+)
+def test_classes_as_targets_go_through_rk4(loss_fn, plain, goal) -> None:
     model, data = network(outputs=3)
-    classes = torch.tensor([0, 1, 2, 0, 1, 2])
-    end = integrate_gradient_flow(model, nn.functional.cross_entropy, (data[0], classes), loss_tol=0.5, method="rk4")
+    end = integrate_gradient_flow(model, loss_fn, (data[0], CLASSES), loss_tol=goal, method="rk4")
     assert end.converged
+    outputs = torch.func.functional_call(model, end.params, (data[0].double(),))
+    assert float(plain(outputs, CLASSES)) == pytest.approx(end.loss, rel=1e-9)
+    assert network_gfs_sharpness(model, loss_fn, (data[0], CLASSES), loss_tol=goal, method="rk4") > 0
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "options", "error", "message"),
+    [
+        (nn.CrossEntropyLoss(), {}, ValueError, "needs a squared loss"),
+        (None, {}, TypeError, "loss_fn must be a function"),
+        (nn.CrossEntropyLoss(reduction="none"), {"method": "rk4"}, ValueError, "loss_fn must return one real number"),
+        (nn.CrossEntropyLoss(torch.ones(2)), {"method": "rk4"}, ValueError, "loss_fn must take outputs of shape"),
+        (
+            lambda o, t: nn.functional.cross_entropy(o, t, weight=torch.ones(3)),
+            {"method": "rk4"},
+            ValueError,
+            "loss_fn must take .*also those that it holds, in float64",
+        ),
+        (lambda o, _: o.detach().mean(), {"method": "rk4"}, ValueError, "must have a gradient"),
+        (lambda o, _: (o + torch.rand_like(o)).mean(), {"method": "rk4"}, ValueError, "loss_fn must be one fixed"),
+        (lambda o, _: o.mean() / 0, {"method": "rk4"}, ValueError, "loss_fn must give finite"),
+    ],
+)
+def test_other_losses_are_refused_by_name(loss_fn, options, error, message) -> None:
+    model, data = network(outputs=3)
+    with pytest.raises(error, match=message):
+        network_gfs_sharpness(model, loss_fn, (data[0], CLASSES), **options)
+
+
+def test_a_loss_without_second_derivative_is_refused() -> None:
+    x = torch.ones(1, 1, 2, 4, requires_grad=True)
+
+    def loss() -> torch.Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return (nn.functional.scaled_dot_product_attention(x, x, x) ** 2).sum()
+
+    with pytest.raises(ValueError, match="loss_fn must have a second derivative"):
+        hessian_top_eigenvalue(loss, [x])
+
+
+def test_a_monitor_of_training_that_diverged_goes_on() -> None:
+    model, data = network()
+    monitor = GFSMonitor(1, model, half_mean_square, data, loss_tol=0.1)
+    with torch.no_grad():
+        model[0].weight.fill_(torch.inf)
+    monitor(0)
+    assert not np.isfinite(monitor.loss[0])
+    assert np.isnan([monitor.sharpness[0], monitor.gfs_sharpness[0]]).all()
+
+
+def test_a_flow_from_a_huge_loss_ends() -> None:
+    model, data = network()
+    with torch.no_grad():
+        model[2].weight.mul_(1e20)
+    with pytest.warns(RuntimeWarning, match="gradient flow stopped"):
+        integrate_gradient_flow(model, half_mean_square, (data[0] * 1e18, data[1]), max_steps=5)
 
 
 @pytest.mark.parametrize("method", ["etd", "rk4"])

@@ -100,7 +100,7 @@ def test_bad_settings_of_the_flow_are_refused(options) -> None:
 @pytest.mark.parametrize(
     ("model", "weights", "options", "message"),
     [
-        ("deep", {}, {}, "model must be 'diagonal' or 'neuron'"),
+        ("deep", {}, {}, "model must be one of diagonal, neuron"),
         ("neuron", {"a": 1.0}, {}, "params must have the keys a, u"),
         ("neuron", {"a": 1.0, "u": [1.0]}, {}, "a and u must have shapes"),
         ("neuron", {"a": [1.0], "u": [1.0, 2.0]}, {}, "a and u must have shapes"),
@@ -108,8 +108,8 @@ def test_bad_settings_of_the_flow_are_refused(options) -> None:
         ("diagonal", {n: [1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {}, r"u_p must have shape \(2,\)"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"lr": 0.0}, "lr must be positive"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"stop": -1.0}, "stop must be positive"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"record_every": -1}, "record_every must be at least 1"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"slope": 1.5}, "slope must lie in"),
+        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"record_every": -1}, "record_every must be at least 0"),
+        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"slope": 1.5}, "slope must lie between 0 and 1"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"max_steps": 0}, "max_steps must be at least 1"),
         ("diagonal", {n: [1.0, 1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {"slope": 0.5}, "slope must be 1"),
     ],
@@ -117,3 +117,15 @@ def test_bad_settings_of_the_flow_are_refused(options) -> None:
 def test_bad_input_is_refused(model, weights, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         gradient_descent(model, [[1.0, 2.0]], [1.0], weights, **{"lr": 0.1, **options})
+
+
+def test_a_flow_that_takes_too_many_steps_is_given_up() -> None:
+    rng = np.random.default_rng(0)
+    X, y, weights = 1e10 * rng.standard_normal((3, 6)), rng.standard_normal(3), weights_for("diagonal", 6, rng)
+    with pytest.warns(RuntimeWarning, match="given up after 200 steps"):
+        end = gradient_flow("diagonal", X, y, weights, max_steps=200)
+    assert not end.converged
+    assert end.t == end.path.t[-1]
+    np.testing.assert_array_equal(end.path.w[-1], end.w)
+    calm = gradient_flow("diagonal", X / 1e10, y, weights)
+    assert calm.converged

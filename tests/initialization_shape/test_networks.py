@@ -68,6 +68,71 @@ def test_audit_reports_regimes_and_identities() -> None:
     assert "8 hidden neurons" in str(report)
 
 
+class Backwards(nn.Module):
+    """Two layers of one shape, made in the other order than they are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+class Undecided(Backwards):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class SideBySide(Backwards):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(x) + self.first(x)
+
+
+class Again(Backwards):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(self.first(x)))
+
+
+class ByHand(Backwards):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(x @ self.first.weight.T)
+
+
+EXAMPLES = torch.ones(3, 4)
+
+
+@pytest.mark.parametrize(("make", "inputs"), [(Backwards, None), (Backwards, EXAMPLES), (Undecided, EXAMPLES)])
+def test_the_audit_follows_the_order_of_computation(make, inputs) -> None:
+    model = make().train()
+    plain = nn.Sequential(model.first, nn.ReLU(), model.last)
+    report, expected = audit_initialization(model, inputs), audit_initialization(plain)
+    np.testing.assert_array_equal(report.delta, expected.delta)
+    wrong = audit_initialization(nn.Sequential(model.last, nn.ReLU(), model.first))
+    assert not np.allclose(report.delta, wrong.delta)
+    assert model.training
+    assert not model.first._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "error", "message"),
+    [
+        (Undecided(), None, ValueError, "inputs must be given.*cannot be traced"),
+        (SideBySide(), None, ValueError, "one feeding the other"),
+        (SideBySide(), EXAMPLES, ValueError, "one feeding the other"),
+        (Again(), None, ValueError, "inputs must be given"),
+        (Again(), EXAMPLES, ValueError, "each of its two linear layers once; it makes 3"),
+        (ByHand(), None, ValueError, "inputs must be given"),
+        (ByHand(), EXAMPLES, ValueError, "each of its two linear layers once; it makes 1"),
+        (Backwards(), EXAMPLES[:, :3], ValueError, "inputs must be a batch"),
+        (Backwards(), "examples", TypeError, "inputs must be a tensor"),
+    ],
+)
+def test_an_order_that_is_not_known_is_refused(model, inputs, error, message) -> None:
+    with pytest.raises(error, match=message):
+        audit_initialization(model, inputs)
+
+
 @pytest.mark.parametrize(("output", "inner", "regime"), [(10.0, 0.01, "kernel"), (0.01, 10.0, "features")])
 def test_a_kernel_neuron_ends_where_its_linearisation_does_and_a_feature_neuron_does_not(output, inner, regime) -> None:
     rng = np.random.default_rng(0)

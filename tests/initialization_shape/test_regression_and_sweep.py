@@ -45,7 +45,10 @@ def test_digits_are_standardised_pixels() -> None:
     [
         (lambda: sparse_regression(10, 5, sparsity=11, rng=np.random.default_rng()), "sparsity must be at most"),
         (lambda: sparse_regression(10, 0, rng=np.random.default_rng()), "n must be at least 1"),
-        (lambda: sparse_regression(10, 5, noise=-1, rng=np.random.default_rng()), "noise must be non-negative"),
+        (
+            lambda: sparse_regression(10, 5, noise=-1, rng=np.random.default_rng()),
+            "noise must be finite and at least 0",
+        ),
         (lambda: digits_regression(52, rng=np.random.default_rng()), "n must be below the number of pixels"),
         (lambda: least_l1_interpolator([[0.0, 0.0]], [1.0]), "no interpolator was found"),
         (lambda: random_neurons(0, 3, 1.0, 0.0, rng=np.random.default_rng()), "count must be at least 1"),
