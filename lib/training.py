@@ -162,8 +162,10 @@ def steps_an_epoch(data: Dataset[Any], batch: int, device: str | torch.device) -
     2
     """
     count, ranks = size_of(data), processes(device).num_processes
-    if positive_integer("batch", batch) > count or batch % ranks:
-        raise ValueError(f"batch must be at most {count}, and a multiple of {ranks} processes; it is {batch}")
+    if positive_integer("batch", batch) > count:
+        raise ValueError(f"batch must be at most {count}; it is {batch}")
+    if batch % ranks:
+        raise ValueError(f"batch must be a multiple of {ranks}, the number of processes; it is {batch}")
     return count // batch
 
 

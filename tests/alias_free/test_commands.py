@@ -124,7 +124,7 @@ def test_audit_finds_what_wavers(trained) -> None:
         ("train", ["--data", "."], "must not be given for clothes"),
         ("attack", ["--data", "."], "--data must not be given"),
         ("attack", ["--json", "."], "--json must name a file"),
-        ("attack", ["--folder", __file__], "--folder must name a folder"),
+        ("attack", ["--folder", __file__], "folder must be a folder"),
     ],
 )
 def test_bad_input(tmp_path, verb, words, message) -> None:
