@@ -220,7 +220,7 @@ def test_the_defaults_are_the_solvers():
         (["--rain", 5, "--factor", 0], "--factor must be at least 1"),
         (["--rain", 5, "--manning", 0], "manning must be positive"),
         (["--rain", 5, "--theta", 2], "theta must lie between 0 and 1"),
-        (["--rain", 5, "--alpha", 1.5], "alpha must be above 0 and at most 1"),
+        (["--rain", 5, "--alpha", 1.5], "alpha must lie between 0 and 1"),
         (["--rain", 5, "--fill", "inf"], "fill must be finite"),
         (["--inflow", "up=3"], "--inflow must begin with west=, east=, north=, south=; it is 'up=3'"),
         (["--inflow", "west"], "--inflow must begin with west="),

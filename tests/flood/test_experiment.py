@@ -199,7 +199,7 @@ WRONG = [
     ({"smoothness": -1.0}, "smoothness must be finite and at least 0; it is -1.0"),
     ({"checkpoint_every": -1}, "checkpoint_every must be at least 0; it is -1"),
     ({"dx": 0.0}, "dx must be positive"),
-    ({"alpha": 1.5}, "alpha must be above 0 and at most 1; it is 1.5"),
+    ({"alpha": 1.5}, "alpha must lie between 0 and 1; it is 1.5"),
     ({"coarse_floor": 0.0}, "h_cfl_min must be positive"),
 ]
 
