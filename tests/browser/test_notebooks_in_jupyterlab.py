@@ -214,7 +214,13 @@ def reload_and_check(page, name: str, expected: int) -> None:
     page.keyboard.press("Control+s")
     page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current:not(.jp-mod-dirty)", timeout=20_000)
     page.reload()
-    page.wait_for_function(DRAWN, arg=expected, timeout=60_000)
+    end = time.monotonic() + 60
+    while not page.evaluate(DRAWN, expected) and time.monotonic() < end:
+        time.sleep(0.1)
+    shown = page.locator(
+        ".jp-OutputArea-output", has_text=re.compile("Loading widget|Error displaying")
+    ).all_inner_texts()
+    assert page.evaluate(DRAWN, expected), f"not all figures of {name} came back; in their places: {shown}"
     after = at_rest(read)
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
         changed = list(differences(old, new))
