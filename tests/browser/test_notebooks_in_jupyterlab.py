@@ -191,6 +191,8 @@ def move_and_check(page, name: str, number: int) -> None:
         if press == PRESSES // 2 or time.monotonic() >= end:  # nothing moves at the end of a slider: turn round
             key = "ArrowRight" if key == "ArrowLeft" else "ArrowLeft"
         if press == 0:
+            while figure.evaluate(READ_DATA) == before and time.monotonic() < end:
+                time.sleep(0.02)
             assert figure.evaluate(READ_DATA) != before, f"explorer {number} of {name} did not follow the slider"
             explorer.screenshot(path=SCREENSHOTS / f"{Path(name).stem}_explorer_{number + 1}.png")
     latencies = np.array(page.evaluate("window.__latency"))
