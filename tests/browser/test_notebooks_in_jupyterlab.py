@@ -191,6 +191,8 @@ def move_and_check(page, name: str, number: int) -> None:
         if press == PRESSES // 2 or time.monotonic() >= end:  # nothing moves at the end of a slider: turn round
             key = "ArrowRight" if key == "ArrowLeft" else "ArrowLeft"
         if press == 0:
+            while figure.evaluate(READ_DATA) == before and time.monotonic() < end:
+                time.sleep(0.02)
             assert figure.evaluate(READ_DATA) != before, f"explorer {number} of {name} did not follow the slider"
             explorer.screenshot(path=SCREENSHOTS / f"{Path(name).stem}_explorer_{number + 1}.png")
     latencies = np.array(page.evaluate("window.__latency"))
@@ -214,7 +216,13 @@ def reload_and_check(page, name: str, expected: int) -> None:
     page.keyboard.press("Control+s")
     page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current:not(.jp-mod-dirty)", timeout=20_000)
     page.reload()
-    page.wait_for_function(DRAWN, arg=expected, timeout=60_000)
+    end = time.monotonic() + 60
+    while not page.evaluate(DRAWN, expected) and time.monotonic() < end:
+        time.sleep(0.1)
+    shown = page.locator(
+        ".jp-OutputArea-output", has_text=re.compile("Loading widget|Error displaying")
+    ).all_inner_texts()
+    assert page.evaluate(DRAWN, expected), f"not all figures of {name} came back; in their places: {shown}"
     after = at_rest(read)
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
         changed = list(differences(old, new))
