@@ -142,7 +142,7 @@ class SquaredRegression:
         ValueError
             If something is out of range.
         """
-        u, v = (weights.copy() for weights in self._weights(u0, v0))
+        u, v = (weights.copy() for weights in self._weights(finite_array("u0", u0), finite_array("v0", v0)))
         positive_integer("n_steps", n_steps)
         positive_integer("record_every", record_every)
         positive_number("eta", eta)

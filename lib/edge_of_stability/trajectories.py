@@ -97,7 +97,7 @@ def run_gd(
     >>> bool(1.8 < eta * run.gfs_sharpness[-1] < 2)
     True
     """
-    start = scalar_weights(w0, target)
+    start = scalar_weights(finite_array("w0", w0), target)
     step = np.broadcast_to(positive_array("eta", eta), start.shape[:-1])
     positive_integer("n_steps", n_steps)
     positive_integer("record_every", record_every)
@@ -142,7 +142,7 @@ def gd_path(
     >>> w.shape, diverged, bool(abs(w[-1].prod() - 1) < 1e-8)
     ((201, 2), False, True)
     """
-    start = scalar_weights(w0, target)
+    start = scalar_weights(finite_array("w0", w0), target)
     if start.ndim != 1:
         raise ValueError(f"w0 must have one axis; its shape is {start.shape}")
     w = [float(value) for value in start]

@@ -40,6 +40,9 @@ def test_a_target_is_a_finite_number_that_is_not_zero(call, bad) -> None:
     [
         (lambda: eos.run_gd([1.5, 0.6], np.nan, 5), "eta must be finite"),
         (lambda: eos.gd_path([1.5, 0.6], [0.1, 0.2], 5), r"eta must have shape \(\)"),
+        (lambda: eos.run_gd([1.5, np.nan], 0.1, 5), "w0 must be finite"),
+        (lambda: eos.gd_path(None, 0.1, 5), "w0 must hold real"),
+        (lambda: eos.SquaredRegression(X, Y).run_gd(["a"] * 3, [0.3] * 3, 0.1, 5), "u0 must hold real"),
         (lambda: eos.run_gd([1.5, 0.6], "x", 5), "eta must hold real numbers"),
         (lambda: eos.solve_balances([[0.0], [1.0, 2.0]], 0.0), "b must be a regular array"),
         (lambda: eos.solve_balances([[0.0], [np.nan]], 0.0), "b must be finite"),
