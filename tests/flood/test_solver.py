@@ -258,7 +258,7 @@ def test_bad_runs_are_refused_before_any_work(change, words: str, monkeypatch) -
 FOREIGN = [None, "text", object(), torch.ones(3, 4, dtype=torch.complex64), [1.0, "a"]]
 
 
-@pytest.mark.parametrize("foreign", FOREIGN, ids=repr)
+@pytest.mark.parametrize("foreign", FOREIGN, ids=("none", "text", "object", "complex", "ragged"))
 @pytest.mark.parametrize(
     "name",
     ["z", "duration", "h0", "rain", "boundary", "state", "dt_max", "save_times", "checkpoint_every"],
