@@ -285,7 +285,7 @@ def test_numbers_of_numpy_and_arrays_are_numbers() -> None:
         assert solver.simulate(z, 1.0, boundary=Boundary(sides)).volume_in > 0
 
 
-@pytest.mark.parametrize("foreign", FOREIGN[:3], ids=repr)
+@pytest.mark.parametrize("foreign", FOREIGN[:3], ids=("none", "text", "object"))
 def test_sides_of_another_kind_are_refused(foreign) -> None:
     z = torch.zeros(3, 4)
     for name in ("inflow", "outflow"):
