@@ -145,14 +145,15 @@ def _depth_row(h, rain, qx, north, south, ratio, dt):
 
 
 @compiled(error_model="numpy", forceinline=True)
-def _depth_row_32(h, carry, rain, qx, north, south, ratio, dt):
+def _depth_row_32(h, carry, rain, qx, north, south, ratio, dt, depth):
     """The same in float64, for depths that are kept as two float32 numbers, `h + carry`; not to be reassociated."""
     dt, ratio = np.float64(dt), np.float64(ratio)
     for j in range(h.size):
         net = (np.float64(qx[j + 1]) - np.float64(qx[j])) + (np.float64(south[j]) - np.float64(north[j]))
-        depth = (np.float64(h[j]) + np.float64(carry[j])) + (dt * np.float64(rain[j]) - ratio * net)
-        h[j] = np.float32(depth)
-        carry[j] = np.float32(depth - np.float64(h[j]))
+        depth[j] = (np.float64(h[j]) + np.float64(carry[j])) + (dt * np.float64(rain[j]) - ratio * net)
+    for j in range(h.size):
+        h[j] = np.float32(depth[j])
+        carry[j] = np.float32(depth[j] - np.float64(np.float32(depth[j])))
 
 
 @compiled(error_model="numpy", fastmath=_FAST)
@@ -268,6 +269,7 @@ def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, num
     limiter, is_open = flags[2], flags[3]
     ratio, room = numbers[4], numbers[5]
     area = np.float64(dt) * dx
+    depth = np.empty(columns)
     short = short_below = 0  # cells that are short of water in the rows i - 2 and i - 1
     for i in range(rows + 2):
         w_above, w = scratch[4 + (i + 1) % 2], scratch[4 + i % 2]
@@ -290,7 +292,7 @@ def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, num
             if carry is None:
                 _depth_row(h[m], wet, new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt)
             else:
-                _depth_row_32(h[m], carry[m], wet, new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt)
+                _depth_row_32(h[m], carry[m], wet, new_qx[m], new_qy[m], new_qy[m + 1], ratio, dt, depth)
             if is_open:
                 _count_row(m, rows, new_qx, new_qy, volumes, area)
 
