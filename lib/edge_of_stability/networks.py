@@ -14,7 +14,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -206,15 +206,17 @@ class _Problem:
         # a loss such as cross entropy may hold weights of its own
         held = [*loss_fn.named_buffers(), *loss_fn.named_parameters()] if isinstance(loss_fn, nn.Module) else []
         self.loss_state = {name: _double(tensor.detach().clone()) for name, tensor in held}
-        # cuDNN's recurrent layers have no second derivative
-        self.recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Where to evaluate: kernels that have a second derivative, which cuDNN's recurrent layers have not."""
+        return twice_differentiable(recurrent=any(isinstance(module, nn.RNNBase) for module in self.model.modules()))
 
     def check(self) -> None:
         """Refuse, by name, a network or a loss that cannot be evaluated, or that is not one fixed function."""
         if not bool(torch.isfinite(self.start).all()):
             raise ValueError("model must hold finite weights; some are NaN or infinite")
         device = self.start.device
-        with _random_state_kept(device=device):
+        with self.kernels(), _random_state_kept(device=device):
             outputs = self._first_outputs()
             _refuse_noise("loss_fn", lambda: self._first_loss(outputs), device)
 
@@ -233,7 +235,7 @@ class _Problem:
         weights = {name: tensor.clone() for name, tensor in {**self.fixed, **self.unflatten(self.start)}.items()}
         before = {name: tensor.clone() for name, tensor in weights.items()}
         try:
-            with torch.no_grad(), twice_differentiable(recurrent=self.recurrent):
+            with torch.no_grad():
                 outputs = torch.func.functional_call(self.model, weights, (self.inputs,))
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"model must take all inputs of data as one batch, in float64: {error}") from error
@@ -264,10 +266,7 @@ class _Problem:
 
     def outputs(self, flat: Tensor, inputs: Tensor | None = None) -> Tensor:
         weights = {**self.fixed, **self.unflatten(flat)}
-        with twice_differentiable(recurrent=self.recurrent):
-            result: Tensor = torch.func.functional_call(
-                self.model, weights, (self.inputs if inputs is None else inputs,)
-            )
+        result: Tensor = torch.func.functional_call(self.model, weights, (self.inputs if inputs is None else inputs,))
         return result
 
     def loss_of(self, outputs: Tensor) -> Tensor:
@@ -488,10 +487,11 @@ def _checked(model: nn.Module, loss_fn: Loss, data: Data) -> _Problem:
 
 
 def _flow_end(problem: _Problem, settings: _Settings) -> NetworkFlow:
-    if settings.method == "etd":
-        flat, value, n_steps = _integrate_etd(problem, settings.loss_tol, settings.rtol, settings.max_steps)
-    else:
-        flat, value, n_steps = _integrate_rk4(problem, settings.loss_tol, settings.max_steps)
+    with problem.kernels():
+        if settings.method == "etd":
+            flat, value, n_steps = _integrate_etd(problem, settings.loss_tol, settings.rtol, settings.max_steps)
+        else:
+            flat, value, n_steps = _integrate_rk4(problem, settings.loss_tol, settings.max_steps)
     converged = value <= settings.loss_tol
     if not converged:
         warnings.warn(
@@ -545,7 +545,8 @@ def flow_end_sharpness(
 def _end_sharpness(problem: _Problem, settings: _Settings, tol: float) -> tuple[float, bool]:
     end = _flow_end(problem, settings)
     flat = torch.cat([end.params[name].reshape(-1) for name in problem.names]).requires_grad_()
-    values, _ = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=tol)
+    with problem.kernels():
+        values, _ = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=tol)
     return float(values[0]), end.converged
 
 
@@ -605,13 +606,14 @@ class GFSMonitor:
         if integer_at_least("step", step, 0) % self.every:
             return
         problem = _Problem(self.model, self.loss_fn, self._examples)
-        with torch.no_grad():
+        with torch.no_grad(), problem.kernels():
             loss = float(problem.loss(problem.start))
         sharpness = phi = float("nan")
         if math.isfinite(loss):
             problem.check()
             flat = problem.start.clone().requires_grad_()
-            values, vectors = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=1e-3, v0=self._vector)
+            with problem.kernels():
+                values, vectors = hessian_top_eigenvalue(lambda: problem.loss(flat), [flat], tol=1e-3, v0=self._vector)
             self._vector, sharpness = vectors[0], float(values[0])
             end, arrived = _end_sharpness(problem, self._settings, self._tol)
             phi = end if arrived else phi
