@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -192,7 +192,13 @@ def positive_array(name: str, value: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
+def _scalar(value: Any) -> Any:
+    """What an array or tensor without axes holds, in Python's own type."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def _number(name: str, value: object) -> float:
+    value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; it is {_short(value)}")
     return float(value)
@@ -250,6 +256,7 @@ def number_between(name: str, value: float, low: float, high: float = math.inf) 
 
 
 def _integer(name: str, value: object) -> int:
+    value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; it is {_short(value)}")
     return int(value)

@@ -54,6 +54,9 @@ class Foreign:
         (lambda: positive_array("k", [1, -1]), ValueError, "k must be positive"),
         (lambda: finite_number("t", None), TypeError, "t must be a number; it is None"),
         (lambda: finite_number("t", 1j), TypeError, "t must be a number; it is 1j"),
+        (lambda: finite_number("t", np.array(1j)), TypeError, "t must be a number; it is 1j"),
+        (lambda: finite_number("t", np.array([1.0])), TypeError, "t must be a number; it is array"),
+        (lambda: positive_integer("n", np.True_), TypeError, "n must be an integer; it is True"),
         (lambda: finite_number("t", -np.inf), ValueError, "t must be finite; it is -inf"),
         (lambda: positive_number("t", "1"), TypeError, "t must be a number; it is '1'"),
         (lambda: number_between("p", np.nan, 0, 1), ValueError, "p must lie between 0 and 1; it is nan"),
@@ -107,9 +110,17 @@ def test_arrays_of_every_kind_are_taken(value) -> None:
 
 
 def test_numbers_of_every_kind_are_taken() -> None:
-    for value in (2, 2.0, np.float32(2), np.int64(2), Fraction(2)):
+    for value in (
+        2,
+        2.0,
+        np.float32(2),
+        np.int64(2),
+        Fraction(2),
+        np.array(2.0),
+        torch.tensor(2.0, requires_grad=True),
+    ):
         assert finite_number("t", value) == positive_number("t", value) == number_between("t", value, 2, 2) == 2
-    for whole in (2, np.int8(2), np.uint64(2)):
+    for whole in (2, np.int8(2), np.uint64(2), np.array(2), torch.tensor(2)):
         assert type(positive_integer("n", whole)) is int
     assert true_or_false("keep", np.True_) is True
     assert known_device(torch.device("cpu")) == "cpu"
