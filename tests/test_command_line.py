@@ -45,7 +45,7 @@ VALUES = {int: ("0", "-3", "many"), float: ("nan", "inf", "-1"), str: ("nonsense
 #: values that are right where the general rule would have them wrong
 RIGHT = {
     ("workers", "0"), ("seed", "0"), ("fine_tuning", "0"), ("margin", "0"), ("smoothness", "0"), ("hindsight", "0"),
-    ("fill", "-1"),
+    ("fill", "-1"), ("nodata", "-1"), ("nodata", "nan"),
 }  # fmt: skip
 
 

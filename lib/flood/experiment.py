@@ -229,8 +229,6 @@ def flood_task(
     model = _network(settings)
     fine = LocalInertialSolver(dx=settings.dx, alpha=settings.alpha, h_cfl_min=settings.fine_floor)
     if settings.count is not None:
-        if settings.batch > settings.count:
-            raise ValueError(f"batch must be at most {settings.count}; it is {settings.batch}")
         drawn: dict[str, Any] = {"kind": settings.kind, "side": settings.side, "solver": fine, "jobs": jobs}
         train = draw_floods(settings.count, seed=settings.data_seed, **drawn)
         test = draw_floods(settings.test_count, seed=settings.data_seed + 1, split="test", **drawn)
@@ -320,6 +318,8 @@ def train_flood(
     job_count(jobs)
     if folder is not None:
         held_experiment(folder, asdict(settings))
+    if settings.count is not None and settings.batch > settings.count:  # drawn floods are solved first, for minutes
+        raise ValueError(f"batch must be at most {settings.count}; it is {settings.batch}")
     model, train, test = flood_task(settings, data_path, device=device, jobs=jobs)
     steps_an_epoch(train, settings.batch, device)
     if folder is not None and is_first_process(device):

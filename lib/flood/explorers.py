@@ -17,6 +17,7 @@ from lib.flood.compiled import run
 from lib.flood.downsampler import Detour
 from lib.flood.exact import planar_wave
 from lib.flood.experiment import SHIPPED, trained_downsampler
+from lib.flood.faces import BOUNDS
 from lib.flood.maps import hillshade
 from lib.flood.metrics import flood_metrics
 from lib.flood.pooling import pool_dem
@@ -237,7 +238,7 @@ def _planar_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
         west = planar_wave(0.0, minute * (start + 0.5), speed, manning, model="local_inertial")
         sides[0, 0, 0] = speed * west
         done, time = run(
-            still, h, qx, qy, dry, sides, flags, settings,
+            still, h, qx, qy, None, dry, sides, flags, settings, BOUNDS,
             np.array([minute]), np.empty((1, 1, _CELLS)), np.zeros(2),
         )  # fmt: skip
         steps += done

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 __all__ = [
+    "BOUNDS",
     "DEPTH_LIMIT",
     "ROUNDING_ROOM",
     "SPEED_FLOOR",
@@ -35,6 +36,9 @@ ROUNDING_ROOM = 8
 
 #: A depth of this many metres, above ground or below, has left all bounds: a run that reaches it ends.
 DEPTH_LIMIT = 1e5
+
+#: The three as the compiled loop takes them: numba's cache would not see that a constant of another file has changed.
+BOUNDS = (float(SPEED_FLOOR), float(ROUNDING_ROOM), float(DEPTH_LIMIT))
 
 
 class State(NamedTuple):

@@ -17,9 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.flood.boundaries import SIDES, Boundary, Side, open_sides, outer_faces, real_tensor
 from lib.flood.faces import (
+    BOUNDS,
     DEPTH_LIMIT,
-    ROUNDING_ROOM,
-    SPEED_FLOOR,
     State,
     limit_to_donors,
     net_outflow,
@@ -550,7 +549,6 @@ class LocalInertialSolver:
         history = np.empty((len(stops), *beds.shape), beds.dtype)
         volumes, steps, times = np.zeros((count, 2)), np.zeros(count, np.int64), np.zeros(count)
         dry = np.zeros((1, columns), beds.dtype)
-        bounds = (float(SPEED_FLOOR), float(ROUNDING_ROOM), float(DEPTH_LIMIT))
         for b in range(count):
             here = dry if water is None else water[b]
             total = 0.0 if water is None else float(here.sum(dtype=np.float64)) * self.dx**2
@@ -562,7 +560,7 @@ class LocalInertialSolver:
             )  # fmt: skip
             steps[b], times[b] = run(
                 beds[b], h[b], qx[b], qy[b], None if carry is None else carry[b], here, edges[b], flags, settings,
-                bounds, np.ascontiguousarray(ends[:, b]), history[:, b], volumes[b],
+                BOUNDS, np.ascontiguousarray(ends[:, b]), history[:, b], volumes[b],
             )  # fmt: skip
 
         def back(a: np.typing.NDArray[np.generic], leading: int = 0) -> torch.Tensor:

@@ -522,7 +522,7 @@ def test_bad_calls_of_solve_are_one_line(tmp_path):
 
     for words, message in (
         (["--tiles", ""], "--tiles must be a folder; it is ''"),
-        (["--tiles", tmp_path / "a.npy"], "must be a folder"),
+        (["--tiles", tmp_path / "a.npy"], "must hold tiles"),
         (["--dx", 0], "dx must be positive"),
         (["--kind", "snow"], "kind must be one of"),
         (["--manning", "nan"], "manning must be positive"),
