@@ -155,7 +155,7 @@ def test_notebook_runs_and_explorers_follow_the_keyboard(name: str, lab, browser
             move_and_check(page, name, number)
         if expected:
             start = time.perf_counter()
-            reload_and_check(page, name, expected)
+            reload_and_check(page, watch, name, expected)
             print(f"{name}: reload in {time.perf_counter() - start:.0f} s")
         assert not watch.problems, watch.problems
     finally:
@@ -203,7 +203,33 @@ def move_and_check(page, name: str, number: int) -> None:
     )
 
 
-def reload_and_check(page, name: str, expected: int) -> None:
+def load_again(page, watch: Watch, name: str, expected: int) -> None:
+    """Load the page again until all figures are back, at most three times.
+
+    ipywidgets waits two seconds for a model, and does not look again: on a machine that is busy for so long while a
+    page loads it says "model not found", and a user loads the page once more. That is not ours to mend; a figure that
+    never comes back, or comes back changed, is.
+    """
+    shown: list[str] = []
+    for attempt in range(3):
+        page.reload()
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if page.evaluate(DRAWN, expected):
+                return
+            places = page.locator(".jp-OutputArea-output", has_text=re.compile("Loading widget|Error displaying"))
+            shown = places.all_inner_texts()
+            if any("model not found" in text for text in shown):
+                break
+            time.sleep(0.1)
+        if not any("model not found" in text for text in shown):
+            break
+        print(f"{name}: load {attempt + 1} of the page found no models")
+        watch.problems = [problem for problem in watch.problems if "model not found" not in problem]
+    raise AssertionError(f"not all figures of {name} came back; in their places: {shown}")
+
+
+def reload_and_check(page, watch: Watch, name: str, expected: int) -> None:
     """Load the page again while the kernel lives: the same figures, and a slider still moves them as a whole."""
     explorers = page.locator(".jp-OutputArea-output", has=page.locator(".js-plotly-plot"))
     figures = page.locator(".js-plotly-plot")
@@ -215,14 +241,7 @@ def reload_and_check(page, name: str, expected: int) -> None:
     page.locator(".jp-Notebook .jp-Cell").first.click()
     page.keyboard.press("Control+s")
     page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current:not(.jp-mod-dirty)", timeout=20_000)
-    page.reload()
-    end = time.monotonic() + 60
-    while not page.evaluate(DRAWN, expected) and time.monotonic() < end:
-        time.sleep(0.1)
-    shown = page.locator(
-        ".jp-OutputArea-output", has_text=re.compile("Loading widget|Error displaying")
-    ).all_inner_texts()
-    assert page.evaluate(DRAWN, expected), f"not all figures of {name} came back; in their places: {shown}"
+    load_again(page, watch, name, expected)
     after = at_rest(read)
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
         changed = list(differences(old, new))
