@@ -44,6 +44,8 @@ def train(
     typer.echo("    step       loss   eta * sharpness   eta * GFS sharpness")
     for row in zip(run.steps, run.loss, run.eta * run.sharpness, run.eta * run.gfs_sharpness, strict=True):
         typer.echo(f"{row[0]:8d}   {row[1]:8.2e}   {row[2]:15.3f}   {row[3]:19.3f}")
+    if run.diverged:
+        typer.echo(f"diverged at step {len(run.losses)}")
 
 
 #: verb -> the function behind it

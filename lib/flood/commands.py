@@ -476,7 +476,11 @@ def solve(
     job_count(jobs)
     if Path(tiles).is_dir() and not os.access(tiles, os.W_OK):
         raise ValueError(f"--tiles must be a folder that can be written to; {tiles} is not")
-    found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
+    try:
+        found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
+    except RuntimeError as error:  # a flood has grown beyond all bounds, after work that stays
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
     typer.echo(f"{len(found)} tiles of {found.shape[0]} x {found.shape[1]} cells are solved")
 
 

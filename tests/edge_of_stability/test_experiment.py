@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from lib.__main__ import app
 from lib.checkpoints import checkpoint_steps, load_checkpoint
 from lib.edge_of_stability import EDGE_PRESETS, edge_task, load_edge_run, run_edge_experiment, watch_descent
 from lib.edge_of_stability import experiment as module
@@ -209,6 +211,21 @@ def test_divergence_is_a_result(edge, tmp_path) -> None:
     assert not before.diverged
     assert not load_edge_run(tmp_path, 0).diverged
     assert not watch_descent(replace(SHORT, n_steps=2, every=2)).diverged
+
+
+def test_the_command_says_that_it_diverged(tmp_path) -> None:
+    options = {
+        "--preset": "quick",
+        "--edge": 0.01,
+        "--count": 6,
+        "--steps": 40,
+        "--every": 4,
+        "--out": tmp_path / "run",
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    done = CliRunner().invoke(app, ["train", "edge-of-stability", *words])
+    assert done.exit_code == 0, done.output
+    assert f"diverged at step {len(load_edge_run(tmp_path / 'run').losses)}" in done.output
 
 
 def test_damaged_checkpoints_are_named(whole, tmp_path) -> None:

@@ -511,6 +511,20 @@ def test_a_disk_that_fills_up_is_one_line(basin, tmp_path, monkeypatch):
     assert "cannot be written: no space left on device" in said(done)
 
 
+def test_a_fine_flood_that_left_all_bounds_is_one_line(tmp_path, monkeypatch):
+    def grown(*_args, **_kwargs):
+        raise RuntimeError("a fine flood has grown beyond all bounds: take a smaller alpha")
+
+    monkeypatch.setattr("lib.flood.scenarios.flood_map", grown)
+    np.save(tmp_path / "a.npy", np.zeros((16, 16)))
+    app = typer.Typer()
+    app.command("solve")(commands.COMMANDS["solve"])
+    done = CliRunner().invoke(app, ["--tiles", str(tmp_path), "--dx", "8", "--kind", "rain"])
+    assert done.exit_code == 1
+    assert "take a smaller alpha" in said(done)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
 def test_bad_calls_of_solve_are_one_line(tmp_path):
     app = typer.Typer()
     app.command("solve")(commands.COMMANDS["solve"])
