@@ -198,7 +198,8 @@ def _scalar(value: Any) -> Any:
 
 
 def _number(name: str, value: object) -> float:
-    value = _scalar(value)
+    if not isinstance(value, numbers.Real):
+        value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; it is {_short(value)}")
     return float(value)
@@ -256,7 +257,9 @@ def number_between(name: str, value: float, low: float, high: float = math.inf) 
 
 
 def _integer(name: str, value: object) -> int:
-    value = _scalar(value)
+    # only then: torch.compile traces sizes through here, and knows no attributes of them
+    if not isinstance(value, numbers.Integral):
+        value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; it is {_short(value)}")
     return int(value)
