@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# an optimiser imports it late: a call that is stopped in the middle of that would leave it half done
 import torch._dynamo
 
 HANG_SECONDS = 10
@@ -135,6 +137,8 @@ def _wrong(value: Any) -> Iterator[tuple[str, Any]]:
     yield "ragged", [[1.0, 2.0], [3.0]]
     yield "nan", float("nan")
     yield "infinity", float("inf")
+    if _is_number(value):
+        yield "negative", -1 if isinstance(value, int) else -1.0
     if isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim and value.dtype not in (bool, torch.bool):
         real = value.dtype.kind == "f" if isinstance(value, np.ndarray) else value.is_floating_point()
         for kind, bad in (("nan", float("nan")), ("infinity", float("inf"))) if real and len(value) else ():
@@ -143,6 +147,7 @@ def _wrong(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"one {kind}", spoilt
         yield "empty", value[:0]
         yield "wrong rank", value[None, None]
+        yield "negative", -abs(value)
         yield "complex array", value * (1 + 1j)
     elif isinstance(value, (list, tuple)) and value and all(_is_number(each) for each in value):
         yield "one nan", type(value)([*value[:-1], float("nan")])
@@ -162,6 +167,8 @@ def _odd(value: Any) -> Iterator[tuple[str, Any]]:
         fixed.flags.writeable = False
         yield "read-only", fixed
         yield "non-contiguous", np.repeat(value, 2, axis=-1)[..., ::2]
+        if value.dtype.kind == "f":
+            yield "float32", value.astype(np.float32)
     elif isinstance(value, torch.Tensor) and value.ndim:
         yield "non-contiguous", value.detach().repeat_interleave(2, -1)[..., ::2]
         if value.is_floating_point():
