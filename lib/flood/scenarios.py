@@ -24,6 +24,7 @@ from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.pooling import elevation_tensor
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import Split, make_terrain
+from lib.flood.units import EARTH, refuse_voids
 from lib.parallel import in_parallel
 from lib.validation import instance_of, job_count, known_seed, one_of, positive_integer, positive_number
 
@@ -340,17 +341,17 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
         ValueError
             If it cannot be read, has another shape than the first, or cells without data.
         """
-        from lib.flood.geo import read_dem, refuse_voids
-
         path = self.tiles[index]
         if path.suffix.lower() == ".npy":
             z = torch.from_numpy(self._load(path).astype(np.float64))
         else:
+            from lib.flood.geo import read_dem
+
             z, dx, _ = read_dem(path)
             if not np.isclose(dx, self.dx):
                 raise ValueError(f"{path} has cells of {dx:g} m; the others are said to have {self.dx:g} m")
         heights = elevation_tensor(str(path), z).numpy().ravel()
-        refuse_voids(str(path), heights, heights)
+        refuse_voids(str(path), heights, heights, EARTH, "elevation: cut these cells off or fill them")
         if z.ndim != 2 or z.shape != getattr(self, "shape", z.shape):
             raise ValueError(f"{path} must have the shape {getattr(self, 'shape', '(R, C)')}; it has {tuple(z.shape)}")
         return (z - z.mean()).float()
