@@ -69,11 +69,6 @@ def exaggeration(z: ArrayLike, dx: float) -> float:
     float
         The largest round number with which the mean slope is at most 0.3, but no less than 1 and no more than 1000.
 
-    Raises
-    ------
-    ValueError
-        If `z` is not finite or has not two axes and cells, or `dx` is not positive.
-
     Examples
     --------
     >>> exaggeration([[0.0, 1.0, 0.0], [1.0, 2.0, 1.0]], 100.0)
@@ -107,11 +102,6 @@ def hillshade(z: ArrayLike, dx: float) -> NDArray[np.float64]:
     -------
     ndarray
         (R, C) float64 from 0 to 1; level ground is 0.707.
-
-    Raises
-    ------
-    ValueError
-        If `z` is not finite or has not two axes and cells, or `dx` is not positive.
 
     Examples
     --------
@@ -153,11 +143,6 @@ def shaded_flood(
     -------
     ndarray
         (R, C, 3) uint8: red, green, blue.
-
-    Raises
-    ------
-    ValueError
-        If a map is not finite, the shapes differ, or `dx`, `threshold` or `vmax` is not positive.
 
     Examples
     --------
@@ -231,11 +216,6 @@ def flood_picture(
     -------
     Path
         The file.
-
-    Raises
-    ------
-    ValueError
-        If a map is not finite, the shapes differ (the profile's too), or `dx`, `threshold` or `vmax` is not positive.
 
     Examples
     --------
