@@ -117,6 +117,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             "the sharpness φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)",
             "RK4 with steps of one over the sharpness",
         ),
+        data=("edge_runs",),
     ),
     Chapter(
         number=3,
@@ -146,6 +147,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         needs="backpropagation, floating-point numbers, expectation and variance",
         minutes=60,
         headline=("quantise 4,194,304 gradients to 4 bits, one thread", "torchao to_mx (E2M1, blocks of 32)"),
+        data=("four_bit_runs", "four_bit_gradient"),
     ),
     Chapter(
         number=5,
@@ -179,6 +181,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             "ConvNeXt-Tiny without aliases, one picture of 224 × 224, forward",
             "published form: zeros between, twice the grid, FFTs at full size",
         ),
+        data=("alias_free_networks", "alias_free_attacks"),
     ),
     Chapter(
         number=7,
@@ -238,6 +241,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         needs="partial derivatives, convolutional networks",
         minutes=60,
         headline=("flood of 150 s on 256 × 256 real elevations, one thread", "landlab OverlandFlow, float64"),
+        data=("flood_networks",),
     ),
 )
 

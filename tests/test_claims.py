@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lib import claims as ledger_module
 from lib.__main__ import app
-from lib.chapters import CHAPTERS, chapter, open_chapters
+from lib.chapters import open_chapters
 from lib.claims import (
     Claim,
     ClaimDoesNotHold,
@@ -126,13 +126,6 @@ def test_every_open_chapter_declares_claims_with_sources() -> None:
             assert one.source
             assert one.statement.endswith(".")
             assert re.fullmatch(r"[a-z0-9-]+", one.id)
-
-
-def test_chapters_are_numbered_and_found_by_any_name() -> None:
-    assert [one.number for one in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
-    assert chapter("01") is chapter("initialization_shape") is chapter("initialization-shape")
-    with pytest.raises(ValueError, match=r"chapter must be one of .*'nonsense'"):
-        chapter("nonsense")
 
 
 #: The same four numbers, as they come: the second is taken from `worst`.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.chapters import CHAPTERS, open_chapters
+from lib.chapters import open_chapters
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,10 +48,7 @@ def test_every_page_of_docs_is_named_in_the_readme() -> None:
         assert f"({path.relative_to(ROOT)})" in README
 
 
-def test_every_chapter_can_be_cited() -> None:
-    for one in CHAPTERS:
-        assert all(given and family for given, family in one.people)
-        assert re.fullmatch(r"\d{4}\.\d{5}", one.arxiv)
+def test_every_open_chapter_can_be_cited() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert [paper["title"] for paper in cited["references"]] == [one.paper for one in open_chapters()]
     assert cited["references"][0]["authors"][2] == {"family-names": "Shpigel Nacson", "given-names": "Mor"}
