@@ -339,7 +339,7 @@ def test_command_line_exits_1_when_a_claim_fails(monkeypatch) -> None:
 
 def test_a_claim_that_breaks_fails_alone(monkeypatch) -> None:
     _few(monkeypatch, "neuron-potential-limits", "time-warp")
-    monkeypatch.setattr("lib.initialization_shape.claims.NeuronPotential", None)
+    monkeypatch.setattr("lib.initialization_shape.claims.neurons.NeuronPotential", None)
     broken, fine = sorted(run_claims(["1", "initialization-shape"]), key=lambda result: result.evidence.holds)
     assert "TypeError" in broken.evidence.measured
     assert fine.evidence.holds
