@@ -57,17 +57,8 @@ def _slopes(z: NDArray[np.float64], dx: float) -> tuple[NDArray[np.float64], NDA
 def exaggeration(z: ArrayLike, dx: float) -> float:
     """By how much slopes have to be steepened to be seen in a shaded picture: 1, 2, 5, 10, 20, 50, ...
 
-    Parameters
-    ----------
-    z
-        Elevations (R, C) [m].
-    dx
-        Side of a cell [m].
-
-    Returns
-    -------
-    float
-        The largest round number with which the mean slope is at most 0.3, but no less than 1 and no more than 1000.
+    The largest round number with which the mean slope of `z` (R, C) [m], with cells of side `dx` [m], is at most 0.3,
+    but no less than 1 and no more than 1000.
 
     Examples
     --------
@@ -127,10 +118,8 @@ def shaded_flood(
 
     Parameters
     ----------
-    z
-        Elevations (R, C) [m], row 0 in the north.
-    h
-        Depths (R, C) [m].
+    z, h
+        Elevations and depths (R, C) [m], row 0 in the north.
     dx
         Side of a cell [m].
     threshold
@@ -194,16 +183,10 @@ def flood_picture(
 
     Parameters
     ----------
-    z
-        Elevations (R, C) [m], row 0 in the north.
-    h
-        Depths (R, C) [m].
-    dx
-        Side of a cell [m].
+    z, h, dx, threshold
+        See `shaded_flood`.
     path
         The file; an old one is replaced, missing folders are made.
-    threshold
-        Depth [m] down to which water is not shown.
     vmax
         Depth [m] of the darkest colour; by default one that 5 per cent of the flooded cells exceed, rounded up.
     title
@@ -211,11 +194,6 @@ def flood_picture(
     profile
         From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western corner,
         and cells without data are left blank.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Examples
     --------
