@@ -12,8 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_jupyterlab_opens_without_a_question_about_news(tmp_path: Path) -> None:
     keep_lab_quiet = runpy.run_path(str(ROOT / "tools/bootstrap.py"))["keep_lab_quiet"]
-    keep_lab_quiet.__globals__["VENV"] = tmp_path
-    keep_lab_quiet()
+    keep_lab_quiet(tmp_path)
     overrides = json.loads((tmp_path / "share/jupyter/lab/settings/overrides.json").read_text())
     plugin = "@jupyterlab/apputils-extension:notification"
     settings, _ = get_settings("", f"{get_app_dir()}/schemas", "", schema_name=plugin, overrides=overrides)

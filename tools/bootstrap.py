@@ -75,9 +75,9 @@ def install_cpu_torch(constraints: Path) -> None:
         run(PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", requirement)
 
 
-def keep_lab_quiet() -> None:
-    """JupyterLab's defaults in this environment: no question about news over the page, and no request for updates."""
-    folder = VENV / "share" / "jupyter" / "lab" / "settings"
+def keep_lab_quiet(prefix: Path) -> None:
+    """JupyterLab's defaults in an environment: no question about news over the page, and no request for updates."""
+    folder = prefix / "share" / "jupyter" / "lab" / "settings"
     folder.mkdir(parents=True, exist_ok=True)
     defaults = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     (folder / "overrides.json").write_text(json.dumps(defaults, indent=1))
@@ -102,7 +102,7 @@ def main(extras: list[str]) -> None:
     install_cpu_torch(constraints)
     target = f".[{','.join(wanted)}]" if wanted else "."
     run(PYTHON, "-m", "pip", "install", "--quiet", "--editable", target, "-c", constraints)
-    keep_lab_quiet()
+    keep_lab_quiet(VENV)
     with tempfile.NamedTemporaryFile("w", dir=VENV, delete=False) as temporary:
         temporary.write(fingerprint(wanted))
     Path(temporary.name).replace(STAMP)
