@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lib.files import AnyPath, atomic_path, known_path
@@ -35,9 +36,6 @@ except ImportError as error:
         f"{error.name} is needed for GeoTIFF and NetCDF files and cannot be imported ({error}): "
         "install the extra geo, pip install 'paperplay[geo]'"
     ) from error
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Dem", "coarse_profile", "read_dem", "read_rain", "sample_geotiff", "to_xarray", "write_depth"]
 
