@@ -66,7 +66,7 @@ class Evidence:
     remark
         The set-up in a line.
     shown
-        `measured`, rounded to what is the same on every machine: what notebooks and the README show.
+        `measured`, rounded to what is the same on every machine: what notebooks and the scoreboard show.
     """
 
     measured: str
@@ -350,7 +350,7 @@ class Result:
         }
 
     def markdown(self) -> str:
-        """The row of the README's scoreboard; only values that are the same on every machine."""
+        """The row of docs/scoreboard.md; only values that are the same on every machine."""
         claim, evidence = self.claim, self.evidence
         cells = (claim.statement, claim.source, claim.paper or "–", evidence.shown, evidence.bound)
         mark = "✓" if evidence.holds else "✗"
@@ -404,13 +404,10 @@ def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable
     return declare
 
 
-def _declared(module: ModuleType) -> Iterator[Claim]:
-    """The claims of a module, in order; those of a chapter with many stand in several, which its `claims` imports."""
-    for value in vars(module).values():
-        if isinstance(value, Claim):
-            yield value
-        elif isinstance(value, ModuleType) and value.__name__.endswith("_claims"):
-            yield from _declared(value)
+def _declared(package: ModuleType) -> Iterator[Claim]:
+    """The claims of a chapter: topic by topic, and each topic's in the order of its file."""
+    for topic in package.TOPICS:
+        yield from (value for value in vars(topic).values() if isinstance(value, Claim))
 
 
 class Ledger:

@@ -1,4 +1,4 @@
-"""Run landlab's OverlandFlow on the floods of lib.flood.peer and write the depths that it finds (chapter 10).
+"""Run landlab's OverlandFlow on the floods of lib.flood.claims.peer and write the depths that it finds (chapter 10).
 
     python tools/landlab_reference.py
 
@@ -16,7 +16,7 @@ from landlab import RasterModelGrid
 from landlab.components import OverlandFlow
 
 from lib.files import atomic_path
-from lib.flood.peer import THETAS, Scene, SharedFlood, shared_flood
+from lib.flood.claims.peer import THETAS, Scene, SharedFlood, shared_flood
 
 TARGET = Path(__file__).resolve().parent.parent / "lib" / "data" / "landlab_runs.npz"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.flood import LocalInertialSolver, real_dem
-from lib.flood.peer import THETAS, SharedFlood, landlab_reference, shared_flood, solver_like_landlab
+from lib.flood.claims.peer import THETAS, SharedFlood, landlab_reference, shared_flood, solver_like_landlab
 
 SIDE = 256
 FLOOD = "flood of 150 s on 256 × 256 real elevations, one thread"

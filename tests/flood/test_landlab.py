@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.flood import State
-from lib.flood.peer import THETAS, compare_with_landlab, landlab_reference, shared_flood, solver_like_landlab
+from lib.flood.claims.peer import THETAS, compare_with_landlab, landlab_reference, shared_flood, solver_like_landlab
 
 
 def without_dry_faces(z: torch.Tensor, state: State) -> State:

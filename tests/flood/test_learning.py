@@ -17,6 +17,7 @@ from torch.nn import functional
 from lib.checkpoints import checkpoint_steps, load_checkpoint
 from lib.flood import learning
 from lib.flood.boundaries import Boundary
+from lib.flood.claims.verification import finite_difference_gradient
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler
 from lib.flood.learning import (
     CoarseModel,
@@ -33,7 +34,6 @@ from lib.flood.metrics import downsample_loss
 from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import FloodDataset, draw_floods
 from lib.flood.solver import LocalInertialSolver
-from lib.flood.verification import finite_difference_gradient
 from tests.launching import TWO_PROCESSES
 
 FACTOR = 8

@@ -8,14 +8,15 @@ import pytest
 import sympy
 import torch
 
-from lib.flood import symbolic, verification
+from lib.flood import symbolic
 from lib.flood.boundaries import Boundary
+from lib.flood.claims import verification
+from lib.flood.claims.verification import finite_difference_gradient, two_cell_wave_growth, uniform_flow_state, wave_run
 from lib.flood.exact import normal_depth, planar_wave
 from lib.flood.learning import depth_gradient
 from lib.flood.pooling import pool_dem
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.symbolic import two_cell_wave_bound, two_cell_wave_matrix
-from lib.flood.verification import finite_difference_gradient, two_cell_wave_growth, uniform_flow_state, wave_run
 from lib.flood.wall import WALL, leak, walled_plain
 
 TIMES = [600.0, 900.0, 1200.0, 1800.0]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lib.alias_free.attacks import Attack, standard_attacks
+from lib.alias_free.claims.layers import breaks, drawn
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.alias_free.experiment import clothes, trained_alias_free
-from lib.alias_free.layer_claims import breaks, drawn
 from lib.alias_free.layers import APSDownsample2d
 from lib.alias_free.resampling import fourier_shift
 from lib.alias_free.robustness import ShiftRobustness, equivariance_error, shift_robustness

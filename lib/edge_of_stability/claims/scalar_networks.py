@@ -1,43 +1,25 @@
-"""The claims of chapter 02 as functions that measure.
-
-The paper's abstract is the source of the phenomenon; statements marked "derived here" are proved or measured
-by us, and no constant of the paper is quoted.
-"""
+"""Claims about scalar networks: the flow solution, one step, and whole runs of gradient descent."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
-from lib.edge_of_stability.experiment import EDGE_PRESETS, edge_task, watch_descent
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution, solve_balances
-from lib.edge_of_stability.networks import half_mean_square, integrate_gradient_flow, network_gfs_sharpness
 from lib.edge_of_stability.scalar_network import balances, gd_step, gradient, sharpness
-from lib.edge_of_stability.squared_regression import SquaredRegression
 from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gpgd_step, run_gd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
-
-    from lib.edge_of_stability.experiment import EdgeRun
 
     Array = NDArray[np.float64]
 
+from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
+
 _ROUNDING = 1e-11
-
-
-def _end_of_flow(velocity: Callable[[Array], Array], start: Array) -> Array:
-    """Where an ODE solver comes to in a long time."""
-    from scipy.integrate import solve_ivp
-
-    run = solve_ivp(lambda _, s: velocity(s), (0, 1e4), start, method="LSODA", rtol=1e-11, atol=1e-13)
-    return np.asarray(run.y[:, -1])
 
 
 @claim(
@@ -50,7 +32,7 @@ def flow_solution_is_algebraic() -> Evidence:
     errors = []
     for _ in range(40):
         w = rng.standard_normal(int(rng.integers(2, 7)))
-        errors.append(np.abs(gradient_flow_solution(w) - _end_of_flow(lambda v: -gradient(v), w)))
+        errors.append(np.abs(gradient_flow_solution(w) - end_of_flow(lambda v: -gradient(v), w)))
     return at_most(errors, 1e-8, remark="40 Gaussian starts, D = 2 … 6, either sign; against an ODE solver")
 
 
@@ -152,11 +134,6 @@ def one_step_is_monotone() -> Evidence:
     )
 
 
-def _positive(x: Array) -> Array:
-    """1 where a number is positive, 0 where it is not, and NaN where it is NaN: no comparison would tell."""
-    return np.heaviside(x, 0.0)
-
-
 @claim(
     source="derived here",
     statement="The boundary is real: with D = 2 and ηφ from 3.04 to 6, some steps do raise φ; none does below 2√2.",
@@ -164,7 +141,7 @@ def _positive(x: Array) -> Array:
 def boundary_is_real() -> Evidence:
     two = _random_steps()[2]
     far = two.eta_phi > 3.04
-    rises = _positive(two.rise - _ROUNDING)
+    rises = positive_part(two.rise - _ROUNDING)
     fraction = (rises * far).sum() / far.sum()
     first = two.eta_phi[rises > 0].min(initial=np.inf)
     return combine(
@@ -290,7 +267,7 @@ def no_convergence_below_the_least_sharpness() -> Evidence:
         w = _starts(rng, 200, depth, 0.9)
         eta = rng.uniform(2.05, 2.4, 200) / depth
         # a start that is admissible: its sharpness is near the least
-        kept = _positive(MONOTONE_LIMIT - eta * gfs_sharpness(w))
+        kept = positive_part(MONOTONE_LIMIT - eta * gfs_sharpness(w))
         runs += kept.sum()
         w, eta = w[kept > 0], eta[kept > 0]
         for _ in range(10):
@@ -320,7 +297,7 @@ def loss_jumps_and_phi_falls() -> Evidence:
         kept = ~(eta * depth >= 1.9)
         run = run_gd(w[kept], eta[kept], 2000)
         # near the minimum the loss is rounding, and its rises mean nothing
-        loss_rises.append(_positive(np.diff(run.loss, axis=0) - 1e-20).sum(axis=0))
+        loss_rises.append(positive_part(np.diff(run.loss, axis=0) - 1e-20).sum(axis=0))
         phi_rises.append(~(run.gfs_sharpness[1:] <= run.gfs_sharpness[:-1] * (1 + _ROUNDING)))
         runs += int(kept.sum())
     counts = np.concatenate(loss_rises)
@@ -379,135 +356,4 @@ def frozen_balances() -> Evidence:
         at_most(errors, 1e-7, label="numeric slope"),
         true_that("periods 1, 2, 4 at ηφ = 1.9, 2.1, 2.6", periods == [1, 2, 4]),
         remark="100 random balances, D = 2 … 5; periods for balances of (1.5, 1, 0.7)",
-    )
-
-
-@claim(
-    source="derived here, with chapter 01",
-    statement="For squared regression the gradient flow solution is chapter 01's minimiser with k = 4|uv|, and its "
-    "sharpness an eigenvalue of an n × n matrix.",
-)
-def squared_regression_solution() -> Evidence:
-    import torch
-
-    rng = np.random.default_rng(8)
-    errors, sharp = [], []
-    for _ in range(10):
-        n, d = 4, 12
-        model = SquaredRegression(rng.standard_normal((n, d)), rng.standard_normal(n))
-        start = 0.5 * rng.standard_normal(2 * d)
-
-        def velocity(s: Array, model: SquaredRegression = model, d: int = d) -> Array:
-            return -np.concatenate(model.gradient(s[:d], s[d:]))
-
-        end = _end_of_flow(velocity, start)
-        ours = np.concatenate(model.gradient_flow_solution(start[:d], start[d:]))
-        errors.append(np.abs(ours - end))
-        X, y = torch.from_numpy(model.X), torch.from_numpy(model.y)
-
-        def loss(s: torch.Tensor, X: torch.Tensor = X, y: torch.Tensor = y, d: int = d) -> torch.Tensor:
-            return ((X @ (s[:d] ** 2 - s[d:] ** 2) - y) ** 2).mean() / 2
-
-        dense = torch.autograd.functional.hessian(loss, torch.from_numpy(end.copy()))  # type: ignore[no-untyped-call]
-        top = float(torch.linalg.eigvalsh(dense)[-1])
-        sharp.append(abs(model.gfs_sharpness(start[:d], start[d:]) / top - 1))
-    return combine(
-        at_most(errors, 1e-7, label="solution"),
-        at_most(sharp, 1e-6, label="φ"),
-        remark="10 random problems, n = 4, d = 12; against an ODE solver and torch's dense Hessian",
-    )
-
-
-@claim(
-    source="abstract; measured here",
-    statement="In squared regression descent at ηφ above 2 converges near the edge, while φ falls, "
-    "up to rare and tiny rises (an observation, not a theorem).",
-    paper="φ decreases",
-)
-def squared_regression_descends() -> Evidence:
-    changes, finals, losses = [], [], []
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        X = rng.standard_normal((20, 100))
-        teacher = np.zeros(100)
-        teacher[rng.choice(100, 5, replace=False)] = 1.0
-        model = SquaredRegression(X, X @ teacher)
-        u, v = 0.2 + 0.02 * rng.standard_normal((2, 100))
-        for level in (2.2, 2.5):
-            eta = level / model.gfs_sharpness(u, v)
-            run = model.run_gd(u, v, eta, 3000, record_every=25)
-            changes.append(np.diff(run.gfs_sharpness) / run.gfs_sharpness[:-1])
-            finals.append(eta * run.gfs_sharpness[-1])
-            losses.append(run.loss[-1])
-    rises = _positive(np.concatenate(changes) - 1e-9)
-    return combine(
-        at_most(losses, 1e-20, label="final loss", shown="< 1e-20"),
-        at_least(finals, 1.4, label="least final ηφ"),
-        at_most(finals, 2.02, label="largest", shown="≤ 2.02"),
-        at_most(rises.mean(), 0.05, label="part of rises", shown="{:.1%}"),
-        at_most(changes, 0.01, label="largest rise", shown="< 1%"),
-        remark="n = 20, d = 100; 4 data sets, ηφ = 2.2 and 2.5 at the start; 3000 steps, looked at every 25",
-    )
-
-
-@lru_cache(maxsize=2)
-def _watched(name: str) -> EdgeRun:
-    """Descent on a network with real data, looked at a few times."""
-    if name == "digits":
-        return watch_descent(EDGE_PRESETS["quick"])
-    return watch_descent(replace(EDGE_PRESETS["laptop"], widths=(784, 8, 1), n_steps=400, every=50, rtol=1e-2))
-
-
-def _network_evidence(run: EdgeRun, remark: str) -> Evidence:
-    change = run.gfs_sharpness[1:] / run.gfs_sharpness[:-1] - 1
-    phi, current = run.eta * run.gfs_sharpness, run.eta * run.sharpness
-    return combine(
-        at_most(change, 0.003, label="largest rise of φ", shown="< 0.3%"),
-        at_most(phi[-1] / phi[0], 0.9, label="φ at the end over the start", shown="< 0.9"),
-        at_least(current.max(), 2.0, label="largest η·sharpness"),
-        at_least(_positive(np.diff(run.losses)).sum(), 5, label="rises of the loss"),
-        remark=remark,
-    )
-
-
-@claim(
-    source="abstract (practical networks); measured here",
-    statement="A network on real digits: φ stays flat while descent is stable, and drops when the sharpness has "
-    "crossed 2/η and the loss jumps.",
-    paper="φ decreases in practical networks",
-)
-def digits_network() -> Evidence:
-    return _network_evidence(
-        _watched("digits"), "64-8-1 tanh, 50 digits, 400 steps with ηφ = 2.67 at the start, looked at every 20"
-    )
-
-
-@claim(
-    source="abstract (practical networks); measured here",
-    statement="The same on real clothes: φ glides down while the sharpness stays around 2/η.",
-    paper="φ decreases in practical networks",
-)
-def fashion_network() -> Evidence:
-    return _network_evidence(
-        _watched("fashion"), "784-8-1 tanh, 100 images of Fashion-MNIST, 400 steps, looked at every 50"
-    )
-
-
-@claim(
-    source="derived here",
-    statement="Exponential Gauss-Newton steps follow gradient flow to the same sharpness as Runge-Kutta, "
-    "in a small part of the steps.",
-)
-def flow_integrator() -> Evidence:
-    model, data = edge_task(replace(EDGE_PRESETS["quick"], count=20))
-    ours = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-4, rtol=1e-2)
-    classical = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-4, method="rk4")
-    values = [
-        network_gfs_sharpness(model, half_mean_square, data, loss_tol=1e-4, rtol=1e-2, method=method)
-        for method in ("etd", "rk4")
-    ]
-    return combine(
-        at_most(abs(values[0] / values[1] - 1), 2e-3, label="difference of φ", shown="< 0.2%"),
-        at_least(classical.n_steps / ours.n_steps, 5, label="RK4 steps a step of ours"),
-        remark="64-8-1 tanh network, 20 digits, loss 1e-4",
     )

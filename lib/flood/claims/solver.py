@@ -10,18 +10,18 @@ import torch
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
 from lib.flood.boundaries import Boundary
-from lib.flood.exact import normal_depth
-from lib.flood.learning import depth_gradient
-from lib.flood.peer import THETAS, compare_with_landlab, landlab_reference
-from lib.flood.solver import LocalInertialSolver
-from lib.flood.symbolic import two_cell_wave_bound
-from lib.flood.terrain import make_terrain, real_dem
-from lib.flood.verification import (
+from lib.flood.claims.peer import THETAS, compare_with_landlab, landlab_reference
+from lib.flood.claims.verification import (
     finite_difference_gradient,
     two_cell_wave_growth,
     uniform_flow_state,
     wave_run,
 )
+from lib.flood.exact import normal_depth
+from lib.flood.learning import depth_gradient
+from lib.flood.solver import LocalInertialSolver
+from lib.flood.symbolic import two_cell_wave_bound
+from lib.flood.terrain import make_terrain, real_dem
 
 F64 = torch.float64
 

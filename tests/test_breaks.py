@@ -1,0 +1,67 @@
+"""Every claim is seen to fail when the thing it speaks of is broken.
+
+`tests/<chapter>/breaks.py` holds the ways to break it: BREAKS, by claim. It may name in SETTING what is set
+differently for all of them, in KEEP what a claim remembers and no break touches, and in FORGET what code outside of
+the claims remembers of a break.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pkgutil import walk_packages
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lib.chapters import open_chapters
+from lib.claims import ledger
+
+CHAPTERS = [chapter.name for chapter in open_chapters()]
+BREAKS = {chapter: import_module(f"tests.{chapter}.breaks") for chapter in CHAPTERS}
+CASES = [
+    (chapter, claim, number)
+    for chapter, module in BREAKS.items()
+    for claim, breaks in module.BREAKS.items()
+    for number in range(len(breaks))
+]
+
+
+def remembered(chapter: str, breaks: ModuleType) -> Iterator[Any]:
+    """The functions of the chapter's claims that keep what they measured, and those that its breaks name."""
+    package = import_module(f"lib.{chapter}.claims")
+    for module in walk_packages(package.__path__, f"{package.__name__}."):
+        for value in vars(import_module(module.name)).values():
+            if hasattr(value, "cache_clear") and value.__module__ == module.name:
+                yield value
+    yield from getattr(breaks, "FORGET", ())
+
+
+@contextmanager
+def nothing_remembered(chapter: str, breaks: ModuleType) -> Iterator[None]:
+    """A break must not meet what was measured before it, nor leave anything behind."""
+    caches = [each for each in remembered(chapter, breaks) if each not in getattr(breaks, "KEEP", ())]
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_claim_has_breaks(chapter: str) -> None:
+    breaks = BREAKS[chapter].BREAKS
+    assert set(breaks) == set(ledger(chapter).claims)
+    assert [claim for claim, ways in breaks.items() if len(ways) < 2] == []
+
+
+@pytest.mark.parametrize(("chapter", "claim", "number"), CASES)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_broken_implementation_is_noticed(chapter: str, claim: str, number: int) -> None:
+    breaks = BREAKS[chapter]
+    with nothing_remembered(chapter, breaks), pytest.MonkeyPatch.context() as monkeypatch:
+        if hasattr(breaks, "SETTING"):
+            breaks.SETTING(monkeypatch)
+        breaks.BREAKS[claim][number](monkeypatch)
+        evidence = ledger(chapter)[claim].check().evidence
+    assert not evidence.holds, evidence.measured
