@@ -72,12 +72,6 @@ def hessian_top_eigenvalue(
     values, vectors
         Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
 
-    Raises
-    ------
-    ValueError
-        If there are no parameters, `k` is not below P - 1, the loss is not finite, does not bend or has no second
-        derivative, or `v0` has another length.
-
     Examples
     --------
     >>> w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)

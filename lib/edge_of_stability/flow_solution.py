@@ -48,13 +48,6 @@ def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
     -------
     ndarray of shape (M,)
 
-    Raises
-    ------
-    TypeError
-        If `b` does not hold real numbers.
-    ValueError
-        If `b` does not hold balances, or `log_product` has another shape.
-
     Examples
     --------
     >>> c = solve_balances(np.array([[0.0], [3.75]]), 0.0)

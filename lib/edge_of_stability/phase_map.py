@@ -56,11 +56,6 @@ def phase_map(
         0: the product ended within a thousandth of the target. 1: it jumps between two values. 2: a weight changed
         its sign on the way, and none left all bounds. 3: a weight left all bounds. 4: none of these within `n_steps`.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, a start is zero or not finite, or a setting is out of range.
-
     Examples
     --------
     >>> phase_map([1.2, 3.0, 3.0], [0.9, 0.5, 3.0], eta=0.4)

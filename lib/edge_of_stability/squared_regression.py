@@ -93,13 +93,7 @@ class SquaredRegression:
         return limit.w, np.hypot(limit.w, k / 2), limit.dual
 
     def gradient_flow_solution(self, u: ArrayLike, v: ArrayLike) -> tuple[Vector, Vector]:
-        """Where gradient flow from these weights ends, (d,) each.
-
-        Raises
-        ------
-        ValueError
-            If a weight is zero, a shape is wrong, or something is not finite.
-        """
+        """Where gradient flow from these weights ends, (d,) each."""
         first, second = self._weights(u, v)
         beta, radius, _ = self._solution(first, second, None)
         # the smaller of the two squares from their product: a difference would cancel
@@ -136,11 +130,6 @@ class SquaredRegression:
             Step size, positive.
         n_steps, record_every
             Number of steps, and how many of them lie between two records.
-
-        Raises
-        ------
-        ValueError
-            If something is out of range.
         """
         u, v = (weights.copy() for weights in self._weights(finite_array("u0", u0), finite_array("v0", v0)))
         positive_integer("n_steps", n_steps)

@@ -80,11 +80,6 @@ def run_gd(
     -------
     Trajectory
 
-    Raises
-    ------
-    ValueError
-        If weights, target, `eta` or the numbers of steps are out of range.
-
     Examples
     --------
     At `eta * phi = 2.4` the loss jumps about and phi only falls, until it is below `2 / eta`:

@@ -147,11 +147,6 @@ def gradient_flow(
     max_steps
         Steps of the integrator at which to give up; then `converged` is False, with a warning.
 
-    Raises
-    ------
-    ValueError
-        If a name or a shape is wrong or something is not finite.
-
     Examples
     --------
     >>> end = gradient_flow("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]})
@@ -226,11 +221,6 @@ def gradient_descent(
         (`w` is then the predictor `a u` of the active side.)
     record_every
         Keep every so many-th predictor in `path`; 0 keeps the first and the last.
-
-    Raises
-    ------
-    ValueError
-        If a name, a shape, `lr` or `slope` is wrong, or something is not finite.
 
     Examples
     --------

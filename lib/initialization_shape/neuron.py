@@ -92,11 +92,6 @@ class NeuronPotential:
         For `delta < 0` the output weight may change its sign on the way; then the linear term has the
         other sign too. Never true for `delta >= 0`.
 
-    Raises
-    ------
-    ValueError
-        If `w0` is zero (it has no direction), `delta` is not finite, or `flipped` is asked for at `delta >= 0`.
-
     Examples
     --------
     >>> potential = NeuronPotential(delta=0.0, w0=[1e-8, 0.0])
@@ -233,12 +228,6 @@ def neuron_limit(
     -------
     w, a, u
         Predictor (d,), output weight and input weights (d,) at the end.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, something is not finite, `slope` is outside (0, 1], the start is zero in both
-        layers, or no weights fit the data.
 
     Examples
     --------

@@ -148,11 +148,6 @@ def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """An interpolator (d,) of least absolute sum, by linear programming (HiGHS): the end of the rich regime.
 
-    Raises
-    ------
-    ValueError
-        If the linear program has no solution.
-
     Examples
     --------
     >>> least_l1_interpolator([[3.0, 4.0]], [25.0])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lib.alias_free import ConvNeXt, equivariance_error, fourier_shift
-from lib.alias_free.plain import plain_version
+from lib.alias_free.claims.plain import plain_version
 
 F64 = torch.float64
 
@@ -105,7 +105,7 @@ def test_it_learns(mode) -> None:
         (lambda: ConvNeXt(mode="relu"), "mode must be one of baseline, blurpool, aps, afc; it is 'relu'"),
         (lambda: ConvNeXt(depths=(1,), dims=(4, 8)), "depths and dims must be as long as each other"),
         (lambda: ConvNeXt(depths=(0, 1)), "depths must be at least 1"),
-        (lambda: ConvNeXt(in_chans=0), "in_chans must be at least 1"),
+        (lambda: ConvNeXt(in_channels=0), "in_channels must be at least 1"),
         (lambda: ConvNeXt(num_classes=0), "num_classes must be at least 1"),
         (lambda: ConvNeXt(init_std=0.0), "init_std must be positive"),
         (lambda: network()(torch.zeros(1, 1, 28, 28)), "H and W must be multiples of the total stride 8"),
