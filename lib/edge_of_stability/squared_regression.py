@@ -48,12 +48,7 @@ class RegressionTrajectory:
 
 
 class SquaredRegression:
-    """The loss `|X (u*u - v*v) - y|^2 / (2n)`.
-
-    Parameters
-    ----------
-    X, y
-        Examples (n, d) and targets (n,).
+    """The loss `|X (u*u - v*v) - y|^2 / (2n)` of examples (n, d) and targets (n,).
 
     Examples
     --------
@@ -88,7 +83,7 @@ class SquaredRegression:
         """Predictor and radius `u*^2 + v*^2` of the flow's end, and its dual, which warms up the next call."""
         k = 4 * np.abs(u * v)
         if np.any(k == 0):
-            raise ValueError("u and v must not vanish anywhere: a zero weight stays zero for ever")
+            raise ValueError("u and v must not vanish anywhere: a zero weight stays zero")
         limit = minimize_potential(DiagonalPotential(k, u**2 - v**2), self.X, self.y, dual0=dual)
         return limit.w, np.hypot(limit.w, k / 2), limit.dual
 
@@ -126,8 +121,6 @@ class SquaredRegression:
         ----------
         u0, v0
             Initial weights (d,), none of them zero.
-        eta
-            Step size, positive.
         n_steps, record_every
             Number of steps, and how many of them lie between two records.
         """

@@ -68,17 +68,9 @@ def run_gd(
     w0
         Initial weights (..., D).
     eta
-        Step size, a number or (...), positive.
-    n_steps
-        Number of steps.
-    target
-        The number to fit.
+        Step size, a number or (...).
     record_every
-        Keep every so many-th step; the start is always kept.
-
-    Returns
-    -------
-    Trajectory
+        Steps between two records; the start is always kept.
 
     Examples
     --------
@@ -115,7 +107,7 @@ def run_gd(
 def gd_path(
     w0: ArrayLike, eta: float, n_steps: int, target: float = 1.0, record_every: int = 1
 ) -> tuple[NDArray[np.float64], bool]:
-    """The weights of one run of gradient descent alone, for those who look at them in their own way.
+    """The weights alone of one run of gradient descent.
 
     In plain floats: on a handful of weights numpy's calls would cost fifty times the arithmetic.
 
@@ -123,8 +115,6 @@ def gd_path(
     ----------
     w0
         Initial weights (D,).
-    eta, n_steps, target, record_every
-        As for `run_gd`.
 
     Returns
     -------

@@ -47,7 +47,7 @@ def scale_shape_to_weights(alpha: ArrayLike, shape: ArrayLike) -> tuple[NDArray[
     Returns
     -------
     u, v
-        Weights of the first and of the second layer, float64, broadcast shape.
+        Weights of the first and of the second layer, broadcast shape.
 
     Examples
     --------
