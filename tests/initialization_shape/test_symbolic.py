@@ -44,7 +44,7 @@ def test_warps_that_do_not_exist_or_have_no_closed_form() -> None:
     with pytest.raises(symbolic.NoWarpError, match="degenerate"):
         symbolic.find_radial_warp(x**2, sp.Integer(-1), x)
     with pytest.raises(symbolic.NoWarpError, match="no closed form"):
-        symbolic.find_radial_warp(sp.Integer(1), sp.sin(x**2) * sp.exp(x**3) / x, x)
+        symbolic.find_radial_warp(sp.Integer(1), sp.sin(sp.sin(x)) / x, x)
 
 
 def test_a_metric_that_is_a_hessian_needs_no_warp() -> None:
