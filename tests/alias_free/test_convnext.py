@@ -93,7 +93,7 @@ def test_bad_networks_are_refused(call, message) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when it compiles first
 def test_it_compiles_as_one_graph() -> None:
-    net = network("afc", depths=(1, 1), dims=(4, 6), stem_activation=True).double()
+    net = network("afc", depths=(1,), dims=(4,), stem_activation=True).double()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     for side in (16, 24):
         x = pictures(1, 1, side, 16).requires_grad_()

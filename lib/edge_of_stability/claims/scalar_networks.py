@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
+from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution, solve_balances
 from lib.edge_of_stability.scalar_network import balances, gd_step, gradient, sharpness
 from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gpgd_step, run_gd
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
-from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
 
 _ROUNDING = 1e-11
 
@@ -88,7 +88,8 @@ def sharpness_at_a_minimum() -> Evidence:
     )
 
 
-class _Steps(NamedTuple):
+@dataclass(frozen=True)
+class _Steps:
     """Random networks and one step of each, without those whose weights leave the positive orthant."""
 
     eta_phi: Array
@@ -180,7 +181,8 @@ def _starts(rng: np.random.Generator, count: int, depth: int, product: Array | f
     return np.asarray(w * scale[:, None])
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """Many long runs: how often φ rose, and η times φ at the end of those that converged."""
 
     rises: int
