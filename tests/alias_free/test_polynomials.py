@@ -109,26 +109,9 @@ def test_no_grid_makes_gelu_exact_and_half_pixels_hide_it() -> None:
         (lambda: fit_activation(half_width=0.0), "half_width must be positive"),
         (lambda: fit_activation(n_points=2), "n_points must be above the degree 2; it is 2"),
         (lambda: evaluate_polynomial(np.ones(2), (1.0,)), "coefficients must hold two numbers at least; it holds 1"),
-        (lambda: evaluate_polynomial(np.array([1.0, np.nan]), (1.0, 2.0)), "x must be finite; 1 of its 2"),
-        (lambda: evaluate_polynomial(torch.ones(2), (1.0, float("inf"))), "coefficients must be finite"),
         (lambda: fit_activation(np.log), "fn must give one finite value for each point"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
     with pytest.raises(ValueError, match=message), np.errstate(all="ignore"):
-        call()
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: evaluate_polynomial("abc", (1.0, 2.0)), "x must hold real numbers"),
-        (lambda: evaluate_polynomial(np.ones(2) * 1j, (1.0, 2.0)), "x must hold real numbers"),
-        (lambda: evaluate_polynomial(np.ones(2), None), "coefficients must be a sequence"),
-        (lambda: evaluate_polynomial(np.ones(2), "12"), "coefficients must be a sequence"),
-        (lambda: fit_activation("gelu"), "fn must be a function of an array, or None; it is 'gelu'"),
-    ],
-)
-def test_what_is_no_number_and_no_function(call, message) -> None:
-    with pytest.raises(TypeError, match=message):
         call()

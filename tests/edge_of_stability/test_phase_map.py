@@ -67,11 +67,8 @@ def test_the_same_on_a_gpu() -> None:
     [
         (lambda: phase_map([1.0], [1.0, 2.0], 0.5), "must have one shape"),
         (lambda: phase_map([0.0], [1.0], 0.5), "must not hold zeros"),
-        (lambda: phase_map([1.0], [np.nan], 0.5), "w2 must be finite"),
-        (lambda: phase_map([1.0], [1.0], -0.5), "eta must be positive"),
         (lambda: phase_map([1.0], [1.0], 0.5, n_steps=1), "n_steps must be at least 2"),
         (lambda: phase_map([1.0], [1.0], 0.5, target=0.0), "target must be finite"),
-        (lambda: phase_map([1.0], [1.0], 0.5, device="gpu"), "device must be cpu"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:

@@ -4,7 +4,6 @@ import itertools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,14 +79,15 @@ def cases() -> list[tuple[torch.Tensor, dict]]:
 
 
 def every_way(backend: str, modes: list[tuple[str, str]]) -> int:
-    """All cases in the default mode, and every format in all modes."""
+    """All cases in the default mode, one format in all modes, and every format in the last."""
     compared = 0
     for x, options in cases():
         same_bits(x, backend, **options)
         compared += 1
     x = heavy_tailed(8201, 3)
     x[0], x[1] = 64 * 2.0**20, 2.0**20 * (1 - 2.0**-24)  # just below the smallest level of fp4: y + 1 rounds to 2
-    for fmt, (rounding, underflow) in itertools.product([*NIBBLES, 2], modes):
+    pairs = [("fp4", mode) for mode in modes] + [(fmt, modes[-1]) for fmt in (*NIBBLES, 2)]
+    for fmt, (rounding, underflow) in pairs:
         same_bits(x, backend, seed=11, fmt=fmt, rounding=rounding, underflow=underflow)
         compared += 1
     x = heavy_tailed(8201, 4)
@@ -110,6 +110,7 @@ def test_eager_is_the_definition() -> None:
 
 # torch's compiler, when it is first imported, about torch's own code
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compiled_is_eager_bit_for_bit() -> None:
     """In few modes, since each takes seconds to compile; the shapes share them."""
@@ -125,26 +126,7 @@ def test_compiled_is_eager_bit_for_bit() -> None:
 
 
 @needs_triton
-@pytest.mark.timeout(600)
-def test_triton_is_eager_bit_for_bit_in_its_interpreter() -> None:
-    """In a process of its own, since triton reads the variable when it is first imported."""
-    code = (
-        "import itertools; from tests.four_bit import test_fused as t; "
-        "print(t.every_way('triton', list(itertools.product(t.ROUNDINGS, t.UNDERFLOWS))))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) > 60
-
-
-@needs_triton
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kernel", ["_pack_kernel", "_quantise_kernel", "_largest_kernel"])
 def test_kernels_compile_for_a_gpu_without_one(kernel: str) -> None:
@@ -176,12 +158,12 @@ def test_kernels_compile_for_a_gpu_without_one(kernel: str) -> None:
 
 
 def test_right_on_average_with_the_known_variance() -> None:
-    """Over seeds 0 … 3999: the seeds that a training run would count through."""
+    """Over seeds 0 … 1999: the seeds that a training run would count through."""
     x = heavy_tailed(301)
-    draws = torch.stack([luq_pack(x, seed=seed).decode() for seed in range(4000)]).double()
+    draws = torch.stack([luq_pack(x, seed=seed).decode() for seed in range(2000)]).double()
     mean, variance = luq_mean(x), luq_variance(x)
     error = (draws.mean(0) - mean).abs()
-    assert bool((error <= 5 * (variance / 4000).sqrt() + 1e-5 * mean.abs() + 1e-12).all())
+    assert bool((error <= 5 * (variance / 2000).sqrt() + 1e-5 * mean.abs() + 1e-12).all())
     busy = variance > 1e-2 * variance.max()
     np.testing.assert_allclose(draws.var(0)[busy], variance[busy], rtol=0.25)
     assert float((draws.mean(0) - x).abs().max()) > 0  # and it is no identity

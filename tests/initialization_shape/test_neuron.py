@@ -95,7 +95,6 @@ def test_weights_with_negative_delta_warn() -> None:
     ("call", "message"),
     [
         (lambda: NeuronPotential(1.0, [0.0, 0.0]), "w0 must not be zero"),
-        (lambda: NeuronPotential(np.nan, [1.0]), "delta must be finite"),
         (lambda: NeuronPotential(1.0, [1.0], flipped=True), "flipped must be False"),
         (lambda: NeuronPotential.from_weights(1.0, [0.1], final_sign=-1), "final_sign must be the sign of a0"),
         (lambda: NeuronPotential.from_weights(1.0, [0.1], final_sign=2), "final_sign must be"),
@@ -104,7 +103,6 @@ def test_weights_with_negative_delta_warn() -> None:
         (lambda: neuron_limit([[1.0]], [1.0], 0.0, [0.1]), "a0 must not be zero"),
         (lambda: neuron_limit([[1.0], [1.0]], [1.0, 2.0], 1.0, [0.1]), "no weights fit"),
         (lambda: neuron_limit([[1.0, 0.0]], [1.0], 1.0, [0.1]), "u0 must have shape"),
-        (lambda: neuron_limit([[np.nan]], [1.0], 1.0, [0.1]), "X must be finite"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
