@@ -20,11 +20,10 @@ from lib.alias_free import (
     ConvNeXt,
     IdealDownsample2d,
     ideal_resample,
-    plain_version,
     resampling,
 )
+from lib.alias_free.claims.plain import plain_upsample, plain_version
 from lib.alias_free.convnext import _GELUMLP
-from lib.alias_free.plain import plain_upsample
 from lib.training import reproducible
 from tests.needs import needs_gpu
 
