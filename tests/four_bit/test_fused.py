@@ -1,6 +1,5 @@
 """Three ways to run one quantiser: the same bits from each, and right on average."""
 
-import importlib.util
 import itertools
 import os
 import subprocess
@@ -23,11 +22,11 @@ from lib.four_bit import (
     luq_variance,
     pack_nibbles,
 )
+from tests.needs import needs_triton
 
 ROUNDINGS = ("stochastic", "nearest", "down")
 UNDERFLOWS = ("stochastic", "nearest", "flush")
 NIBBLES = [name for name, levels in LOG_FORMATS.items() if levels <= 7]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the gpu extra is not installed")
 
 
 def heavy_tailed(count: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -249,17 +248,8 @@ def test_the_chapter_does_not_import_triton_or_compile_anything() -> None:
     [
         (luq_pack, ValueError, "needs a seed"),
         (lambda x: luq_pack(x, seed=0, rand=torch.zeros(2, dtype=torch.int32)), ValueError, "not both"),
-        (lambda x: luq_pack(x, seed=0.5), TypeError, "seed must be an integer"),
         (lambda x: luq_pack(x, seed=0, fmt="reference"), ValueError, "must fit in 4 bits; 'reference' has 17 values"),
-        (lambda x: luq_pack(x, seed=0, fmt="fp5"), ValueError, "fmt must be one of"),
-        (lambda x: luq_pack(x, seed=0, rounding="up"), ValueError, "rounding must be"),
-        (lambda x: luq_fused(x, seed=0, underflow="up"), ValueError, "underflow must be"),
-        (lambda x: luq_fused(x, seed=0, backend="cuda"), ValueError, "backend must be one of"),
-        (lambda x: luq_fused(x.long(), seed=0), TypeError, "must be a floating-point tensor"),
-        (lambda x: luq_pack(x / 0, seed=0), ValueError, "x must be finite"),
         (lambda x: luq_pack(x / 0, seed=0, max_abs=1.0), ValueError, "x must be finite"),
-        (lambda x: luq_pack(x * float("nan"), seed=0), ValueError, "x must be finite"),
-        (lambda x: luq_pack(x, seed=0, max_abs=-1.0), ValueError, "max_abs must be"),
         (lambda x: luq_pack(x, seed=0, max_abs=torch.ones(2)), ValueError, "max_abs must be one number"),
         (lambda x: luq_pack(x, rand=torch.zeros(3, dtype=torch.int32)), ValueError, "rand must be an int32 tensor"),
     ],

@@ -1,6 +1,5 @@
 """INT4 operands and the packed ReLU, eager and by the kernels: the same bits at the same scale, and no waiting."""
 
-import importlib.util
 import json
 import math
 import os
@@ -18,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lib.four_bit.fused_int4 import PackedInt4, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.integers import SAWB, int4_decode, int4_encode, sawb_clip
 from lib.four_bit.packing import pack_bits, pack_nibbles, unpack_bits
+from tests.needs import needs_triton
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the gpu extra is not installed")
 
 
 def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -81,10 +81,5 @@ def test_two_layers_tell_bias_from_noise() -> None:
     chance = two_layer_errors("stochastic", "LUQ")
     assert chance.outputs.after(1) > 1.2 * exact.outputs.after(1)
     assert chance.outputs.bias < exact.outputs.bias
-    for call, message in (
-        (lambda: two_layer_errors("up", "LUQ"), "forward must be"),
-        (lambda: two_layer_errors("nearest", "up"), "backward must be one of"),
-        (lambda: two_layer_errors("nearest", "LUQ", passes=1), "passes must be at least 2"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+    with pytest.raises(ValueError, match="passes must be at least 2"):
+        two_layer_errors("nearest", "LUQ", passes=1)
