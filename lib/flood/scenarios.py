@@ -429,7 +429,7 @@ def solve_tiles(
     0.0350
     """
     _check_kind(kind)
-    known_seed("seed", seed)
+    seed = known_seed("seed", seed)
     job_count(jobs)
     tiles = TileFolder(folder, instance_of("solver", solver, LocalInertialSolver).dx)
     todo = []

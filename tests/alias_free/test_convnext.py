@@ -71,7 +71,6 @@ def test_it_learns(mode) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ConvNeXt(mode="relu"), "mode must be one of baseline, blurpool, aps, afc; it is 'relu'"),
         (lambda: ConvNeXt(depths=(1,), dims=(4, 8)), "depths and dims must be as long as each other"),
         (lambda: ConvNeXt(mode="aps", stem_activation=True), "stem_activation needs the mode 'afc'"),
         (lambda: ConvNeXt(in_channels=0), "in_channels must be at least 1"),

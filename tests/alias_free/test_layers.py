@@ -239,7 +239,6 @@ def test_small_pictures() -> None:
         (lambda: IdealDownsample2d()(torch.zeros(8, 8)), r"x must have the shape \(B, C, H, W\)"),
         (lambda: BlurPool2d(1, kernel_size=8), "kernel_size must be 1 to 7; it is 8"),
         (lambda: APSDownsample2d(p=0), "p must be positive"),
-        (lambda: PolyActivation(2, coef=(1.0, float("inf"))), "coef must be finite"),
         (lambda: AliasFreeActivation(2, oversample=0), "oversample must be at least 1"),
         (lambda: DemodulatingStem(2, 2, (1.0, 2.0)), "coef must hold three numbers"),
         (lambda: DemodulatingStem(2, 1), "stride must be above 1"),

@@ -65,9 +65,7 @@ def test_horner_with_coefficients_for_each_channel() -> None:
         (lambda: fit_activation(half_width=0.0), "half_width must be positive"),
         (lambda: fit_activation(n_points=2), "n_points must be above the degree 2; it is 2"),
         (lambda: evaluate_polynomial(np.ones(2), (1.0,)), "coefficients must hold two numbers at least; it holds 1"),
-        (lambda: evaluate_polynomial(torch.ones(2), (1.0, float("inf"))), "coefficients must be finite"),
         (lambda: fit_activation(np.log), "fn must give one finite value for each point"),
-        (lambda: fit_activation("gelu"), "fn must be a function of an array, or None; it is 'gelu'"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:

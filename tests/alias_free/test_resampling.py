@@ -221,8 +221,6 @@ def test_gradients_of_first_and_second_order() -> None:
     ("call", "error", "message"),
     [
         (lambda x: fourier_shift(x, (0.5,)), ValueError, "shift must be two finite numbers"),
-        (lambda x: fourier_shift(x, (0, 0), nyquist="half"), ValueError, "nyquist must be"),
-        (lambda x: fourier_shift(x.to(torch.complex64), (0, 0)), TypeError, "x must be a floating-point"),
         (lambda x: fourier_shift(x[0, 0], (0, 0)), ValueError, r"x must have the shape \(..., H, W\)"),
         (lambda x: fourier_shift(x.numpy().astype(np.longdouble), (0, 0)), TypeError, "of 64 bits at most"),
         (lambda x: ideal_resample(x.numpy().astype(np.uint8), (3, 3)), TypeError, "it is uint8"),
@@ -233,8 +231,6 @@ def test_gradients_of_first_and_second_order() -> None:
         (lambda x: ideal_resample(x[0], (3, 3), channels_last=True), ValueError, r"the shape \(..., H, W, C\)"),
         (lambda x: ideal_lowpass(x, (3, 0)), ValueError, "size must be at least 1"),
         (lambda x: fourier_shift(x, (10**400, 0)), TypeError, "shift must be two finite numbers"),
-        (lambda x: ideal_resample(x, (6, 6), channels_last="no"), TypeError, "channels_last must be True or False"),
-        (lambda _: resample_matrix(4, 6, device="gpu"), ValueError, "device must be cpu"),
         (lambda _: resample_matrix(4, 6, dtype=torch.int64), TypeError, "dtype must be a floating-point dtype"),
     ],
 )

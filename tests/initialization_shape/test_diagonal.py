@@ -132,7 +132,6 @@ def test_deep_gradient_keeps_its_digits_for_small_scales() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: DiagonalPotential(1.0, np.nan), "w0 must be finite"),
         (lambda: DeepDiagonalPotential(2, 0.5), "depth must be at least 3"),
         (lambda: DeepDiagonalPotential(3, 0.5).grad_conjugate([1e6]), "z must lie within"),
         (lambda: DiagonalPotential(0.1).grad_conjugate([1e6]), "z must be below"),

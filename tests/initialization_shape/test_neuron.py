@@ -104,8 +104,6 @@ def test_weights_with_negative_delta_warn() -> None:
     ("call", "message"),
     [
         (lambda: NeuronPotential(1.0, [0.0, 0.0]), "w0 must not be zero"),
-        (lambda: NeuronPotential(-0.1, [1.0], flipped="no"), "flipped must be True or False"),
-        (lambda: neuron_limit([[1.0]], [1.0], 1.0, [0.1], final_sign="up"), "final_sign must be a number"),
         (lambda: NeuronPotential(1.0, [1.0], flipped=True), "flipped must be False"),
         (lambda: NeuronPotential.from_weights(1.0, [0.1], final_sign=-1), "final_sign must be the sign of a0"),
         (lambda: NeuronPotential.from_weights(1.0, [0.1], final_sign=2), "final_sign must be"),
