@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, horner
-from lib.alias_free.resampling import lowpass, resample, without_autocast
+from lib.alias_free.resampling import full_precision, lowpass, resample
 from lib.validation import (
     finite_array,
     finite_number,
@@ -66,20 +66,13 @@ def _coarse_size(x: Tensor, stride: int) -> tuple[int, int]:
 
 
 def _resampled(x: Tensor, size: tuple[int, int], *, channels_last: bool = False) -> Tensor:
-    """`resample` in float32 at least, whatever autocast says: rounded to bfloat16 its matrices leak aliases."""
-    with without_autocast(x):
-        return resample(_full(x), size, channels_last=channels_last).to(x.dtype)
+    """`resample` in float32 at least: rounded to bfloat16 its matrices leak aliases."""
+    return resample(full_precision(x), size, channels_last=channels_last).to(x.dtype)
 
 
 def _low(x: Tensor, size: tuple[int, int]) -> Tensor:
     """`lowpass`, in float32 at least."""
-    with without_autocast(x):
-        return lowpass(_full(x), size).to(x.dtype)
-
-
-def _full(x: Tensor) -> Tensor:
-    """Half precision as float32, all else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return lowpass(full_precision(x), size).to(x.dtype)
 
 
 class CircularConv2d(nn.Conv2d):
@@ -368,7 +361,7 @@ class APSDownsample2d(nn.Module):
         # pixel (i, j) of every block; only the chosen ones are copied
         grids = x.view(*x.shape[:2], height, stride, width, stride)
         with torch.no_grad():
-            norms = _full(grids).abs().pow(self.p).sum((1, 2, 4))
+            norms = full_precision(grids).abs().pow(self.p).sum((1, 2, 4))
             best = norms.flatten(1).argmax(1)
         batch = torch.arange(len(x), device=x.device)
         chosen: Tensor = grids.permute(0, 3, 5, 1, 2, 4)[batch, best // stride, best % stride]
@@ -569,7 +562,7 @@ class AliasFreeLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
         check_pictures(x, len(self.weight))
-        full = _full(x)
+        full = full_precision(x)
         centred = full - full.mean(1, keepdim=True)
         scale = (centred.square().mean((1, 2, 3), keepdim=True) + self.eps).rsqrt()
         weight, bias = (part[:, None, None] for part in (self.weight, self.bias))

@@ -74,7 +74,7 @@ def shifted(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = "real"
     def moved(pictures: Tensor) -> Tensor:
         if not pictures.numel():  # an empty batch has no FFT
             return pictures
-        wide = _transformable(pictures)
+        wide = full_precision(pictures)
         rows = _phases(wide.shape[-2], down, nyquist, wide)
         columns = _phases(wide.shape[-1], right, nyquist, wide)[: wide.shape[-1] // 2 + 1]
         spectrum = torch.fft.rfft2(wide) * rows[:, None] * columns
@@ -95,12 +95,12 @@ def _phases(count: int, shift: float, nyquist: Nyquist, like: Tensor) -> Tensor:
     return phases.to(device=like.device, dtype=torch.complex128 if like.dtype == torch.float64 else torch.complex64)
 
 
-def _transformable(x: Tensor) -> Tensor:
-    """FFTs exist for float32 and float64 on every device."""
+def full_precision(x: Tensor) -> Tensor:
+    """Half precision as float32: FFTs exist for float32 and float64 on every device."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Products in the precision that tensors have; a device that knows no autocast, such as `meta`, needs nothing."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
@@ -112,7 +112,7 @@ def _on_tensors(x: Picture, function: Callable[[Tensor], Tensor], *, channels_la
     rows, columns, axes = (-3, -2, "(..., H, W, C)") if channels_last else (-2, -1, "(..., H, W)")
     if pictures.ndim < -rows or not pictures.shape[rows] or not pictures.shape[columns]:
         raise ValueError(f"x must have the shape {axes} and hold pixels; its shape is {tuple(pictures.shape)}")
-    with without_autocast(pictures):
+    with _without_autocast(pictures):
         result = function(pictures)
     return result.numpy() if isinstance(x, np.ndarray) else result
 
@@ -305,7 +305,7 @@ def _by_matrix(x: Tensor, side: int) -> bool:
 
 def _by_fft(x: Tensor, size: int, dim: int) -> Tensor:
     before = x.shape[dim]
-    spectrum = torch.fft.rfft(_transformable(x), dim=dim)
+    spectrum = torch.fft.rfft(full_precision(x), dim=dim)
     kept = min((min(before, size) - 1) // 2 + 1, spectrum.shape[dim])
     low = spectrum.narrow(dim, 0, kept)
     if before % 2 == 0 and size > before:
@@ -354,6 +354,6 @@ def _lowpass_along(x: Tensor, keeps: int, dim: int) -> Tensor:
         make = _lowpass_operation if torch.compiler.is_compiling() else _lowpass_matrix
         matrix = make(side, keeps, x.dtype, x.device)
         return x @ matrix if dim == -1 else matrix @ x
-    low = torch.fft.rfft(_transformable(x), dim=dim).narrow(dim, 0, keeps + 1)
+    low = torch.fft.rfft(full_precision(x), dim=dim).narrow(dim, 0, keeps + 1)
     result: Tensor = torch.fft.irfft(low, n=side, dim=dim).to(x.dtype)
     return result

@@ -258,4 +258,4 @@ def _least_norm_and_hidden(
     if np.linalg.norm(X @ w_least - targets) > 1e-8 * float(np.linalg.norm(targets)):
         raise ValueError("y must be reachable: no weights fit these targets exactly")
     seen, *_ = np.linalg.lstsq(X, X @ u0, rcond=None)
-    return w_least, u0 - seen
+    return np.asarray(w_least), np.asarray(u0 - seen)
