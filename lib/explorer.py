@@ -15,9 +15,9 @@ button, and a still picture for saved notebooks.
         def compute(self, power):
             return {"y": np.linspace(0, 1, 50) ** power, "power": power}
 
-Data are named in three ways. The `x`, `y`, `z` and `customdata` of a trace are names of data, or numbers that stay;
-`xy` names an array of points (n, 2). Titles and names of traces are templates for `str.format`. Any other property of a
-trace or an axis, in plotly's own words, may be a `Key`.
+Data are named in three ways. The `x`, `y`, `z` and `customdata` of a trace are names of data, of which a single number
+is repeated, or numbers that stay; `xy` names an array of points (n, 2). Titles and names of traces are templates for
+`str.format`. Any other property of a trace or an axis, in plotly's own words, may be a `Key`.
 """
 
 from __future__ import annotations
@@ -205,10 +205,15 @@ class Trace:
     properties: Mapping[str, Any]
 
 
-def _trace(kind: str, panel: int, legend: bool, **plotly: Any) -> Trace:
-    shown = None if legend else False  # plotly knows what belongs into a legend
-    given = {"showlegend": shown, **plotly}
-    return Trace(kind, panel, {name: value for name, value in given.items() if value is not None})
+def _trace(kind: str, panel: int, name: str, legend: bool, hover: str | bool, **plotly: Any) -> Trace:
+    look = {
+        "name": name,
+        "showlegend": None if legend else False,  # plotly knows what belongs into a legend
+        "hovertemplate": f"{hover}<extra></extra>" if isinstance(hover, str) else None,
+        "hoverinfo": None if hover else "skip",
+        **plotly,
+    }
+    return Trace(kind, panel, {name: value for name, value in look.items() if value is not None})
 
 
 def _colour(name: str) -> str:
@@ -223,11 +228,15 @@ def line(
     width: float | Key | None = None,
     dash: str | None = None,
     legend: bool = True,
+    hover: str | bool = True,
     **plotly: Any,
 ) -> Trace:
-    """A line; NaN is a gap in it. Colours have the names of `lib.style.COLOURS`, or plotly's."""
+    """A line; NaN is a gap in it. Colours have the names of `lib.style.COLOURS`, or plotly's.
+
+    `hover` is plotly's template for what a pointer is told, or False for nothing.
+    """
     look = {"mode": "lines", "line_color": _colour(color), "line_width": width, "line_dash": dash}
-    return _trace("scatter", panel, legend, name=name, **(look | plotly))
+    return _trace("scatter", panel, name, legend, hover, **(look | plotly))
 
 
 def dots(
@@ -238,26 +247,42 @@ def dots(
     size: float | Key | None = None,
     symbol: str | None = None,
     legend: bool = True,
+    hover: str | bool = True,
     **plotly: Any,
 ) -> Trace:
     """Points that are not joined."""
     look = {"mode": "markers", "marker_color": _colour(color), "marker_size": size, "marker_symbol": symbol}
-    return _trace("scatter", panel, legend, name=name, **look, **plotly)
+    return _trace("scatter", panel, name, legend, hover, **look, **plotly)
 
 
 def bars(
-    name: str, *colors: str, panel: int = 1, width: float | None = None, legend: bool = True, **plotly: Any
+    name: str,
+    *colors: str,
+    panel: int = 1,
+    width: float | None = None,
+    legend: bool = True,
+    hover: str | bool = True,
+    **plotly: Any,
 ) -> Trace:
     """Bars of one colour, or each of its own."""
     colours = [_colour(color) for color in colors]
     look = {"marker_color": colours if len(colours) > 1 else colours[0], "width": width}
-    return _trace("bar", panel, legend, name=name, **look, **plotly)
+    return _trace("bar", panel, name, legend, hover, **look, **plotly)
 
 
-def heatmap(name: str, colors: Any, low: float | Key, high: float | Key, *, panel: int = 1, **plotly: Any) -> Trace:
+def heatmap(
+    name: str,
+    colors: Any,
+    low: float | Key,
+    high: float | Key,
+    *,
+    panel: int = 1,
+    hover: str | bool = True,
+    **plotly: Any,
+) -> Trace:
     """A map of `z` (rows, columns); `colors` is plotly's colour scale, from `low` to `high`."""
     look = {"colorscale": colors, "zmin": low, "zmax": high, "showscale": False}
-    return _trace("heatmap", panel, True, name=name, **look, **plotly)
+    return _trace("heatmap", panel, name, True, hover, **look, **plotly)
 
 
 def swatch(name: str, color: str) -> Trace:
@@ -280,7 +305,9 @@ def _links(target: Any, properties: Mapping[str, Any]) -> Iterator[_Link]:
             for column, coordinate in enumerate("xy"):
                 yield _Link(target, coordinate, [value], _column(value, column))
         elif name in _NUMBERS and isinstance(value, str):
-            yield _Link(target, name, [value], _array(value))
+            beside = properties.get("y" if name == "x" else "x")
+            keys = [value, beside] if isinstance(beside, str) else [value]
+            yield _Link(target, name, keys, _array(value, beside))
         elif isinstance(value, Key):
             yield _Link(target, name, [value], itemgetter(value))
         elif name in ("name", "text", "title"):
@@ -293,8 +320,14 @@ def _column(key: str, column: int) -> Callable[[Data], Any]:
     return lambda data: np.atleast_2d(data[key])[:, column]
 
 
-def _array(key: str) -> Callable[[Data], Any]:
-    return lambda data: np.atleast_1d(data[key])
+def _array(key: str, beside: Any) -> Callable[[Data], Any]:
+    """Numbers as they are; a single one for each of those beside it, such as of a line across a panel."""
+
+    def value(data: Data) -> Any:
+        array = np.asarray(data[key])
+        return array if array.ndim else np.repeat(array, np.size(data[beside] if isinstance(beside, str) else beside))
+
+    return value
 
 
 def _fixed(properties: Mapping[str, Any]) -> dict[str, Any]:

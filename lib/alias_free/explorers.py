@@ -18,7 +18,7 @@ from lib.alias_free.resampling import fourier_shift, ideal_lowpass
 from lib.alias_free.robustness import Kind, equivariance_error, translate
 from lib.datasets import FASHION_CLASSES, FASHION_MEAN, FASHION_SPREAD
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Trace, axis, bars, dots, heatmap, line
-from lib.style import COLOURS
+from lib.style import COLOURS, DIVERGING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +40,7 @@ def _network(name: str) -> ConvNeXt:
 
 
 _PICTURES = 100
+_PIXELS = np.arange(28)
 _REACH = 3
 _CURVE_SHIFTS = np.linspace(-_REACH, _REACH, 16 * _REACH + 1)
 _KINDS: tuple[Kind, ...] = ("circular", "zero", "bilinear")
@@ -142,9 +143,9 @@ class MovingPicture(Explorer):
             [[0, "#FFFFFF"], [1, "#000000"]],
             0,
             1,
-            hovertemplate="row %{y}, column %{x}: %{z:.2f}<extra></extra>",
-            x=np.arange(28),
-            y=np.arange(28),
+            hover="row %{y}, column %{x}: %{z:.2f}",
+            x=_PIXELS,
+            y=_PIXELS,
             z="picture",
         ),
         bars(
@@ -152,17 +153,17 @@ class MovingPicture(Explorer):
             *_NET_COLOURS.values(),
             width=0.38,
             legend=False,
-            hovertemplate="%{customdata}: %{y:.3f}<extra></extra>",
+            hover="%{customdata}: %{y:.3f}",
             panel=2,
             x=np.arange(4) - 0.2,
             y="right",
-            customdata="labels",
+            customdata="label",
         ),
         bars(
             "strongest rival",
             "grey",
             width=0.38,
-            hovertemplate="%{customdata}: %{y:.3f}<extra></extra>",
+            hover="%{customdata}: %{y:.3f}",
             panel=2,
             x=np.arange(4) + 0.2,
             y="rival",
@@ -197,7 +198,6 @@ class MovingPicture(Explorer):
             "down_shift": down,
             "rounded": ", rounded" if kind == "zero" else "",
             "label": FASHION_CLASSES[right_class],
-            "labels": [FASHION_CLASSES[right_class]] * len(_NETS),
             "right": chances[:, right_class],
             "rival": rivals.max(axis=1),
             "rivals": [FASHION_CLASSES[k] for k in rivals.argmax(axis=1)],
@@ -205,7 +205,7 @@ class MovingPicture(Explorer):
             **dict(zip(_NETS, curves, strict=True)),
             "curve_range": (low - margins[0], high + margins[1]),
             "here": here[:, right_class],
-            "dx": np.full(len(_NETS), dx),
+            "dx": dx,
             "what": curve,
         }
 
@@ -222,7 +222,7 @@ _LINE, _LINE_SHOWN = 512, 24 * 8 + 1
 _LINE_PLACES = np.arange(_LINE_SHOWN) * (_SAMPLES / _LINE)
 #: Frequencies that the way back to 64 samples keeps, and those that it cuts off.
 _KEPT, _CUT = np.arange(_HIGHEST + 1), np.arange(_HIGHEST + 1, _WIDEST + 1)
-_LINE_HOVER = "frequency %{x}: %{y:.2g}<extra></extra>"
+_LINE_HOVER = "frequency %{x}: %{y:.2g}"
 _CUBIC = (0.0, 0.5, 0.3, 0.2)
 _ACTIVATIONS = ("quadratic", "cubic", "ReLU", "GELU")
 
@@ -307,17 +307,17 @@ class AliasMicroscope(Explorer):
         ),
     )
     traces = (
-        bars("true, kept", "sky", width=0.9, hovertemplate=_LINE_HOVER, x=_KEPT, y="true_kept"),
-        bars("true, cut off", "#CCCCCC", width=0.9, hovertemplate=_LINE_HOVER, x=_CUT, y="true_cut"),
-        bars("folded, kept", "vermilion", width=0.4, hovertemplate=_LINE_HOVER, x=_KEPT, y="folded_kept"),
-        bars("folded, cut off", "#EEB891", width=0.4, hovertemplate=_LINE_HOVER, x=_CUT, y="folded_cut"),
-        line("mirror: half the grid", "black", dash="dash", width=1.5, hoverinfo="skip", x="mirror", y=(1e-7, 4.0)),
+        bars("true, kept", "sky", width=0.9, hover=_LINE_HOVER, x=_KEPT, y="true_kept"),
+        bars("true, cut off", "#CCCCCC", width=0.9, hover=_LINE_HOVER, x=_CUT, y="true_cut"),
+        bars("folded, kept", "vermilion", width=0.4, hover=_LINE_HOVER, x=_KEPT, y="folded_kept"),
+        bars("folded, cut off", "#EEB891", width=0.4, hover=_LINE_HOVER, x=_CUT, y="folded_cut"),
+        line("mirror: half the grid", "black", dash="dash", width=1.5, hover=False, x="mirror", y=(1e-7, 4.0)),
         line(
             "end of the output's band",
             "black",
             dash="dot",
             width=1.5,
-            hoverinfo="skip",
+            hover=False,
             x=(_HIGHEST + 0.5, _HIGHEST + 0.5),
             y=(1e-7, 4.0),
         ),
@@ -372,7 +372,7 @@ class AliasMicroscope(Explorer):
             "folded_share": share,
             "said": "nothing" if share < 1e-24 else f"{share:.2g} of the energy",
             "points": points,
-            "mirror": np.full(2, points / 2),
+            "mirror": points / 2,
             "signal": _tones(*tones, _LINE, shifts[-1:])[0, shown],
             "moved_first": _sampled(output[-1], _LINE)[shown],
             "moved_last": _sampled(wanted[-1], _LINE)[shown],
@@ -386,7 +386,6 @@ class AliasMicroscope(Explorer):
 _MARGIN = 14
 _SHOWN_CHANNELS = 16
 _LAYERS = {"stem": 2, "first block": 2, "downsampling": 4, "last features": 4}
-_DIVERGING = [[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]]
 
 
 @lru_cache(maxsize=1)
@@ -416,8 +415,8 @@ def _still_features(network: str, layer: str) -> torch.Tensor:
 
 
 def _feature_map(panel: int, name: str, colors: Any, low: float | Key, high: float | Key) -> Trace:
-    hover = "row %{y}, column %{x}: %{z:.3g}<extra></extra>"
-    return heatmap(name, colors, low, high, hovertemplate=hover, panel=panel, x="pixels", y="pixels", z=name)
+    hover = "row %{y}, column %{x}: %{z:.3g}"
+    return heatmap(name, colors, low, high, hover=hover, panel=panel, x="pixels", y="pixels", z=name)
 
 
 class FollowingFeatures(Explorer):
@@ -459,7 +458,7 @@ class FollowingFeatures(Explorer):
     traces = (
         _feature_map(1, "moved", "Viridis", Key("low"), Key("high")),
         _feature_map(2, "wanted", "Viridis", Key("low"), Key("high")),
-        _feature_map(3, "difference", _DIVERGING, -1, 1),
+        _feature_map(3, "difference", DIVERGING, -1, 1),
     )
 
     def compute(self, shift: float, network: str, layer: str, channel: int, gain: float) -> Data:

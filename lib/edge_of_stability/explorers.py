@@ -166,20 +166,11 @@ class PhaseMapExplorer(Explorer):
     )
     traces = (
         heatmap("outcome", _outcome_scale(), -0.5, len(_OUTCOME_NAMES) - 0.5, x="axis", y="axis", z="outcome"),
-        line("minima w₁w₂ = 1", "black", width=3, hoverinfo="skip", x=_MINIMA_AT, y=1 / _MINIMA_AT),
-        line("ηφ = 2", "black", dash="dash", width=2, hoverinfo="skip", xy="edge"),
-        line("ηφ = 2√2", "black", dash="dot", width=2, hoverinfo="skip", xy="limit"),
-        line(
-            "descent",
-            "white",
-            mode="lines+markers",
-            width=1.5,
-            marker_size=5,
-            legend=False,
-            hoverinfo="skip",
-            xy="path",
-        ),
-        dots("start", "vermilion", size=13, hoverinfo="skip", xy="start"),
+        line("minima w₁w₂ = 1", "black", width=3, hover=False, x=_MINIMA_AT, y=1 / _MINIMA_AT),
+        line("ηφ = 2", "black", dash="dash", width=2, hover=False, xy="edge"),
+        line("ηφ = 2√2", "black", dash="dot", width=2, hover=False, xy="limit"),
+        line("descent", "white", mode="lines+markers", width=1.5, marker_size=5, legend=False, hover=False, xy="path"),
+        dots("start", "vermilion", size=13, hover=False, xy="start"),
         line(
             "w₁w₂ along the path", "blue", mode="lines+markers", marker_size=5, panel=2, x=np.arange(61), y="products"
         ),
@@ -286,7 +277,7 @@ class CobwebExplorer(Explorer):
             y=_HEIGHTS,
             z="settled",
         ),
-        line("here", **_EDGE, panel=2, x="here", y=(0.0, 1.6)),
+        line("here", **_EDGE, panel=2, x="eta_phi", y=(0.0, 1.6)),
     )
 
     def compute(self, eta_phi: float, start: float, depth: int, imbalance: float) -> Data:
@@ -312,7 +303,7 @@ class CobwebExplorer(Explorer):
             "start": web[0],
             "settled": _bifurcation(depth, round(imbalance, 3)),
             "slope": 1 - eta_phi,
-            "here": np.full(2, eta_phi),
+            "eta_phi": eta_phi,
             "ending": "; it leaves the positive products" if len(orbit) < 60 else "",
         }
 

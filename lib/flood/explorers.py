@@ -40,7 +40,7 @@ from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import CELL, FloodDataset, draw_floods
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import real_dem
-from lib.style import COLOURS
+from lib.style import COLOURS, DIVERGING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +87,7 @@ def _painted_scale() -> list[list[Any]]:
 def _painted_map(name: str, hover: str, **where: Any) -> Trace:
     """A map of what `_painted` gives."""
     highest = _TONES * (2 + len(_WATER)) - 1
-    return heatmap(name, _painted_scale(), 0, highest, hovertemplate=f"{hover}<extra></extra>", **where)
+    return heatmap(name, _painted_scale(), 0, highest, hover=hover, **where)
 
 
 def _class_names(classes: tuple[float, ...]) -> list[str]:
@@ -201,7 +201,7 @@ class BreakTheDike(Explorer):
             "blue",
             width=6,
             legend=False,
-            hoverinfo="skip",
+            hover=False,
             x=(4.0, 4.0),
             y=((_SIDE - _INLET.stop) * _DX, (_SIDE - _INLET.start) * _DX),
         ),
@@ -210,14 +210,14 @@ class BreakTheDike(Explorer):
             "vermilion",
             size=12,
             symbol="diamond",
-            hoverinfo="skip",
+            hover=False,
             x=((_VILLAGE[1] + 0.5) * _DX,),
             y=((_SIDE - _VILLAGE[0] - 0.5) * _DX,),
         ),
         line("village", "vermilion", legend=False, panel=2, x=_MINUTES_AT, y="village"),
-        line("now", **_NOW, panel=2, x="now", y="depths"),
+        line("now", **_NOW, panel=2, x="time", y="depths"),
         line("east", "green", legend=False, panel=3, x=_MINUTES_AT, y="share"),
-        line("now", **_NOW, legend=False, panel=3, x="now", y=(0, 1)),
+        line("now", **_NOW, legend=False, panel=3, x="time", y=(0, 1)),
         *(swatch(name, colour) for name, colour in zip(_class_names(_DEPTHS), _WATER, strict=True)),
     )
 
@@ -238,7 +238,6 @@ class BreakTheDike(Explorer):
             "share": share,
             "share_now": share[time],
             "time": time,
-            "now": np.full(2, time),
         }
 
 
@@ -347,7 +346,7 @@ class ThreeSettings(Explorer):
         "floor": Slider("depth floor (m)", -5, -1, 0.25, 0.01, log=True),
         "case": Choice("case", (_PLANAR, _RAIN, _BASIN), _PLANAR),
     }
-    may_be_absent = ("limits", "limit_ends")
+    may_be_absent = ("limit", "limit_ends")
 
     figure_layout = {"height": 440}
     panels = (
@@ -363,7 +362,7 @@ class ThreeSettings(Explorer):
         line("solver", "blue", x="x", y="depth"),
         line("as it should be", **_NOW, x="x", y="exact"),
         line("largest error", "vermilion", mode="lines+markers", marker_size=5, panel=2, x="setting", y="errors"),
-        line("limit of α", "grey", dash="dot", width=2, panel=2, x="limits", y="limit_ends"),
+        line("limit of α", "grey", dash="dot", width=2, panel=2, x="limit", y="limit_ends"),
         dots("here", "black", size=11, legend=False, panel=2, x="here", y="error"),
     )
 
@@ -399,7 +398,7 @@ class ThreeSettings(Explorer):
                 "errors": np.array([_case(case, alpha, theta, float(each))[2] for each in _FLOORS]),
                 "error_range": (low, high),
                 "here": floor,
-                "limits": np.full(2, np.nan),
+                "limit": np.nan,
                 "limit_ends": np.full(2, np.nan),
                 "verdict": f"first step {first_step:.0f} s",
             }
@@ -413,7 +412,7 @@ class ThreeSettings(Explorer):
             "errors": np.array([_case(case, float(each), theta, floor)[2] for each in _ALPHAS]),
             "error_range": (low, high),
             "here": alpha,
-            "limits": np.full(2, limit),
+            "limit": limit,
             "limit_ends": 10.0 ** np.array([low, high]),
             "verdict": f"α = {alpha:.2f}: {'above' if alpha > limit else 'below'} the limit {name} = {limit:.2f}",
         }
@@ -475,7 +474,7 @@ _PATCH_CELLS = np.arange(_PATCH)
 
 def _patch_marks(panel: int) -> tuple[Trace, ...]:
     """The lines that stand on both maps, and the village."""
-    where: dict[str, Any] = {"panel": panel, "legend": panel == 2, "hoverinfo": "skip"}
+    where: dict[str, Any] = {"panel": panel, "legend": panel == 2, "hover": False}
     return (
         line("embankment", _WALL, width=2.5, x="bank_x", y="bank_y", **where),
         line("canal", "black", width=2, dash="dot", x=(-0.5, _BANK - 0.5), y=(_CANAL, _CANAL), **where),
@@ -526,10 +525,10 @@ class GradientMap(Explorer):
         ),
         heatmap(
             "gradient",
-            [[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]],
+            DIVERGING,
             -1,
             1,
-            hovertemplate="row %{y}, column %{x}: %{customdata:.4f} m per m<extra></extra>",
+            hover="row %{y}, column %{x}: %{customdata:.4f} m per m",
             panel=2,
             x=_PATCH_CELLS,
             y=_PATCH_CELLS,

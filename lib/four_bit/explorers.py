@@ -142,7 +142,7 @@ class OneNumber(Explorer):
         line("rms error", "sky", width=5, panel=2, x=_ALL_X, y="rms"),
         line("standard deviation", "green", width=2, panel=2, x=_ALL_X, y="deviation"),
         line("bias", "vermilion", width=2, panel=2, x=_ALL_X, y="bias"),
-        dots("at x", "black", size=8, legend=False, panel=2, x="xs", y="errors"),
+        dots("at x", "black", size=8, legend=False, panel=2, x="x", y="errors"),
     )
 
     def compute(self, x: float, levels: str, mode: str) -> Data:
@@ -175,7 +175,6 @@ class OneNumber(Explorer):
             "rms": rms[:-1],
             "deviation": deviation[:-1],
             "bias": bias[:-1],
-            "xs": np.full(3, x),
             "errors": np.array([bias[-1], deviation[-1], rms[-1]]),
         }
 
@@ -317,7 +316,7 @@ class MultiplierFree(Explorer):
             1,
             xgap=3,
             ygap=8,
-            hoverinfo="skip",
+            hover=False,
             x=np.arange(_BITS),
             y=np.arange(len(_ROWS)),
             z="bits",

@@ -91,8 +91,8 @@ class ScaleShapeExplorer(Explorer):
         line("learned w", "blue", width=2.5, xy="stems"),
         dots("teacher w*", "vermilion", size=9, symbol="circle-open", xy="teacher"),
         line("error of the limit at k", "grey", panel=2, x="scales", y="errors"),
-        line("least L1", "green", dash="dash", panel=2, x="ends", y="l1_errors"),
-        line("least L2", "orange", dash="dot", panel=2, x="ends", y="l2_errors"),
+        line("least L1", "green", dash="dash", panel=2, x="ends", y="l1_error"),
+        line("least L2", "orange", dash="dot", panel=2, x="ends", y="l2_error"),
         dots("you are here", "blue", size=14, panel=2, x="k", y="error"),
     )
 
@@ -120,8 +120,8 @@ class ScaleShapeExplorer(Explorer):
             "scales": np.insert(scales, place, k),
             "errors": np.insert(errors, place, error(limit.w)),
             "ends": np.array([min(scales[0], k), max(scales[-1], k)]),
-            "l1_errors": np.full(2, error(l1)),
-            "l2_errors": np.full(2, error(l2)),
+            "l1_error": error(l1),
+            "l2_error": error(l2),
         }
 
 
@@ -326,7 +326,7 @@ class WhichRootExplorer(Explorer):
     )
     traces = (
         heatmap("final sign", [[0, COLOURS["orange"]], [1, "#D6E6F2"]], -1, 1, x=_ANGLES, y=_WEIGHTS, z="basin"),
-        line("δ = 0", "black", dash="dash", x=(-180.0, 180.0), y="border"),
+        line("δ = 0", "black", dash="dash", x=(-180.0, 180.0), y="norm"),
         dots("you are here", "blue", size=13, xy="start"),
         line("fits the data", "black", panel=2, x=(-1.6, 2.4), y=(1.8, -0.2)),
         line("gradient flow", "blue", panel=2, xy="path"),
@@ -344,7 +344,7 @@ class WhichRootExplorer(Explorer):
         return {
             "basin": _basin(round(norm, 3)),
             "start": np.array([angle, weight]),
-            "border": np.full(2, norm),
+            "norm": norm,
             "path": flow.path.w,
             "kept": kept,
             "flipped": flipped,
