@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _ROUNDING = 1e-11
-#: Starts of long runs, for each number of weights and product.
-_RUNS, _LONG_RUNS = 400, 2000
+#: Starts of long runs, for each number of weights.
+_LONG_RUNS = 2000
 
 
 @claim(
@@ -238,8 +238,8 @@ def convergence_to_the_edge() -> Evidence:
     for depth in (2, 4):
         starts, steps = [], []
         for product in (0.99, 0.9, 0.7):
-            w = _starts(rng, _RUNS, depth, product)
-            eta = rng.uniform(2.05, 2.8, _RUNS) / gfs_sharpness(w)
+            w = _starts(rng, 400, depth, product)
+            eta = rng.uniform(2.05, 2.8, 400) / gfs_sharpness(w)
             kept = ~(eta * depth >= 1.9)
             starts.append(w[kept])
             steps.append(eta[kept])
