@@ -26,17 +26,18 @@ from lib.alias_free import (
     held_out,
     in_every_mode,
     robustness_counts,
-    save_alias_free,
     train_alias_free,
-    trained_alias_free,
+    trained_network,
 )
 from lib.alias_free.experiment import SHIPPED as ALIAS_FREE_NETWORKS
 from lib.checkpoints import load_checkpoint
 from lib.datasets import fashion_mnist
-from lib.edge_of_stability import EDGE_PRESETS, EdgePreset, edge_task, run_edge_experiment
+from lib.edge_of_stability import PRESETS as EDGE
+from lib.edge_of_stability import EdgePreset, edge_task, train_edge_of_stability
 from lib.files import atomic_path
-from lib.flood.experiment import SHIPPED, save_downsampler, train_flood
-from lib.four_bit import FOUR_BIT_PRESETS, sweep_four_bit
+from lib.flood.experiment import SHIPPED, train_flood
+from lib.four_bit import PRESETS as FOUR_BIT
+from lib.four_bit import sweep_four_bit
 from lib.four_bit.comparison import COMPARED
 from lib.four_bit.weight_updates import train_and_capture
 from lib.training import reproducible
@@ -60,7 +61,7 @@ def write_fashion_mnist() -> None:
 def edge_run(preset: EdgePreset) -> dict[str, np.ndarray]:
     """One run, with the network's outputs at every checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        run = run_edge_experiment(preset, folder, jobs=2)
+        run = train_edge_of_stability(preset, folder, jobs=2)
         model, (inputs, targets) = edge_task(preset)
         outputs = []
         for step in run.steps:
@@ -76,7 +77,7 @@ def write_edge_runs() -> None:
     parts = {}
     for network, name in NETWORKS.items():
         for edge in EDGES:
-            run = edge_run(replace(EDGE_PRESETS[name], edge=edge, every=10))
+            run = edge_run(replace(EDGE[name], edge=edge, every=10))
             parts |= {f"{network}/{edge}/{key}": value for key, value in run.items()}
             print(network, edge, flush=True)
     with atomic_path(DATA / "edge_runs.npz") as temporary:
@@ -87,7 +88,7 @@ def write_four_bit_runs() -> None:
     """The trainings of chapter 04; the way with 3 bits ends with an epoch of fine-tuning."""
     parts = {}
     for network, ways in COMPARED.items():
-        preset = replace(FOUR_BIT_PRESETS["laptop" if network == "mlp" else "laptop-convnet"], full=True)
+        preset = replace(FOUR_BIT["laptop" if network == "mlp" else "laptop-convnet"], full=True)
         for way in ways:
             runs = sweep_four_bit(replace(preset, fine_tuning=int(way == "3 bits")), [way], jobs=2)[way]
             parts[f"{network}/{way}/scores"] = np.array([run.scores for run in runs], dtype=np.float32)
@@ -110,16 +111,15 @@ def write_flood_networks() -> None:
         trained = train_flood(preset)
         print(name, trained.scores[-1], flush=True)
         trained.model.half()  # half the size, and rounding changes nothing that is claimed
-        save_downsampler(DATA / f"flood_{name}.npz", trained)
+        trained.save(DATA / f"flood_{name}.npz")
 
 
 def write_alias_free_networks() -> None:
     """The networks of chapter 06."""
-    for name in ALIAS_FREE_NETWORKS:
-        for mode, preset in in_every_mode(name).items():
-            run = train_alias_free(preset)
-            print(name, mode, run.scores, flush=True)
-            save_alias_free(DATA / f"alias_free_{name}_{mode}.npz", run)
+    for name, preset in ALIAS_FREE_NETWORKS.items():
+        run = train_alias_free(preset)
+        print(name, run.scores, flush=True)
+        run.save(DATA / f"alias_free_{name}.npz")
 
 
 def write_alias_free_attacks() -> None:
@@ -127,10 +127,10 @@ def write_alias_free_attacks() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reproducible()
     rows = []
-    for name in ALIAS_FREE_NETWORKS:
-        networks = {mode: trained_alias_free(mode, name).model for mode in in_every_mode(name)}
-        found = robustness_counts(networks, *held_out(name)[:], device=device)
-        rows += [json.dumps([name, *pair, [list(part) for part in parts]]) for pair, parts in found.items()]
+    for preset, suffix in (("laptop", ""), ("canvas", "-canvas")):
+        networks = {mode: trained_network(f"{mode}{suffix}").model for mode in in_every_mode(preset)}
+        found = robustness_counts(networks, *held_out(preset)[:], device=device)
+        rows += [json.dumps([preset, *pair, [list(part) for part in parts]]) for pair, parts in found.items()]
     with atomic_path(DATA / "alias_free_attacks.json") as temporary:
         temporary.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
 

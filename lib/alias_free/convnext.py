@@ -56,13 +56,13 @@ class _GELUMLP(nn.Module):
         return result
 
 
-def _strided(channels_in: int, channels_out: int, kernel: int, stride: int, mode: Mode) -> nn.Module:
+def _strided(in_channels: int, out_channels: int, kernel: int, stride: int, mode: Mode) -> nn.Module:
     """A convolution whose result is coarser by the stride, in the way of the mode."""
     if mode in ("baseline", "afc") or stride == 1:
-        return CircularConv2d(channels_in, channels_out, kernel, stride=stride, lowpass=mode == "afc")
-    conv = CircularConv2d(channels_in, channels_out, kernel)
+        return CircularConv2d(in_channels, out_channels, kernel, stride=stride, lowpass=mode == "afc")
+    conv = CircularConv2d(in_channels, out_channels, kernel)
     if mode == "blurpool":
-        return nn.Sequential(conv, BlurPool2d(channels_out, stride))
+        return nn.Sequential(conv, BlurPool2d(out_channels, stride))
     # a stride of four is two of two, as far as that goes
     steps = [2] * (stride.bit_length() - 1) if stride & (stride - 1) == 0 else [stride]
     return nn.Sequential(conv, *(APSDownsample2d(step) for step in steps))

@@ -90,7 +90,7 @@ class CircularConv2d(nn.Conv2d):
 
     Parameters
     ----------
-    channels_in, channels_out, kernel
+    in_channels, out_channels, kernel
         As in `torch.nn.Conv2d`; the kernel is square. Pads of an even kernel are `(k - 1) // 2` before and `k // 2`
         behind.
     stride
@@ -117,8 +117,8 @@ class CircularConv2d(nn.Conv2d):
 
     def __init__(
         self,
-        channels_in: int,
-        channels_out: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int,
         *,
         stride: int = 1,
@@ -128,8 +128,8 @@ class CircularConv2d(nn.Conv2d):
         bias: bool = True,
     ) -> None:
         super().__init__(
-            positive_integer("channels_in", channels_in),
-            positive_integer("channels_out", channels_out),
+            positive_integer("in_channels", in_channels),
+            positive_integer("out_channels", out_channels),
             positive_integer("kernel", kernel),
             stride=positive_integer("stride", stride),
             dilation=positive_integer("dilation", dilation),
@@ -139,7 +139,7 @@ class CircularConv2d(nn.Conv2d):
         self.lowpass = true_or_false("lowpass", lowpass)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, channels_out, H / stride, W / stride)."""
+        """(B, C, H, W) to (B, out_channels, H / stride, W / stride)."""
         check_pictures(x, self.in_channels)
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         size = _coarse_size(x, stride)
@@ -195,7 +195,7 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
 
     Parameters
     ----------
-    channels_in, channels_out, kernel, groups, bias, dilation
+    in_channels, out_channels, kernel, groups, bias, dilation
         As in `torch.nn.ConvTranspose2d`; the kernel is square.
     stride
         By how much finer.
@@ -217,8 +217,8 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
 
     def __init__(
         self,
-        channels_in: int,
-        channels_out: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int,
         *,
         stride: int = 1,
@@ -228,8 +228,8 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
         bias: bool = True,
     ) -> None:
         super().__init__(
-            positive_integer("channels_in", channels_in),
-            positive_integer("channels_out", channels_out),
+            positive_integer("in_channels", in_channels),
+            positive_integer("out_channels", out_channels),
             positive_integer("kernel", kernel),
             stride=positive_integer("stride", stride),
             padding=integer_at_least("padding", padding, 0),
@@ -239,7 +239,7 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
         )
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(B, C, H, W) to (B, channels_out, stride H, stride W); no other `output_size` can be asked for."""
+        """(B, C, H, W) to (B, out_channels, stride H, stride W); no other `output_size` can be asked for."""
         check_pictures(x, self.in_channels)
         stride, padding, dilation = self.stride[0], int(self.padding[0]), self.dilation[0]
         height, width = stride * x.shape[-2], stride * x.shape[-1]

@@ -10,11 +10,11 @@ from torch.utils.data import TensorDataset
 from lib.alias_free import layers, resampling, robustness, symbolic
 from lib.alias_free.claims import layers as layer_claims
 from lib.alias_free.claims import networks as network_claims
-from lib.alias_free.experiment import AliasFreeRun, alias_free_task
+from lib.alias_free.experiment import alias_free_task
 from lib.alias_free.layers import AliasFreeLayerNorm, APSDownsample2d, DemodulatingStem, IdealDownsample2d
 from tests.breaking import Break, edit, replace
 
-SHIPPED = network_claims.trained_alias_free
+SHIPPED = network_claims.trained_network
 SHIPPED_CLOTHES = network_claims.clothes
 
 ON_ITS_OWN_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "side")
@@ -31,15 +31,17 @@ def a_quadratic(x):
 def instead(modes: dict) -> Break:
     """Other networks in the place of those that were trained."""
 
-    def other(mode, preset="laptop"):
-        return SHIPPED(modes.get(mode, mode), preset)
+    def other(name):
+        mode, *canvas = name.split("-")
+        return SHIPPED("-".join([modes.get(mode, mode), *canvas]))
 
-    return replace(network_claims, "trained_alias_free", other)
+    return replace(network_claims, "trained_network", other)
 
 
-def untrained(mode, preset="laptop"):
-    settings = with_settings(SHIPPED(mode, preset).preset, count=200)
-    return AliasFreeRun(alias_free_task(settings)[0].eval(), np.empty(0), np.empty(0), diverged=False)
+def untrained(name):
+    run = SHIPPED(name)
+    settings = with_settings(run.preset, count=200)
+    return with_settings(run, model=alias_free_task(settings)[0].eval())
 
 
 def with_wrong_labels(split):
@@ -135,7 +137,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(robustness, "shift_counts", "shift=shift, kind", "shift=(0.0, 0.0), kind"),
     ],
     "price-in-accuracy": [
-        replace(network_claims, "trained_alias_free", untrained),
+        replace(network_claims, "trained_network", untrained),
         replace(network_claims, "clothes", with_wrong_labels),
     ],
     "beyond-the-torus": [

@@ -36,7 +36,7 @@ def gradient() -> LayerGradient:
 )
 def test_closed_form_is_what_sampling_finds(config) -> None:
     data = gradient()
-    quantize = gradient_quantizer(config, torch.Generator().manual_seed(1))
+    quantize = gradient_quantizer(config, generator=torch.Generator().manual_seed(1))
     draws = torch.stack([quantize(data.delta)[1].T @ data.inputs for _ in range(4000)]).double()
     exact = (data.delta.T @ data.inputs).double()
     error = update_error(data, config)

@@ -96,7 +96,7 @@ x, t = sp.symbols("x t", positive=True)
         (lambda: ish.NeuronPotential(-0.1, [1.0], flipped="no"), "flipped must be True or False"),
         (lambda: ish.neuron_limit(X, Y, 1.0, [0.1] * 3, final_sign="up"), "final_sign must be a number"),
         (lambda: ish.population_errors(None, [0.1], [0.0]), "problem must be a SparseRegression"),
-        (lambda: ish.SweepPreset(alphas="abc"), "alphas must hold real numbers"),
+        (lambda: ish.SweepPreset(alphas="abc"), "alphas must be a list or a tuple"),
         (lambda: ish.symbolic.hessian_defect(None, (x, t)), "M must be a sympy matrix"),
         (lambda: ish.symbolic.hessian_defect(sp.eye(2), "xt"), "symbols must be a list"),
         (lambda: ish.symbolic.radial_defect("x", 1 / x, x), "h1 must be a sympy expression"),

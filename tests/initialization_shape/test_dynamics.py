@@ -91,7 +91,7 @@ def test_the_callers_weights_are_not_changed() -> None:
     np.testing.assert_array_equal(u, [0.1, -0.1])
 
 
-@pytest.mark.parametrize("options", [{"t_max": np.nan}, {"t_max": -1.0}, {"rtol": 0.0}, {"stop": -1.0}])
+@pytest.mark.parametrize("options", [{"t_max": np.nan}, {"t_max": -1.0}, {"rtol": 0.0}, {"tol": -1.0}])
 def test_bad_settings_of_the_flow_are_refused(options) -> None:
     with pytest.raises(ValueError, match="must be positive and finite"):
         gradient_flow("neuron", [[1.0, 2.0]], [1.0], {"a": 1.0, "u": [0.1, 0.2]}, **options)
@@ -107,7 +107,7 @@ def test_bad_settings_of_the_flow_are_refused(options) -> None:
         ("neuron", {"a": np.nan, "u": [1.0, 2.0]}, {}, "a must be finite"),
         ("diagonal", {n: [1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {}, r"u_p must have shape \(2,\)"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"lr": 0.0}, "lr must be positive"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"stop": -1.0}, "stop must be positive"),
+        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"tol": -1.0}, "tol must be positive"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"record_every": -1}, "record_every must be at least 0"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"slope": 1.5}, "slope must lie between 0 and 1"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"max_steps": 0}, "max_steps must be at least 1"),
