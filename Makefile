@@ -1,4 +1,4 @@
-# Everything from a clone: needs Python 3.11+, git and make. On Windows, or without make: see README, "Other ways in".
+# Everything from a clone: needs Python 3.11+, git and make. On Windows, or without make: see docs/install.md.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python
@@ -6,7 +6,7 @@ RUN := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python
 AS_ROOT := $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: lab test claims bench execute lint unit notebooks browser readme install install-dev install-bench portable
+.PHONY: lab test claims bench execute lint unit notebooks browser docs install install-dev install-bench portable
 
 lab: install  ## set up, and open the start page in JupyterLab
 	$(RUN) -m jupyterlab $(AS_ROOT) notebooks/00_start_here.ipynb
@@ -51,5 +51,5 @@ execute: install-dev  ## run the notebooks on clean kernels and store their outp
 portable: install-dev  ## show that stored outputs do not depend on threads or processor
 	$(RUN) tools/portable.py $(NOTEBOOKS)
 
-readme: install-dev  ## pictures, tables and scoreboard of the README, from the code
-	$(RUN) tools/readme.py
+docs: install-dev  ## what the code knows of README.md, docs/ and CITATION.cff
+	$(RUN) tools/docs.py

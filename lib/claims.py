@@ -66,7 +66,7 @@ class Evidence:
     remark
         The set-up in a line.
     shown
-        `measured`, rounded to what is the same on every machine: what notebooks and the README show.
+        `measured`, rounded to what is the same on every machine: what notebooks and the scoreboard show.
     """
 
     measured: str
@@ -350,7 +350,7 @@ class Result:
         }
 
     def markdown(self) -> str:
-        """The row of the README's scoreboard; only values that are the same on every machine."""
+        """The row of docs/scoreboard.md; only values that are the same on every machine."""
         claim, evidence = self.claim, self.evidence
         cells = (claim.statement, claim.source, claim.paper or "–", evidence.shown, evidence.bound)
         mark = "✓" if evidence.holds else "✗"

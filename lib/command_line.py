@@ -45,8 +45,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-#: What options are called where not as their parameters, and what is said of those that no preset describes.
-_CALLED = {"ways": "way"}
+#: What is said of parameters of the functions behind commands.
 _SAID = {
     "data_path": "Folder of data that do not ship with the package.",
     "device": "cpu or cuda.",
@@ -73,7 +72,7 @@ class Option:
     @property
     def flag(self) -> str:
         """What one writes."""
-        return "--" + _CALLED.get(self.name, self.name).replace("_", "-")
+        return "--" + self.name.replace("_", "-")
 
     def parameter(self) -> inspect.Parameter:
         """The option for typer: words, which `read` turns into values."""
@@ -81,7 +80,8 @@ class Option:
         words: Any = bool if kind is bool else list[str] if many else str
         flag = f"{self.flag}/--no-{self.flag[2:]}" if kind is bool else self.flag
         needed = self.default is inspect.Parameter.empty
-        shown = self.default is not None and not needed and str(self.default)
+        words_of = ",".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
+        shown = words_of if self.default is not None and not needed else False
         option = typer.Option(
             flag, help=self.help, metavar=None if kind is bool else _metavar(self.hint), show_default=shown
         )

@@ -1,6 +1,6 @@
 """A still picture of a plotly figure, drawn by matplotlib: no browser, no network.
 
-Saved notebooks and the README show these where a live figure cannot run. What is drawn is read back from
+Saved notebooks and docs/ show these where a live figure cannot run. What is drawn is read back from
 the live figure, so both always show the same data. Covers what the suite's figures use: lines, markers,
 bars, heat maps, shapes' lines, linear and logarithmic axes, panel titles and a legend.
 """

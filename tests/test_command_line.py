@@ -30,7 +30,7 @@ CALLS = {
     "train alias-free": ["--out", "new"],
     "train flood": ["--out", "new"],
     "train edge-of-stability": ["--out", "new"],
-    "sweep four-bit": ["--out", "new", "--way", "FP32"],
+    "sweep four-bit": ["--out", "new", "--ways", "FP32"],
     "sweep initialization-shape": ["--out", "new"],
     "attack alias-free": [],
     "audit alias-free": [],

@@ -40,7 +40,7 @@ def test_a_file_with_compiled_functions_takes_nothing_from_other_files(file: Pat
 
 
 def test_every_compiled_function_is_made_by_our_decorator() -> None:
-    assert {file.parent.name for file in COMPILED} == {"edge_of_stability", "flood"}
+    assert {file.parent.name for file in COMPILED} >= {"edge_of_stability", "flood"}
     for file in PACKAGE.rglob("*.py"):
         direct = {name for name in imports(file) if name in ("numba", "numba.njit", "numba.jit", "numba.vectorize")}
         assert not direct or file.name == "compiling.py", file

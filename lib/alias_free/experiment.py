@@ -238,15 +238,13 @@ def train_alias_free(
     (8, 1)
     """
     settings = named(preset, PRESETS)
+    options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
     model, train, test, per_epoch = prepare(
         settings,
         folder,
         lambda: alias_free_task(settings, data_path),
         batch_size=settings.batch_size,
-        device=device,
-        precision=precision,
-        every=every,
-        workers=workers,
+        **options,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     run = fit(
@@ -260,12 +258,9 @@ def train_alias_free(
         schedule=one_cycle(optimizer, settings.lr, settings.epochs * per_epoch, rise=settings.rise),
         evaluate=partial(accuracy, data=test, workers=workers),
         folder=folder,
-        every=every,
         clip=settings.clip,
-        device=device,
-        precision=precision,
-        workers=workers,
         description=f"training ({settings.mode})",
+        **options,
     )
     return AliasFreeRun(model.eval(), run.losses, run.scores, run.diverged, settings)
 

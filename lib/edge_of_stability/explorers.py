@@ -385,7 +385,7 @@ class CobwebExplorer(Explorer):
 
 @lru_cache(maxsize=1)
 def _recorded() -> dict[str, Array]:
-    """Runs that ship with the package; tools/make_data.py made them."""
+    """Runs that ship with the package; `shipped.edge_runs` made them."""
     with as_file(files("lib") / "data" / "edge_runs.npz") as place, np.load(place) as stored:
         return {name: np.asarray(stored[name], dtype=np.float64) for name in stored.files}
 

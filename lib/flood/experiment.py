@@ -247,28 +247,15 @@ def train_flood(
         settings.count is not None and settings.batch_size > settings.count
     ):  # drawn floods are solved first, for minutes
         raise ValueError(f"batch_size must be at most {settings.count}; it is {settings.batch_size}")
+    options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
     model, train, test, _ = prepare(
         settings,
         folder,
         lambda: flood_task(settings, data_path, device=device, jobs=jobs),
         batch_size=settings.batch_size,
-        device=device,
-        precision=precision,
-        every=every,
-        workers=workers,
+        **options,
     )
-    run = train_downsampler(
-        model,
-        train,
-        solver,
-        settings,
-        test=test,
-        folder=folder,
-        every=every,
-        device=device,
-        precision=precision,
-        workers=workers,
-    )
+    run = train_downsampler(model, train, solver, settings, test=test, folder=folder, **options)
     return FloodRun(model.eval(), run.losses, run.scores, run.diverged, settings)
 
 

@@ -273,6 +273,7 @@ def train_four_bit(
     """
     settings = named(preset, PRESETS)
     active_backend(torch.device(known_device(device)), settings.config.backend)  # refuses what is not there
+    options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
     # on the CPU for a GPU too: a kernel takes a seed from it, and drawing that on a GPU would wait for it
     noise = torch.Generator().manual_seed(settings.seed)
     model, train, test, per_epoch = prepare(
@@ -280,10 +281,7 @@ def train_four_bit(
         folder,
         lambda: four_bit_task(settings, data_path, generator=noise),
         batch_size=settings.batch_size,
-        device=device,
-        precision=precision,
-        every=every,
-        workers=workers,
+        **options,
     )
 
     def phase(name: str, epochs: int, schedule: Any, lr: float, first_epoch: int = 0) -> TrainingRun:
@@ -302,12 +300,9 @@ def train_four_bit(
             extra=quantizer_states(model),
             evaluate=partial(accuracy, data=test, workers=workers),
             folder=None if folder is None else Path(folder) / name,
-            every=every,
             first_epoch=first_epoch,
-            device=device,
-            precision=precision,
-            workers=workers,
             description=name,
+            **options,
         )
 
     cycle = partial(one_cycle, peak=settings.lr, rise=0.1, cycle_momentum=settings.momentum is None)

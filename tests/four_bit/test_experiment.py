@@ -233,7 +233,7 @@ def test_sweep_with_two_workers_is_the_same_and_goes_on(tmp_path) -> None:
 
 def test_sweep_from_the_command_line(tmp_path) -> None:
     words = ["sweep", "four-bit", "--out", str(tmp_path), "--count", "256", "--epochs", "1", "--seeds", "0,5"]
-    done = CliRunner().invoke(app, [*words, "--way", "FP32", "--way", "FP2 LUQ, N = 2"])
+    done = CliRunner().invoke(app, [*words, "--ways", "FP32", "--ways", "FP2 LUQ, N = 2"])
     assert done.exit_code == 0, done.output
     assert re.search(r"^FP32 +0\.\d{4} +0\.\d{4} … 0\.\d{4}$", done.output, re.MULTILINE)
     assert "FP2 LUQ, N = 2" in done.output
