@@ -183,7 +183,7 @@ class ExperimentCommand(Command):
         preset = type(self.presets["quick"])
         found: list[Option] = []
         for part, kind in ((None, self.function), ("", preset), *_nested(preset)):
-            said = _SAID if part is None else described(kind, "Attributes")
+            said = _SAID if part is None else described(kind)
             defaults = inspect.signature(kind).parameters
             for name, hint in get_type_hints(kind, include_extras=True).items():
                 if name in defaults and name not in ("preset", "folder") and not is_dataclass(hint):

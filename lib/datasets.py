@@ -356,6 +356,8 @@ def image_task(
     one_of("data", data, get_args(ImageSet))
     true_or_false("full", full)
     known_seed("seed", seed)
+    if path is not None:
+        path = input_folder("data_path", path)
     if data == "fashion":
         train = clothes("train", count, margin=margin, full=full, path=path)
         return train, clothes("test", margin=margin, full=full, path=path), 1, 10
@@ -364,7 +366,7 @@ def image_task(
             raise ValueError(f"{name} must be {type(value)()} for the data {data!r}; it is {value}")
     if path is None:
         raise ValueError(f"data_path must name the folder of {data}")
-    folder = input_folder("data_path", path)
+    folder = Path(path)
     if data != "imagenet":
         read, classes = (cifar10, 10) if data == "cifar10" else (cifar100, 100)
         shifted = ShiftedImages(*read(folder, "train", count=count), seed=seed)

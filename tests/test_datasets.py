@@ -25,13 +25,13 @@ def write_fashion(folder, count: int = 7) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def write_cifar(folder, classes: int) -> None:
+def write_cifar(folder, classes: int, count: int = 8) -> None:
     """Files of CIFAR's binary version: labels, then 3 x 32 x 32 bytes."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"] if classes == 10 else ["train", "test"]
     for name in names:
-        rows = rng.integers(0, 256, (8, 3072 + (1 if classes == 10 else 2)), dtype=np.uint8)
+        rows = rng.integers(0, 256, (count, 3072 + (1 if classes == 10 else 2)), dtype=np.uint8)
         rows[:, :-3072] %= 10
         rows.tofile(folder / f"{name}.bin")
 

@@ -137,10 +137,11 @@ def test_settings_by_name() -> None:
 
 
 def test_fields_are_described_once() -> None:
-    assert described(Walk, "Attributes") == dict.fromkeys(("steps", "rests"), "How many, of each.") | {
+    assert described(Walk) == dict.fromkeys(("steps", "rests"), "How many, of each.") | {
         "gait": '`"slow"` or `"fast"`.'
     }
-    assert described(Coat, "Parameters") == {}
+    assert described(Coat) == {"colour": "Of the coat."}
+    assert described(Preset) == {}
 
 
 def test_settings_come_back_from_a_file() -> None:
@@ -155,7 +156,7 @@ WINGS = [import_module(f"lib.{chapter.name}") for chapter in open_chapters()]
 def test_every_chapter_has_the_three_sizes_and_describes_its_settings(wing) -> None:
     assert {"quick", "laptop", "paper"} <= set(wing.PRESETS)
     for preset in wing.PRESETS.values():
-        said = described(type(preset), "Attributes")
+        said = described(type(preset))
         assert set(said) == set(asdict(preset))
 
 
@@ -200,13 +201,7 @@ def test_a_run_comes_back_from_its_file(diverged, tmp_path) -> None:
 def test_what_is_no_such_run_is_refused(tmp_path) -> None:
     path = tmp_path / "network.npz"
     line().save(path)
-    whole = path.read_bytes()
     Run(nn.Linear(2, 3), np.ones(1), np.ones(1), diverged=False, preset=Walk(seed=5)).save(tmp_path / "plain.npz")
-    for name, content in (("missing.npz", None), ("cut.npz", whole[:900]), ("text.npz", b"no network")):
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name} holds no network that can be read"):
-            LineRun.load(tmp_path / name)
     with pytest.raises(ValueError, match=r"plain\.npz holds no network"):
         LineRun.load(tmp_path / "plain.npz")
     with np.load(path) as stored:

@@ -73,11 +73,13 @@ def audit(
 ) -> None:
     """Shift what comes into each layer of a network by parts of a pixel, and measure how far what goes out is off."""
     from lib.alias_free.auditing import audit as audit_layers
-    from lib.alias_free.experiment import AliasFreeRun, trained_network
+    from lib.alias_free.experiment import AliasFreeRun, in_every_mode, trained_network
+    from lib.validation import one_of
 
     if network is not None and mode is not None:
         raise ValueError("--mode and --network exclude each other")
-    run = AliasFreeRun.load(network) if network else trained_network(mode or "afc")
+    chosen: str = one_of("--mode", mode or "afc", tuple(in_every_mode("laptop")))
+    run = AliasFreeRun.load(network) if network else trained_network(chosen)
     x, _ = _pictures({"": run}, 16, data_path=data_path)
     layers = audit_layers(run.model.double(), x.double())
     typer.echo(f"{'layer':32} {'kind':24} stride   error at (0.7182, -2.236)")

@@ -79,7 +79,7 @@ def test_attack_on_networks_of_ones_own(trained) -> None:
 
 def test_attack_on_networks_for_photographs(tmp_path) -> None:
     """A stand-in for CIFAR-10: its format, with random pixels."""
-    write_cifar(tmp_path, 10)
+    write_cifar(tmp_path, 10, 16)
     words = ("--preset", "cifar10", "--data-path", tmp_path, "--batch-size", 10, "--epochs", 1)
     assert run("train", "--out", tmp_path / "run", *words).exit_code == 0
     file = tmp_path / "run" / "network.npz"

@@ -73,7 +73,7 @@ def timid_regression(self, u0, v0, eta, *rest, **options):
 
 def watched_backwards(self, *arguments, **options):
     run = REGRESSION_RUN(self, *arguments, **options)
-    return with_settings(run, scores=run.gfs_sharpness[::-1])
+    return with_settings(run, gfs_sharpness=run.gfs_sharpness[::-1])
 
 
 def stable_descent(preset, data_path=None):

@@ -155,7 +155,7 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_end(tmp_path) -> None
     assert one["losses"] == other["losses"]
     assert one["scores"] == other["scores"]
     assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
-    assert again.stdout == done.stdout
+    assert again.stdout.splitlines()[:-1] == done.stdout.splitlines()[:-1]  # the last names the file
     assert again.stdout.count("gradients on the path: eager") == 1
 
 
