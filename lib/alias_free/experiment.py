@@ -146,7 +146,7 @@ class AliasFreeRun(Run):
 
     def facts(self) -> dict[str, int]:
         """Numbers of channels and classes, which a folder of pictures decides."""
-        return {"channels": self.model.in_chans, "classes": self.model.head.out_features}
+        return {"channels": self.model.in_channels, "classes": self.model.head.out_features}
 
     @staticmethod
     def network(preset: Any, facts: dict[str, Any]) -> ConvNeXt:

@@ -52,15 +52,7 @@ class Detour(nn.Module):
         raise NotImplementedError
 
     def forward(self, z: Tensor) -> Tensor:
-        """Coarse maps (B, 1, H / factor, W / factor) [m] of fine ones (B, 1, H, W) [m].
-
-        Raises
-        ------
-        TypeError
-            If `z` is no floating-point tensor.
-        ValueError
-            If `z` is not of that shape or not finite, or a side is no multiple of the factor.
-        """
+        """Coarse maps (B, 1, H / factor, W / factor) [m] of fine ones (B, 1, H, W) [m]."""
         elevation_tensor("z", z)
         if z.ndim != 4 or z.shape[1] != 1:
             raise ValueError(f"z must have the shape (B, 1, H, W); it has {tuple(z.shape)}")
@@ -135,11 +127,6 @@ class Downsampler(Detour):
         Channels after each halving, one number for each; by default 8, 16, 32, 64 as far as the factor goes.
     generator
         Source of the initial weights.
-
-    Raises
-    ------
-    ValueError
-        If the factor is no power of two, or the widths do not fit it.
 
     Examples
     --------

@@ -66,11 +66,6 @@ class DiagonalPotential:
     w0
         Initial predictor; a number or (d,). Zero for an unbiased initialization.
 
-    Raises
-    ------
-    ValueError
-        If `k` is not positive and finite, or `w0` is not finite.
-
     Examples
     --------
     >>> potential = DiagonalPotential(k=0.1)

@@ -31,8 +31,9 @@ from lib.training import reproducible
 from tests.alias_free.test_convnext import network, pictures
 from tests.alias_free.test_layers import drawn
 from tests.interrupting import interrupt_at
+from tests.needs import needs_gpu
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = needs_gpu
 
 MODES = ("baseline", "blurpool", "aps", "afc")
 SHORT = replace(PRESETS["quick"], count=320, batch_size=32, epochs=2, dims=(4, 8))

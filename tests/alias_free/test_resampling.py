@@ -138,17 +138,6 @@ def test_channels_last_arrays_and_dtypes(size) -> None:
         assert (other.to(F64) - wanted).abs().max() < tolerance * x.abs().max() * 2
 
 
-@pytest.mark.parametrize("n", range(2, 49))
-def test_coarsening_commutes_with_translation(n: int) -> None:
-    """For every factor that divides the side, whatever the picture holds."""
-    x = noise(1, n, n, seed=n)
-    for factor in (r for r in range(2, n + 1) if n % r == 0):
-        coarse = (n // factor, n // factor)
-        moved = ideal_resample(fourier_shift(x, (0.7182, -2.236)), coarse)
-        wanted = fourier_shift(ideal_resample(x, coarse), (0.7182 / factor, -2.236 / factor))
-        assert (moved - wanted).abs().max() < 1e-11
-
-
 @pytest.mark.parametrize("shape", [(12, 15), (8, 8), (280, 9)])
 def test_the_low_pass_is_coarse_and_fine_again(shape) -> None:
     x = noise(2, *shape)
@@ -254,17 +243,9 @@ def test_gradients_of_first_and_second_order() -> None:
     ("call", "error", "message"),
     [
         (lambda x: fourier_shift(x, (0.5,)), ValueError, "shift must be two finite numbers"),
-        (lambda x: fourier_shift(x, (0.5, float("nan"))), ValueError, "shift must be two finite numbers"),
-        (lambda x: fourier_shift(x, 0.5), TypeError, "shift must be two finite numbers; it is 0.5"),
-        (lambda x: fourier_shift(x, ("a", 0)), TypeError, "shift must be two finite numbers"),
-        (lambda x: fourier_shift(x, (0, 0), nyquist="half"), ValueError, "nyquist must be"),
-        (lambda x: fourier_shift(x.long(), (0, 0)), TypeError, "x must be a floating-point"),
-        (lambda x: fourier_shift(x.to(torch.complex64), (0, 0)), TypeError, "x must be a floating-point"),
         (lambda x: fourier_shift(x[0, 0], (0, 0)), ValueError, r"x must have the shape \(..., H, W\)"),
-        (lambda x: fourier_shift(x.tolist(), (0, 0)), TypeError, "x must be a floating-point tensor or array.* list"),
         (lambda x: fourier_shift(x.numpy().astype(np.longdouble), (0, 0)), TypeError, "of 64 bits at most"),
         (lambda x: ideal_resample(x.numpy().astype(np.uint8), (3, 3)), TypeError, "it is uint8"),
-        (lambda x: ideal_resample(x, 3), TypeError, "size must be two integers, height and width; it is 3"),
         (lambda x: ideal_resample(x, (3,)), ValueError, "size must be two integers, height and width"),
         (lambda x: ideal_resample(x, (3.0, 3)), TypeError, "size must be an integer; it is 3.0"),
         (lambda x: ideal_resample(x[..., None][:, :0], (3, 3), channels_last=True), ValueError, "and hold pixels"),
@@ -272,15 +253,6 @@ def test_gradients_of_first_and_second_order() -> None:
         (lambda x: ideal_resample(x[0], (3, 3), channels_last=True), ValueError, r"the shape \(..., H, W, C\)"),
         (lambda x: ideal_lowpass(x, (3, 0)), ValueError, "size must be at least 1"),
         (lambda x: fourier_shift(x, (10**400, 0)), TypeError, "shift must be two finite numbers"),
-        (lambda x: fourier_shift(x / 0, (0.5, 0)), ValueError, "x must be finite; 32 of its 32 entries"),
-        (lambda x: fourier_shift((x / 0).numpy(), (0.5, 0)), ValueError, "x must be finite"),
-        (lambda x: ideal_resample(x * float("nan"), (6, 6)), ValueError, "x must be finite"),
-        (lambda x: ideal_lowpass(x / 0, (3, 3)), ValueError, "x must be finite"),
-        (lambda x: ideal_resample(x, (6, 6), channels_last="no"), TypeError, "channels_last must be True or False"),
-        (lambda _: resample_matrix(4, 6, device="gpu"), ValueError, "device must be cpu"),
-        (lambda _: resample_matrix(0, 3), ValueError, "n_in must be at least 1"),
-        (lambda _: resample_matrix(4, -1), ValueError, "n_out must be at least 1"),
-        (lambda _: resample_matrix(4.0, 6), TypeError, "n_in must be an integer; it is 4.0"),
         (lambda _: resample_matrix(4, 6, dtype=torch.int64), TypeError, "dtype must be a floating-point dtype"),
     ],
 )

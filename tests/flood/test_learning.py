@@ -286,6 +286,7 @@ def train_together(folder: Path | None) -> learning.TrainingRun:
     return train_small(folder, augment=False, clip=0.5)[0]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path) -> None:
     command = [*TWO_PROCESSES, "-m", "tests.flood.test_learning", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

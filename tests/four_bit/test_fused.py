@@ -1,11 +1,9 @@
 """Three ways to run one quantiser: the same bits from each, and right on average."""
 
-import importlib.util
 import itertools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +21,11 @@ from lib.four_bit import (
     luq_variance,
     pack_nibbles,
 )
+from tests.needs import needs_triton
 
 ROUNDINGS = ("stochastic", "nearest", "down")
 UNDERFLOWS = ("stochastic", "nearest", "flush")
 NIBBLES = [name for name, levels in LOG_FORMATS.items() if levels <= 7]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the gpu extra is not installed")
 
 
 def heavy_tailed(count: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -81,14 +79,15 @@ def cases() -> list[tuple[torch.Tensor, dict]]:
 
 
 def every_way(backend: str, modes: list[tuple[str, str]]) -> int:
-    """All cases in the default mode, and every format in all modes."""
+    """All cases in the default mode, one format in all modes, and every format in the last."""
     compared = 0
     for x, options in cases():
         same_bits(x, backend, **options)
         compared += 1
     x = heavy_tailed(8201, 3)
     x[0], x[1] = 64 * 2.0**20, 2.0**20 * (1 - 2.0**-24)  # just below the smallest level of fp4: y + 1 rounds to 2
-    for fmt, (rounding, underflow) in itertools.product([*NIBBLES, 2], modes):
+    pairs = [("fp4", mode) for mode in modes] + [(fmt, modes[-1]) for fmt in (*NIBBLES, 2)]
+    for fmt, (rounding, underflow) in pairs:
         same_bits(x, backend, seed=11, fmt=fmt, rounding=rounding, underflow=underflow)
         compared += 1
     x = heavy_tailed(8201, 4)
@@ -111,6 +110,7 @@ def test_eager_is_the_definition() -> None:
 
 # torch's compiler, when it is first imported, about torch's own code
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compiled_is_eager_bit_for_bit() -> None:
     """In few modes, since each takes seconds to compile; the shapes share them."""
@@ -126,26 +126,7 @@ def test_compiled_is_eager_bit_for_bit() -> None:
 
 
 @needs_triton
-@pytest.mark.timeout(600)
-def test_triton_is_eager_bit_for_bit_in_its_interpreter() -> None:
-    """In a process of its own, since triton reads the variable when it is first imported."""
-    code = (
-        "import itertools; from tests.four_bit import test_fused as t; "
-        "print(t.every_way('triton', list(itertools.product(t.ROUNDINGS, t.UNDERFLOWS))))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) > 60
-
-
-@needs_triton
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kernel", ["_pack_kernel", "_quantise_kernel", "_largest_kernel"])
 def test_kernels_compile_for_a_gpu_without_one(kernel: str) -> None:
@@ -177,12 +158,12 @@ def test_kernels_compile_for_a_gpu_without_one(kernel: str) -> None:
 
 
 def test_right_on_average_with_the_known_variance() -> None:
-    """Over seeds 0 … 3999: the seeds that a training run would count through."""
+    """Over seeds 0 … 1999: the seeds that a training run would count through."""
     x = heavy_tailed(301)
-    draws = torch.stack([luq_pack(x, seed=seed).decode() for seed in range(4000)]).double()
+    draws = torch.stack([luq_pack(x, seed=seed).decode() for seed in range(2000)]).double()
     mean, variance = luq_mean(x), luq_variance(x)
     error = (draws.mean(0) - mean).abs()
-    assert bool((error <= 5 * (variance / 4000).sqrt() + 1e-5 * mean.abs() + 1e-12).all())
+    assert bool((error <= 5 * (variance / 2000).sqrt() + 1e-5 * mean.abs() + 1e-12).all())
     busy = variance > 1e-2 * variance.max()
     np.testing.assert_allclose(draws.var(0)[busy], variance[busy], rtol=0.25)
     assert float((draws.mean(0) - x).abs().max()) > 0  # and it is no identity
@@ -249,17 +230,8 @@ def test_the_chapter_does_not_import_triton_or_compile_anything() -> None:
     [
         (luq_pack, ValueError, "needs a seed"),
         (lambda x: luq_pack(x, seed=0, rand=torch.zeros(2, dtype=torch.int32)), ValueError, "not both"),
-        (lambda x: luq_pack(x, seed=0.5), TypeError, "seed must be an integer"),
         (lambda x: luq_pack(x, seed=0, fmt="reference"), ValueError, "must fit in 4 bits; 'reference' has 17 values"),
-        (lambda x: luq_pack(x, seed=0, fmt="fp5"), ValueError, "fmt must be one of"),
-        (lambda x: luq_pack(x, seed=0, rounding="up"), ValueError, "rounding must be"),
-        (lambda x: luq_fused(x, seed=0, underflow="up"), ValueError, "underflow must be"),
-        (lambda x: luq_fused(x, seed=0, backend="cuda"), ValueError, "backend must be one of"),
-        (lambda x: luq_fused(x.long(), seed=0), TypeError, "must be a floating-point tensor"),
-        (lambda x: luq_pack(x / 0, seed=0), ValueError, "x must be finite"),
         (lambda x: luq_pack(x / 0, seed=0, max_abs=1.0), ValueError, "x must be finite"),
-        (lambda x: luq_pack(x * float("nan"), seed=0), ValueError, "x must be finite"),
-        (lambda x: luq_pack(x, seed=0, max_abs=-1.0), ValueError, "max_abs must be"),
         (lambda x: luq_pack(x, seed=0, max_abs=torch.ones(2)), ValueError, "max_abs must be one number"),
         (lambda x: luq_pack(x, rand=torch.zeros(3, dtype=torch.int32)), ValueError, "rand must be an int32 tensor"),
     ],

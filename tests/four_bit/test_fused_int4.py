@@ -1,6 +1,10 @@
-"""INT4 operands and the packed ReLU, eager and by the kernels: the same bits at the same scale, and no waiting."""
+"""INT4 operands and the packed ReLU, eager and by the kernels: the same bits at the same scale, and no waiting.
 
-import importlib.util
+One process runs triton's interpreter for all kernels of the chapter, since triton reads the variable when it is first
+imported.
+"""
+
+import itertools
 import json
 import math
 import os
@@ -18,9 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lib.four_bit.fused_int4 import PackedInt4, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.integers import SAWB, int4_decode, int4_encode, sawb_clip
 from lib.four_bit.packing import pack_bits, pack_nibbles, unpack_bits
+from tests.four_bit.test_fused import ROUNDINGS, UNDERFLOWS, every_way
+from tests.needs import needs_triton
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the gpu extra is not installed")
 
 
 def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -258,6 +263,10 @@ def check_nothing_is_looked_at() -> int:
     return 9
 
 
+def check_the_logarithmic_quantiser() -> int:
+    return every_way("triton", list(itertools.product(ROUNDINGS, UNDERFLOWS)))
+
+
 CHECKS = {check.__name__: check for name, check in sorted(globals().items()) if name.startswith("check_")}
 
 
@@ -288,6 +297,7 @@ def interpreted() -> dict[str, int | str]:
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("check", CHECKS)
 def test_triton_in_its_interpreter(check: str, interpreted: dict[str, int | str]) -> None:
@@ -297,6 +307,7 @@ def test_triton_in_its_interpreter(check: str, interpreted: dict[str, int | str]
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("kernel", "entries", "constants"),

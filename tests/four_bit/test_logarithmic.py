@@ -49,7 +49,7 @@ def test_unbiased_with_the_known_variance_on_a_grid_of_random_numbers(fmt: str) 
     """The mean over an even grid of random integers is the expectation, up to the grid's width."""
     x = heavy_tailed(64)
     grid = torch.arange(0, MANTISSAS, MANTISSAS // 4096, dtype=torch.int32) + MANTISSAS // 8192
-    values = torch.stack([luq(x, fmt=fmt, rand=torch.full(x.shape, int(r), dtype=torch.int32)) for r in grid]).double()
+    values = luq(x.expand(len(grid), -1), fmt=fmt, rand=grid[:, None].expand(-1, len(x))).double()
     alpha = float(x.abs().max()) / 2.0 ** (LOG_FORMATS[fmt] - 1)
     bins = alpha * 2.0 ** torch.floor(torch.log2((x.abs() / alpha).clamp(min=1))).double()
     assert float(((values.mean(0) - x.double()).abs() / bins).max()) <= 2**-12
@@ -65,7 +65,7 @@ def test_mean_and_variance_of_every_ablation(rounding, underflow) -> None:
     x = heavy_tailed(200)
     generator = torch.Generator().manual_seed(0)
     settings = {"rounding": rounding, "underflow": underflow}
-    values = torch.stack([luq(x, generator=generator, **settings) for _ in range(4000)]).double()
+    values = luq(x.expand(4000, -1), generator=generator, **settings).double()
     mean, variance = luq_mean(x, **settings), luq_variance(x, **settings)
     error = (values.mean(0) - mean).abs()
     assert bool((error <= 5 * (variance / 4000).sqrt() + 1e-5 * mean.abs() + 1e-12).all())
@@ -163,13 +163,7 @@ def test_nearest_power_and_the_bias_of_rounding_exponents() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: luq_encode(x, fmt="fp5"), ValueError, "fmt must be one of"),
-        (lambda x: luq_encode(x, rounding="up"), ValueError, "rounding must be"),
-        (lambda x: luq_encode(x, underflow="up"), ValueError, "underflow must be"),
         (lambda x: luq_encode(x.long()), TypeError, "must be a floating-point tensor"),
-        (lambda x: luq_encode(x / 0), ValueError, "x must be finite"),
-        (lambda x: luq_encode(x, max_abs=-1.0), ValueError, "max_abs must be"),
-        (lambda x: luq_encode(x, max_abs=float("nan")), ValueError, "max_abs must be"),
         (lambda x: luq_encode(x, rand=torch.zeros(3)), ValueError, "rand must be an int32 tensor"),
         (lambda x: luq(x, samples=0), ValueError, "samples must be at least 1"),
         (lambda x: luq(x, samples=2, rand=torch.zeros(2, dtype=torch.int32)), ValueError, "leading axis of length 2"),

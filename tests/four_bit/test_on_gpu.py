@@ -21,8 +21,9 @@ from tests.four_bit import test_fused_int4
 from tests.four_bit.test_fused import NIBBLES, ROUNDINGS, UNDERFLOWS, cases, heavy_tailed, same_bits
 from tests.four_bit.test_fused_int4 import CHECKS, gaussian, same
 from tests.interrupting import interrupt_at
+from tests.needs import needs_gpu
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = needs_gpu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TINY = replace(PRESETS["quick"], count=1024, batch_size=64, epochs=2, config=LUQConfig(hindsight=0.9))

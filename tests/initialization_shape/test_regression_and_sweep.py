@@ -55,6 +55,7 @@ def test_digits_are_standardised_pixels() -> None:
         (lambda: dual_spread([[1.0, 0.0]], [1.0], [1.0], [[1.0, 0.0]], t_max=1e-6), "did not fit the data"),
         (lambda: SweepPreset(alphas=(-1.0,)), "alphas must be positive"),
         (lambda: SweepPreset(shapes=(2.0,)), "shape must lie"),
+        (lambda: sparse_regression(10, 5, noise=np.inf, rng=np.random.default_rng(0)), "noise must be finite"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
@@ -119,3 +120,11 @@ def test_command_line_runs_a_sweep(tmp_path) -> None:
     assert done.output.splitlines()[1].split() == ["s", "1.0e-04", "2.0e+00"]
     assert [line.split()[0] for line in done.output.splitlines()[2:]] == ["0.00", "0.90"]
     assert CliRunner().invoke(app, [*words, "--shard", "nonsense"]).exit_code == 2
+
+
+def test_numpys_integers_are_integers() -> None:
+    preset = SweepPreset(d=np.int64(40), alphas=np.array([0.1]))
+    assert preset == SweepPreset(d=40, alphas=(0.1,))
+    assert repr(preset) == repr(SweepPreset(d=40, alphas=(0.1,)))
+    with pytest.raises(TypeError, match="alphas must be a list or a tuple"):
+        SweepPreset(alphas="abc")
