@@ -142,7 +142,7 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
     list
         One entry for each call of a layer that takes one picture and gives one, coarser, finer or of the same size; and
         one for the network itself, at the end, which names the worst of its results if it gives several. The frequency
-        `N / 2` of even sides is removed from what comes in, since no layer could do right by it. Functions that
+        `N / 2` of even sides is removed from what comes in, since no layer can treat it exactly. Functions that
         `forward` calls without a layer have an entry if they make pictures finer (`functional.interpolate`); others,
         such as `functional.relu`, cannot be seen: if all layers are exact and the last line is not, look there.
 

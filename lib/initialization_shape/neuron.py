@@ -40,14 +40,9 @@ def conserved_delta(a: float, u: ArrayLike) -> float:
 
 
 def layer_norms(x: ArrayLike, delta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Norms of the two layers of a neuron whose predictor has norm `x`.
+    r"""Norm `t` of the input weights and size `a` of the output weight of a neuron whose predictor has norm `x`.
 
     .. math:: a^2 - t^2 = \delta, \qquad a\,t = x
-
-    Returns
-    -------
-    t, a
-        Norm of the input weights and size of the output weight, both of the shape of `x`.
 
     Examples
     --------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
+from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution, solve_balances
 from lib.edge_of_stability.scalar_network import balances, gd_step, gradient, sharpness
 from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gpgd_step, run_gd
@@ -17,11 +19,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
-
 _ROUNDING = 1e-11
-#: Starts of long runs, for each number of weights and product.
-_RUNS, _LONG_RUNS = 400, 2000
+#: Starts of long runs, for each number of weights.
+_LONG_RUNS = 2000
 
 
 @claim(
@@ -90,7 +90,8 @@ def sharpness_at_a_minimum() -> Evidence:
     )
 
 
-class _Steps(NamedTuple):
+@dataclass(frozen=True)
+class _Steps:
     """Random networks and one step of each, without those whose weights leave the positive orthant."""
 
     eta_phi: Array
@@ -182,7 +183,8 @@ def _starts(rng: np.random.Generator, count: int, depth: int, product: Array | f
     return np.asarray(w * scale[:, None])
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """Many long runs: how often φ rose, and η times φ at the end of those that converged."""
 
     rises: int
@@ -236,8 +238,8 @@ def convergence_to_the_edge() -> Evidence:
     for depth in (2, 4):
         starts, steps = [], []
         for product in (0.99, 0.9, 0.7):
-            w = _starts(rng, _RUNS, depth, product)
-            eta = rng.uniform(2.05, 2.8, _RUNS) / gfs_sharpness(w)
+            w = _starts(rng, 400, depth, product)
+            eta = rng.uniform(2.05, 2.8, 400) / gfs_sharpness(w)
             kept = ~(eta * depth >= 1.9)
             starts.append(w[kept])
             steps.append(eta[kept])
