@@ -74,11 +74,15 @@ def _add_chapter_commands() -> None:
         name = f"lib.{chapter.name}.commands"
         if find_spec(name) is None:
             continue
-        for verb, function in import_module(name).COMMANDS.items():
+        for verb, what in import_module(name).COMMANDS.items():
             if verb not in groups:
                 groups[verb] = typer.Typer(help=f"{verb.capitalize()}: one command a chapter.", no_args_is_help=True)
                 app.add_typer(groups[verb], name=verb)
-            groups[verb].command(chapter.name.replace("_", "-"), cls=Command)(function)
+            words = chapter.name.replace("_", "-")
+            if isinstance(what, type):  # a class that makes its options itself
+                groups[verb].command(words, cls=what, help=what.__doc__)(lambda: None)
+            else:
+                groups[verb].command(words, cls=Command)(what)
 
 
 _add_chapter_commands()

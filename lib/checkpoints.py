@@ -292,9 +292,13 @@ def save_network(path: str | Path, network: torch.nn.Module, settings: Mapping[s
         np.savez_compressed(file, **stored, preset=_text(settings))
 
 
+def _full(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(np.float64) if values.dtype.kind == "f" else values
+
+
 def load_network(
     path: str | Path, make: Callable[[dict[str, Any]], Network]
-) -> tuple[Network, dict[str, Any], dict[str, NDArray[np.float64]]]:
+) -> tuple[Network, dict[str, Any], dict[str, NDArray[Any]]]:
     """Read what `save_network` wrote.
 
     Parameters
@@ -335,7 +339,7 @@ def load_network(
             state = network.state_dict()
             weights = {key: torch.from_numpy(stored[f"weights/{key}"]).to(state[key].dtype) for key in state}
             names = [name for name in stored.files if name != "preset" and not name.startswith("weights/")]
-            series = {name: stored[name].astype(np.float64) for name in names}
+            series = {name: _full(stored[name]) for name in names}
         network.load_state_dict(weights)
     except _UNREADABLE as error:
         raise ValueError(f"{path} holds no network that can be read: {error}") from error

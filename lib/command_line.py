@@ -1,15 +1,27 @@
-"""What all commands share: what the user got wrong is said in one line, with exit code 2, before the work."""
+"""What all commands share, and those that are made from the settings of an experiment.
+
+What the user got wrong is said in one line, with exit code 2, before the work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-__all__ = ["Command", "given", "refusals"]
+from lib.files import output_file, output_folder
+
+__all__ = ["Call", "Command", "ExperimentCommand", "Option", "TrainingCommand", "refusals"]
 
 
 @contextmanager
@@ -36,12 +48,232 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given.
+#: What is said of parameters of the functions behind commands.
+_SAID = {
+    "data_path": "Folder of data that do not ship with the package.",
+    "device": "cpu or cuda.",
+    "precision": "Of products in the network.",
+    "every": "Steps between checkpoints; an epoch by default.",
+    "workers": "Processes that load data.",
+    "jobs": "Processes on this machine.",
+    "shard": "i/n: only this worker's share, of n workers on one folder.",
+    "seeds": "One training each.",
+    "ways": "A way to quantise, such as 'FP3 LUQ'; may be given several times.",
+}
 
-    Examples
-    --------
-    >>> given({"epochs": 3, "seed": None})
-    {'epochs': 3}
+
+@dataclass(frozen=True)
+class Option:
+    """An option, and the field of a preset (`part` names the nested dataclass) or parameter that it sets."""
+
+    name: str
+    hint: Any
+    help: str
+    part: str | None = None
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """What one writes."""
+        return "--" + self.name.replace("_", "-")
+
+    def parameter(self) -> inspect.Parameter:
+        """The option for typer: words, which `read` turns into values."""
+        kind, many = self._kind, _is_many(self._kind) and get_args(self._kind)[0] is str
+        words: Any = bool if kind is bool else list[str] if many else str
+        flag = f"{self.flag}/--no-{self.flag[2:]}" if kind is bool else self.flag
+        needed = self.default is inspect.Parameter.empty
+        words_of = ",".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
+        shown = words_of if self.default is not None and not needed else False
+        option = typer.Option(
+            flag, help=self.help, metavar=None if kind is bool else _metavar(self.hint), show_default=shown
+        )
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if needed else None,
+            annotation=Annotated[words if needed else words | None, option],
+        )
+
+    def read(self, given: Any) -> Any:
+        """The value of what was given."""
+        return given if self._kind is bool else _read(self.flag, given, self.hint)
+
+    @property
+    def _kind(self) -> Any:
+        return _bare(self.hint)
+
+
+def _bare(hint: Any) -> Any:
+    """The first kind that an annotation allows."""
+    if get_origin(hint) is Annotated:
+        return _bare(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return _bare(get_args(hint)[0])
+    return hint
+
+
+def _is_many(kind: Any) -> bool:
+    return get_origin(kind) in (tuple, Sequence)
+
+
+def _metavar(hint: Any) -> str:
+    kind = _bare(hint)
+    if types.NoneType in get_args(hint):
+        return f"{_metavar(kind)}|none"
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if _is_many(kind):
+        each = _metavar(get_args(kind)[0])
+        return each if each == "TEXT" else f"{each},{each},…"
+    return {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _read(flag: str, given: Any, hint: Any) -> Any:
+    """A word as a value of the kind that is asked for; `none` where that may be None."""
+    kind = _bare(hint)
+    if given == "none" and types.NoneType in get_args(hint):
+        return None
+    if _is_many(kind):
+        parts = given if isinstance(given, list) else re.split("[,/]", given)
+        return tuple(_read(flag, part, get_args(kind)[0]) for part in parts)
+    if kind in (int, float):
+        try:
+            return kind(given)
+        except ValueError:
+            what = "an integer" if kind is int else "a number"
+            raise ValueError(f"{flag} must be {what}; it is {given!r}") from None
+    return given
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a command was asked for: settings, the folder, and the other options that were given."""
+
+    settings: Any
+    out: Path
+    options: dict[str, Any]
+
+
+class ExperimentCommand(Command):
+    """A command made from a function `f(preset, folder, …)` of a chapter's experiment.
+
+    There is an option for each field of the preset and for each other parameter of the function. The chapter is
+    imported when its command is asked for, not before.
     """
-    return {name: value for name, value in options.items() if value is not None}
+
+    #: "module:function"; the module of the preset's class has `PRESETS`.
+    target: ClassVar[str]
+
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        """What does the work."""
+        module, _, name = self.target.partition(":")
+        found: Callable[..., Any] = getattr(import_module(module), name)
+        return found
+
+    @cached_property
+    def presets(self) -> dict[str, Any]:
+        """The chapter's settings by name."""
+        found: dict[str, Any] = import_module(self.function.__module__).PRESETS
+        return found
+
+    @cached_property
+    def options(self) -> list[Option]:
+        """All but `--out` and `--preset`."""
+        from lib.experiment import described
+
+        preset = type(self.presets["quick"])
+        found: list[Option] = []
+        for part, kind in ((None, self.function), ("", preset), *_nested(preset)):
+            said = _SAID if part is None else described(kind)
+            defaults = inspect.signature(kind).parameters
+            for name, hint in get_type_hints(kind, include_extras=True).items():
+                if name in defaults and name not in ("preset", "folder") and not is_dataclass(hint):
+                    default = defaults[name].default if part is None else None
+                    found.append(Option(name, hint, said.get(name, "").replace("`", ""), part, default))
+        return sorted(found, key=lambda option: option.part is None)
+
+    @cached_property
+    def inner(self) -> Any:
+        """The command that typer makes from a function of these options."""
+
+        def run(**given: Any) -> None:
+            self.run(**given)
+
+        words = typer.Option(help=f"{', '.join(self.presets)}; other options change it.", metavar="NAME")
+        out = typer.Option(help="Folder for what is written; a second run goes on from there.")
+        only = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter("out", only, annotation=Annotated[Path, out]),
+            inspect.Parameter("preset", only, default="quick", annotation=Annotated[str, words]),
+            *(option.parameter() for option in self.options),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        app = typer.Typer(add_completion=False)
+        app.command(help=self.help)(run)
+        return typer.main.get_command(app)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, which are not known before."""
+        found: list[Any] = self.inner.get_params(ctx)
+        return found
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do what was asked for."""
+        return self.inner.invoke(ctx)
+
+    def run(self, *, out: Path, preset: str, **given: Any) -> None:
+        """Read the options, call the function, and report."""
+        from lib.experiment import named
+
+        with refusals():
+            self.look(out)
+            settings = named(preset, self.presets)
+            chosen = [option for option in self.options if given[option.name] is not None]
+            changes: dict[str | None, dict[str, Any]] = {}
+            for option in chosen:
+                changes.setdefault(option.part, {})[option.name] = option.read(given[option.name])
+            own, call = changes.pop("", {}), changes.pop(None, {})
+            for part, values in changes.items():
+                own[str(part)] = replace(getattr(settings, str(part)), **values)
+            settings = replace(settings, **own)
+            result = self.function(settings, folder=out, **call)
+        self.report(result, Call(settings, out, call))
+
+    def look(self, out: Path) -> None:
+        """Refuse a place where nothing can be written."""
+        output_folder("--out", out)
+
+    def report(self, result: Any, call: Call) -> None:
+        """Print what came out."""
+        raise NotImplementedError
+
+
+def _nested(preset: type) -> list[tuple[str, Any]]:
+    hints = get_type_hints(preset)
+    return [(field.name, hints[field.name]) for field in fields(preset) if is_dataclass(hints[field.name])]
+
+
+class TrainingCommand(ExperimentCommand):
+    """A command that trains, prints the scores, and writes the network to network.npz."""
+
+    def look(self, out: Path) -> None:
+        """Refuse a place where no network can be written."""
+        super().look(out)
+        output_file("--out", out / "network.npz")
+
+    def report(self, result: Any, call: Call) -> None:
+        """Print the run's lines, in one of the processes that train together."""
+        from lib.training import is_first_process
+
+        if not is_first_process(call.options.get("device", "cpu")):
+            return
+        for line in result.lines():
+            typer.echo(line)
+        if result.diverged:
+            typer.echo(f"diverged at step {len(result.losses)}")
+            raise typer.Exit(1)
+        result.save(call.out / "network.npz")
+        typer.echo(f"network: {call.out / 'network.npz'}")

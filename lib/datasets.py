@@ -12,15 +12,16 @@ import zlib
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from lib.files import input_folder
-from lib.validation import finite_array, one_of, positive_integer, true_or_false
+from lib.validation import finite_array, integer_at_least, known_seed, one_of, positive_integer, true_or_false
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch.utils.data import Dataset, TensorDataset
 
     Images = NDArray[np.uint8]
     Labels = NDArray[np.uint8]
@@ -31,9 +32,11 @@ __all__ = [
     "FASHION_SPREAD",
     "cifar10",
     "cifar100",
+    "clothes",
     "digits",
     "download_fashion_mnist",
     "fashion_mnist",
+    "image_task",
     "standardized",
 ]
 
@@ -66,6 +69,7 @@ _SHA256 = {
 _CIFAR_BYTES = 3 * 32 * 32
 
 Split = Literal["train", "test"]
+ImageSet = Literal["fashion", "cifar10", "cifar100", "imagenet"]
 
 
 def _check_split(split: str) -> None:
@@ -273,3 +277,109 @@ def standardized(images: NDArray[np.generic], *, per_channel: bool = False) -> N
     if np.any(spread <= 1e-12 * np.abs(values).max(initial=0.0)):
         raise ValueError("images must not all be equal")
     return np.asarray((values - values.mean(axis=axes, keepdims=True)) / spread)
+
+
+def clothes(
+    split: Split = "train",
+    count: int | None = None,
+    *,
+    margin: int = 0,
+    full: bool = False,
+    path: str | os.PathLike[str] | None = None,
+) -> TensorDataset:
+    """Fashion-MNIST as tensors of mean 0 and spread 1 (N, 1, 28, 28), and classes (N,).
+
+    Parameters
+    ----------
+    split, full, path
+        As in `fashion_mnist`.
+    count
+        The first so many images; None for all.
+    margin
+        Pixels of background around, on each side.
+
+    Examples
+    --------
+    >>> clothes("test", 3, margin=4)[0][0].shape
+    torch.Size([1, 36, 36])
+    """
+    import torch
+    from torch.nn.functional import pad
+    from torch.utils.data import TensorDataset
+
+    integer_at_least("margin", margin, 0)
+    images, labels = fashion_mnist(split, full=full, path=path)
+    if count is not None and positive_integer("count", count) > len(images):
+        raise ValueError(f"count must be at most {len(images)}; it is {count}")
+    values = pad(torch.tensor(images[:count]).float(), (margin,) * 4).div_(255).sub_(FASHION_MEAN).div_(FASHION_SPREAD)
+    return TensorDataset(values[:, None], torch.from_numpy(labels[:count].astype(np.int64)))
+
+
+def image_task(
+    data: ImageSet,
+    *,
+    count: int | None = None,
+    full: bool = False,
+    margin: int = 0,
+    path: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> tuple[Dataset[Any], Dataset[Any], int, int]:
+    """Images to train on and to test on, the number of their channels, and that of their classes.
+
+    CIFAR's training images come shifted and mirrored, ImageNet's cut and mirrored (`lib.augmentation`).
+
+    Parameters
+    ----------
+    data
+        `"fashion"` ships with the package; the others are read from `path`: the folder of CIFAR's binary version, or
+        ImageNet's with `train` and `val`.
+    count
+        So many training images: the first ones, of ImageNet a random choice; None for all.
+    full, margin
+        Of Fashion-MNIST, as in `clothes`.
+    path
+        The folder; for Fashion-MNIST that of the whole set.
+    seed
+        Of what is random about the images.
+
+    Examples
+    --------
+    >>> train, test, channels, classes = image_task("fashion", count=100)
+    >>> len(train), len(test), channels, classes
+    (100, 2000, 1, 10)
+    """
+    import torch
+    from torch.utils.data import TensorDataset
+
+    from lib.augmentation import ImageFolder, ShiftedImages
+
+    one_of("data", data, get_args(ImageSet))
+    true_or_false("full", full)
+    known_seed("seed", seed)
+    if path is not None:
+        path = input_folder("data_path", path)
+    if data == "fashion":
+        train = clothes("train", count, margin=margin, full=full, path=path)
+        return train, clothes("test", margin=margin, full=full, path=path), 1, 10
+    for name, value in (("margin", margin), ("full", full)):
+        if value:
+            raise ValueError(f"{name} must be {type(value)()} for the data {data!r}; it is {value}")
+    if path is None:
+        raise ValueError(f"data_path must name the folder of {data}")
+    folder = Path(path)
+    if data != "imagenet":
+        read, classes = (cifar10, 10) if data == "cifar10" else (cifar100, 100)
+        shifted = ShiftedImages(*read(folder, "train", count=count), seed=seed)
+        images, labels = read(folder, "test")
+        values = torch.from_numpy((images - shifted.mean) / shifted.spread).float()
+        return shifted, TensorDataset(values, torch.from_numpy(labels.astype(np.int64))), 3, classes
+    pictures = ImageFolder(folder / "train", train=True, seed=seed)
+    held_out = ImageFolder(folder / "val", train=False)
+    if held_out.classes != pictures.classes:
+        raise ValueError(f"{folder} must hold the same classes in train and val")
+    if count is not None:
+        if positive_integer("count", count) > len(pictures):
+            raise ValueError(f"count must be at most {len(pictures)}; it is {count}")
+        chosen = np.random.default_rng(seed).permutation(len(pictures))[:count]
+        pictures.items = [pictures.items[index] for index in sorted(chosen)]
+    return pictures, held_out, 3, len(pictures.classes)

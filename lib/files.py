@@ -193,7 +193,7 @@ def check_archive(path: AnyPath) -> None:
 
 
 def read_arrays(path: AnyPath, *names: str) -> dict[str, NDArray[Any]]:
-    """Arrays of a .npz file by their names.
+    """Arrays of a .npz file by their names; all of them if none is given.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def read_arrays(path: AnyPath, *names: str) -> dict[str, NDArray[Any]]:
     path = known_path("path", path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names}
+            return {name: stored[name] for name in names or stored.files}
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
     except Exception as error:  # a changed bit may look like anything

@@ -6,7 +6,7 @@ the order of examples comes from the seed and the epoch, and every source of noi
 anew for each step from the seed, the process and the step. So processes draw independent noise, and none of it has
 to be stored.
 
-    accelerate launch --multi_gpu --num_processes 8 -m lib train four-bit --device cuda --preset imagenet-resnet50 ...
+    accelerate launch --multi_gpu --num_processes 8 -m lib train four-bit --device cuda --preset paper ...
 
 gives every process its share of each batch.
 """
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lib.checkpoints import (
@@ -61,6 +61,7 @@ __all__ = [
     "evaluating",
     "fit",
     "is_first_process",
+    "one_cycle",
     "processes",
     "reproducible",
     "size_of",
@@ -148,7 +149,7 @@ def size_of(data: object) -> int:
     return len(data)
 
 
-def steps_an_epoch(data: Dataset[Any], batch: int, device: str | torch.device) -> int:
+def steps_an_epoch(data: Dataset[Any], batch_size: int, device: str | torch.device) -> int:
     """How many whole batches the data hold.
 
     Raises
@@ -162,11 +163,22 @@ def steps_an_epoch(data: Dataset[Any], batch: int, device: str | torch.device) -
     2
     """
     count, ranks = size_of(data), processes(device).num_processes
-    if positive_integer("batch", batch) > count:
-        raise ValueError(f"batch must be at most {count}; it is {batch}")
-    if batch % ranks:
-        raise ValueError(f"batch must be a multiple of {ranks}, the number of processes; it is {batch}")
-    return count // batch
+    if positive_integer("batch_size", batch_size) > count:
+        raise ValueError(f"batch_size must be at most {count}; it is {batch_size}")
+    if batch_size % ranks:
+        raise ValueError(f"batch_size must be a multiple of {ranks}, the number of processes; it is {batch_size}")
+    return count // batch_size
+
+
+def one_cycle(
+    optimizer: Optimizer, peak: float, steps: int, *, rise: float = 0.3, cycle_momentum: bool = True
+) -> OneCycleLR:
+    """A learning rate that rises to `peak` in the fraction `rise` of all steps, then falls to zero: torch's OneCycleLR.
+
+    Where the rise ends with the first step, torch divides by zero; here it ends just after it.
+    """
+    just_after = rise * (1 + 1e-9) if rise * steps == 1 else rise
+    return OneCycleLR(optimizer, peak, total_steps=steps, pct_start=just_after, cycle_momentum=cycle_momentum)
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
@@ -213,27 +225,21 @@ def accuracy(
     model: nn.Module,
     data: Dataset[Any],
     *,
-    batch: int = 1000,
-    device: str | torch.device = "cpu",
+    batch_size: int = 1000,
     workers: int = 0,
 ) -> float:
-    """The part of examples whose largest output is their class; processes that train together share the work.
+    """The fraction of examples whose largest output is their class; processes that train together share the work.
 
     An answer that holds NaN is wrong.
 
     Parameters
     ----------
     model
-        The network; it is left in the mode in which it came.
+        The network; it is left in the mode and on the device in which it came.
     data
         Pairs of an input and a class.
-    batch, device, workers
-        How many at a time, where, and how many processes load them.
-
-    Raises
-    ------
-    ValueError
-        If there are no data.
+    batch_size, workers
+        How many at a time, and how many processes load them.
 
     Examples
     --------
@@ -245,13 +251,14 @@ def accuracy(
     instance_of("model", model, nn.Module, "a torch module")
     _check_examples(data)
     count = size_of(data)
-    positive_integer("batch", batch)
+    positive_integer("batch_size", batch_size)
     integer_at_least("workers", workers, 0)
+    device = next((part.device for part in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     state = processes(device)
     mine = range(state.process_index, count, state.num_processes)
     right = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(model), torch.no_grad():
-        parts = [list(mine[start : start + batch]) for start in range(0, len(mine), batch)]
+        parts = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
         for inputs, classes in _loader(data, parts, workers):
             outputs = model(inputs.to(device))
             # NaN counts as largest
@@ -268,7 +275,7 @@ def fit(
     optimizer: Optimizer,
     *,
     epochs: int,
-    batch: int,
+    batch_size: int,
     seed: int = 0,
     schedule: LRScheduler | None = None,
     noise: Sequence[torch.Generator] = (),
@@ -296,7 +303,7 @@ def fit(
     optimizer, schedule
         On the parameters of `model`; the schedule moves on after every step, `ReduceLROnPlateau` after every epoch,
         by the mean of its losses.
-    epochs, batch
+    epochs, batch_size
         Passes over the data, and examples a step over all processes together; a rest of an epoch that is smaller
         than a batch is left out, others come in the next epoch.
     seed
@@ -338,7 +345,7 @@ def fit(
     >>> data = TensorDataset(torch.eye(4), torch.arange(4))
     >>> model = nn.Linear(4, 4)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    >>> run = fit(model, data, nn.functional.cross_entropy, optimizer, epochs=50, batch=2)
+    >>> run = fit(model, data, nn.functional.cross_entropy, optimizer, epochs=50, batch_size=2)
     >>> len(run.losses), accuracy(model, data)
     (100, 1.0)
     """
@@ -350,7 +357,7 @@ def fit(
     _check_examples(data)
     together = processes(device)
     rank, ranks = together.process_index, together.num_processes
-    per_epoch = steps_an_epoch(data, batch, device)
+    per_epoch = steps_an_epoch(data, batch_size, device)
     place = together.device if ranks > 1 else torch.device(device)
     n_steps = epochs * per_epoch
 
@@ -358,7 +365,7 @@ def fit(
     what: dict[str, Any] = {}
     if folder is not None:
         _use_plain_numbers(optimizer, schedule)
-        what = {"seed": seed, "batch": batch, "count": size_of(data), "precision": precision, "clip": clip}
+        what = {"seed": seed, "batch_size": batch_size, "count": size_of(data), "precision": precision, "clip": clip}
         what |= {"first_epoch": first_epoch, **plain("facts", dict(facts or {})), **_moves(optimizer, schedule)}
     where = None if folder is None else Path(folder)
     with alone_in(where) if where is not None and together.is_main_process else nullcontext(True) as alone:
@@ -371,7 +378,7 @@ def fit(
 
         batches = _batches(
             data,
-            batch // ranks,
+            batch_size // ranks,
             epochs,
             start,
             seed=seed,

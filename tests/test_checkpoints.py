@@ -41,7 +41,9 @@ def train(folder, epochs=2, optimizer=sgd, schedule=None, data=EIGHT, **options)
     moves = optimizer(network.parameters())
     schedule = None if schedule is None else schedule(moves)
     loss = nn.functional.cross_entropy
-    run = fit(network, data, loss, moves, epochs=epochs, schedule=schedule, folder=folder, **{"batch": 4, **options})
+    run = fit(
+        network, data, loss, moves, epochs=epochs, schedule=schedule, folder=folder, **{"batch_size": 4, **options}
+    )
     return run, network, moves
 
 
@@ -215,7 +217,7 @@ SMALL = TensorDataset(torch.eye(8)[:4], torch.arange(4))
             {"optimizer": torch.optim.Adam},
             r"betas = \[0.9, 0.99\], and \[0.9, 0.999\]",
         ),
-        ({}, {"batch": 2}, "batch = 4, and 2"),
+        ({}, {"batch_size": 2}, "batch_size = 4, and 2"),
         ({}, {"seed": 1}, "seed = 0, and 1"),
         ({}, {"precision": "bfloat16"}, "precision = 'float32', and 'bfloat16'"),
         ({}, {"clip": 1.0}, "clip = None, and 1.0"),
@@ -256,7 +258,15 @@ def test_another_network_is_refused(tmp_path) -> None:
     train(tmp_path)
     network = nn.Sequential(nn.Linear(8, 8))
     with pytest.raises(ValueError, match="model must be the one whose training"):
-        fit(network, EIGHT, nn.functional.cross_entropy, sgd(network.parameters()), epochs=3, batch=4, folder=tmp_path)
+        fit(
+            network,
+            EIGHT,
+            nn.functional.cross_entropy,
+            sgd(network.parameters()),
+            epochs=3,
+            batch_size=4,
+            folder=tmp_path,
+        )
     with pytest.raises(ValueError, match="extra must hold 0 parts"):
         train(tmp_path, 3, extra=(Held({}),))
 
@@ -270,7 +280,7 @@ def test_an_optimizer_and_a_schedule_that_have_come_so_far_may_go_on(tmp_path) -
         return made[0]
 
     _, network, moves = train(tmp_path, 2, schedule=schedule)
-    loss, options = nn.functional.cross_entropy, {"batch": 4, "folder": tmp_path, "schedule": made[0]}
+    loss, options = nn.functional.cross_entropy, {"batch_size": 4, "folder": tmp_path, "schedule": made[0]}
     run = fit(network, EIGHT, loss, moves, epochs=4, **options)
     np.testing.assert_array_equal(run.losses, whole.losses)
     # and what is written down is still how it was begun

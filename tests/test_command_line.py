@@ -2,18 +2,25 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+import typer
+from torch import nn
 from typer.testing import CliRunner
 
 from lib.__main__ import app, claims
 from lib.chapters import open_chapters
+from lib.command_line import TrainingCommand
+from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Preset, Run, Seed
 from lib.flood.geo import sample_geotiff
 
 #: verb and chapter -> the words of a call that is right
@@ -23,7 +30,7 @@ CALLS = {
     "train alias-free": ["--out", "new"],
     "train flood": ["--out", "new"],
     "train edge-of-stability": ["--out", "new"],
-    "sweep four-bit": ["--out", "new", "--way", "FP32"],
+    "sweep four-bit": ["--out", "new", "--ways", "FP32"],
     "sweep initialization-shape": ["--out", "new"],
     "attack alias-free": [],
     "audit alias-free": [],
@@ -36,30 +43,39 @@ WORK = [
     ("lib.training", "_batches"),
     ("lib.flood.scenarios", "flood_map"),
     ("lib.edge_of_stability.experiment", "_step_size"),
-    ("lib.initialization_shape.sweep", "_run_unit"),
-    ("lib.alias_free.tables", "_counted"),
+    ("lib.experiment", "_compute"),
     ("lib.alias_free.auditing", "audit"),
     ("lib.flood.commands", "_run"),
 ]
 VALUES = {int: ("0", "-3", "many"), float: ("nan", "inf", "-1"), str: ("nonsense",)}
+#: of options that are made from a preset, which reads all of one kind alike
+BAD = {Count: "0", Natural: "-3", Seed: "-3", Positive: "0", NonNegative: "-1", OpenFraction: "1", float: "nan"}
+BAD |= {int: "-3", bool: None}
 #: values that are right where the general rule would have them wrong
 RIGHT = {
-    ("workers", "0"), ("seed", "0"), ("fine_tuning", "0"), ("margin", "0"), ("smoothness", "0"), ("hindsight", "0"),
-    ("fill", "-1"), ("nodata", "-1"), ("nodata", "nan"),
-}  # fmt: skip
+    ("margin", "0"),
+    ("smoothness", "0"),
+    ("workers", "0"),
+    ("seed", "0"),
+    ("fill", "-1"),
+    ("nodata", "-1"),
+    ("nodata", "nan"),
+}
 
 
 class Worked(BaseException):
     """The work has begun."""
 
 
-def commands() -> dict[str, Callable[..., None]]:
-    """Every command by its words."""
+def commands() -> dict[str, Any]:
+    """Every command by its words: a function, or a class that makes its options from a preset."""
     found = {"claims": claims}
     for chapter in open_chapters():
-        name = f"lib.{chapter.name}.commands"
-        for verb, function in import_module(name).COMMANDS.items() if find_spec(name) else ():
-            found[f"{verb} {chapter.name.replace('_', '-')}"] = function
+        try:
+            made = import_module(f"lib.{chapter.name}.commands").COMMANDS
+        except ModuleNotFoundError:
+            continue
+        found |= {f"{verb} {chapter.name.replace('_', '-')}": command for verb, command in made.items()}
     return found
 
 
@@ -75,12 +91,30 @@ def bad_values(words: str, name: str, kind: object) -> Sequence[str]:
     return "", "/nope"
 
 
+def bad_word(hint: Any) -> str | None:
+    """What must be refused as an option that is made from such an annotation."""
+    if get_origin(hint) in (Union, UnionType):
+        return bad_word(get_args(hint)[0])
+    if get_origin(hint) is tuple:
+        return f"{bad_word(get_args(hint)[0])},1"
+    return BAD.get(hint, "nonsense")
+
+
 def cases(words: str) -> Iterator[tuple[str, str]]:
     """Pairs of an option and what it must not be."""
-    for name, kind in get_type_hints(commands()[words]).items():
-        if name not in ("return", "chapters"):
-            option = "--" + name.removesuffix("_file").replace("_", "-")
-            yield from ((option, value) for value in bad_values(words, name, kind) if (name, value) not in RIGHT)
+    command = commands()[words]
+    if not isinstance(command, type):
+        for name, kind in get_type_hints(command).items():
+            if name not in ("return", "chapters"):
+                option = "--" + name.removesuffix("_file").replace("_", "-")
+                yield from ((option, value) for value in bad_values(words, name, kind) if (name, value) not in RIGHT)
+        return
+    yield from (("--out", value) for value in bad_values(words, "out", Path))
+    yield from (("--preset", value) for value in ("", "nonsense"))
+    for option in command("name").options:
+        value = "/nope" if option.name == "data_path" else bad_word(option.hint)
+        if value is not None:
+            yield option.flag, value
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +188,147 @@ def test_a_folder_that_cannot_be_written_to_is_refused(words, monkeypatch) -> No
     done = run(words)
     assert done.exit_code == 2, (done.output, done.exception)
     assert "must lie in a folder that can be written to" in re.sub(r"[\s│]+", " ", done.output)
+
+
+# --- commands that are made from a preset
+
+
+@dataclass(frozen=True)
+class Shoe(Preset):
+    """A shoe.
+
+    Attributes
+    ----------
+    size
+        In centimetres.
+    """
+
+    size: Count = 27
+
+
+@dataclass(frozen=True)
+class Walk(Preset):
+    """A walk.
+
+    Attributes
+    ----------
+    steps
+        How many.
+    stops
+        Where one rests.
+    alone
+        Without a dog.
+    pace
+        `"slow"` or `"fast"`.
+    shoe
+        What is worn.
+    load
+        In kilograms; None for none.
+    """
+
+    steps: Count = 3
+    stops: tuple[Natural, ...] = (0, 1)
+    alone: bool = True
+    pace: Literal["slow", "fast"] = "slow"
+    shoe: Shoe = Shoe()
+    load: NonNegative | None = 1.0
+
+
+PRESETS = {"quick": Walk(), "paper": Walk(steps=9)}
+WALKED: list[Any] = []
+
+
+def walk(
+    preset: str | Walk,
+    folder: str | Path | None = None,
+    *,
+    friends: Sequence[str] = (),
+    days: Sequence[int] = (1,),
+    jobs: int | None = None,
+) -> Run:
+    """Walk."""
+    WALKED.append((preset, folder, friends, days, jobs))
+    model = nn.Linear(1, 1)
+    return Run(model, np.ones(5), np.array([0.25]), diverged=preset.steps == 7, preset=preset)
+
+
+class Train(TrainingCommand):
+    """Walk, and write the network."""
+
+    target = "tests.test_command_line:walk"
+
+
+@pytest.fixture
+def invoke(tmp_path):
+    made = typer.Typer(add_completion=False)
+    made.command(cls=Train, help=Train.__doc__)(lambda: None)
+    WALKED.clear()
+    return lambda *words: CliRunner().invoke(made, ["--out", str(tmp_path), *words], env={"COLUMNS": "200"})
+
+
+def test_options_are_the_fields_and_the_parameters(invoke, tmp_path) -> None:
+    assert invoke().exit_code == 0
+    done = invoke(
+        "--preset", "paper", "--stops", "2,5", "--no-alone", "--pace", "fast", "--size", "30", "--load", "none"
+    )
+    assert done.exit_code == 0, done.output
+    assert invoke("--friends", "Ann", "--friends", "Bo, too", "--days", "1,2", "--jobs", "2").exit_code == 0
+    assert [
+        (Walk(), tmp_path, (), (1,), None),
+        (Walk(9, (2, 5), False, "fast", Shoe(30), None), tmp_path, (), (1,), None),
+        (Walk(), tmp_path, ("Ann", "Bo, too"), (1, 2), 2),
+    ] == WALKED
+
+
+def test_help_is_what_the_docstrings_say(invoke) -> None:
+    said = " ".join(invoke("--help").output.split())
+    for words in (
+        "Walk, and write the network.",
+        "--steps INTEGER How many.",
+        "--stops INTEGER,INTEGER,…",
+        "--alone --no-alone",
+        '--pace slow|fast "slow" or "fast".',
+        "--size INTEGER In centimetres.",
+        "--load NUMBER|none In kilograms",
+        "quick, paper; other options change it.",
+    ):
+        assert words in re.sub(r" *[│╭╮╰╯─]+ *", " ", said).replace("<bool> ", ""), words
+
+
+def test_a_run_is_printed_and_written(invoke, tmp_path) -> None:
+    done = invoke()
+    assert done.output.splitlines()[:2] == ["   epoch   test accuracy", "       1          0.2500"]
+    assert (tmp_path / "network.npz").exists()
+    (tmp_path / "network.npz").unlink()
+    done = invoke("--steps", "7")
+    assert done.exit_code == 1
+    assert "diverged at step 5" in done.output
+    assert not (tmp_path / "network.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "many"], "--steps must be an integer; it is 'many'"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--steps", "none"], "--steps must be an integer"),
+        (["--stops", "1,,2"], "--stops must be an integer"),
+        (["--pace", "odd"], "pace must be one of slow, fast"),
+        (["--preset", "huge"], "preset must be one of quick, paper"),
+        (["--load", "much"], "--load must be a number"),
+        (["--load="], "--load must not be empty"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(words, message, invoke) -> None:
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert not WALKED
+
+
+def test_help_imports_no_chapter() -> None:
+    code = "import sys; from lib.__main__ import app; app(['train', '--help'], standalone_mode=False); "
+    code += "print([name for name in ('torch', 'numba', 'lib.four_bit.experiment') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "Train a network" in done.stdout

@@ -6,7 +6,7 @@ import joblib
 import pytest
 import torch
 
-from lib.alias_free import Attack, robustness_table, trained_alias_free
+from lib.alias_free import Attack, robustness_table, trained_network
 from lib.alias_free.experiment import clothes
 from lib.flood.scenarios import draw_floods
 from lib.parallel import in_parallel
@@ -42,7 +42,7 @@ def test_floods(cluster) -> None:
 
 
 def test_networks_under_attack(cluster) -> None:
-    networks = {mode: trained_alias_free(mode).model for mode in ("baseline", "afc")}
+    networks = {mode: trained_network(mode).model for mode in ("baseline", "afc")}
     attacks = {"roll": Attack("circular", [(0, 1), (0.3, 0.4)])}
     found = robustness_table(networks, *clothes("test", 40).tensors, attacks, part=20)
     with joblib.parallel_config(backend="sequential"):

@@ -4,9 +4,11 @@ import gzip
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lib import datasets
-from lib.datasets import cifar10, digits, fashion_mnist, standardized
+from lib.datasets import cifar10, clothes, digits, fashion_mnist, image_task, standardized
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -21,6 +23,28 @@ def write_fashion(folder, count: int = 7) -> tuple[np.ndarray, np.ndarray]:
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
     return images, labels
+
+
+def write_cifar(folder, classes: int, count: int = 8) -> None:
+    """Files of CIFAR's binary version: labels, then 3 x 32 x 32 bytes."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"] if classes == 10 else ["train", "test"]
+    for name in names:
+        rows = rng.integers(0, 256, (count, 3072 + (1 if classes == 10 else 2)), dtype=np.uint8)
+        rows[:, :-3072] %= 10
+        rows.tofile(folder / f"{name}.bin")
+
+
+def write_pictures(folder) -> None:
+    """Folders as ImageNet's: four pictures to train on and one to test on, of two classes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 1)):
+        for name in ("ant", "bee"):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (250, 240, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{number}.jpeg")
 
 
 def test_shipped_part_of_fashion_mnist() -> None:
@@ -126,3 +150,70 @@ def test_standardized() -> None:
     with pytest.raises(ValueError, match="images must be finite"):
         standardized([[np.nan, 1.0]])
     assert digits()[0].shape == (1797, 8, 8)
+
+
+# --- as tensors
+
+
+def test_a_margin_is_background() -> None:
+    plain, wide = clothes("test", 5).tensors[0], clothes("test", 5, margin=4).tensors[0]
+    assert torch.equal(wide[..., 4:-4, 4:-4], plain)
+    assert wide[..., :4, :].unique().numel() == 1
+    # a shift within the margin brings in what leaves: background
+    assert torch.equal(wide.roll(3, -1), torch.nn.functional.pad(wide, (3, 0), value=float(wide.min()))[..., :-3])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "count must be at least 1"),
+        ({"count": 20_000}, "count must be at most 2000; it is 20000"),
+        ({"margin": -2}, "margin must be at least 0"),
+        ({"path": "/nope"}, "path must be a folder"),
+    ],
+)
+def test_clothes_out_of_range(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        clothes("test", **options)
+
+
+def test_tasks_of_images(tmp_path) -> None:
+    """What a network is trained and tested on is of one size and one scale."""
+    write_cifar(tmp_path / "ten", 10)
+    write_cifar(tmp_path / "hundred", 100)
+    write_pictures(tmp_path / "pictures")
+    places = {"fashion": None, "cifar10": "ten", "cifar100": "hundred", "imagenet": "pictures"}
+    seen = {}
+    for data, place in places.items():
+        train, test, channels, classes = image_task(data, count=6, path=place and tmp_path / place)
+        assert len(train) == 6
+        assert train[0][0].shape == test[0][0].shape
+        assert train[0][0].dtype == test[0][0].dtype == torch.float32
+        assert abs(float(torch.stack([test[k][0] for k in range(len(test))]).mean())) < 0.5
+        seen[data] = (len(test), channels, classes, train[0][0].shape[-1])
+    assert seen == {
+        "fashion": (2000, 1, 10, 28), "cifar10": (8, 3, 10, 32), "cifar100": (8, 3, 100, 32),
+        "imagenet": (2, 3, 2, 224),
+    }  # fmt: skip
+    one, other = (image_task("imagenet", count=6, path=tmp_path / "pictures", seed=seed)[0] for seed in (0, 1))
+    assert one.items != other.items
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": "mnist"}, "data must be one of fashion, cifar10, cifar100, imagenet"),
+        ({"data": "cifar10"}, "data_path must name the folder of cifar10"),
+        ({"data": "cifar100", "path": "/nope"}, "data_path must be a folder; /nope is not there"),
+        ({"data": "imagenet", "margin": 2}, "margin must be 0 for the data 'imagenet'; it is 2"),
+        ({"data": "imagenet", "full": True}, "full must be False for the data 'imagenet'"),
+        ({"data": "imagenet", "count": 9}, "count must be at most 8; it is 9"),
+    ],
+)
+def test_tasks_that_cannot_be(arguments, message, tmp_path) -> None:
+    write_pictures(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        image_task(**{"path": tmp_path if "count" in arguments else None, **arguments})
+    (tmp_path / "val" / "cat").mkdir()
+    with pytest.raises(ValueError, match="the same classes in train and val"):
+        image_task("imagenet", path=tmp_path)

@@ -13,14 +13,12 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.alias_free import ALIAS_FREE_PRESETS, alias_free_task, trained_alias_free
+from lib import alias_free, flood
 from lib.checkpoints import checkpoint_steps, load_checkpoint
-from lib.edge_of_stability import EDGE_PRESETS, edge_task
-from lib.flood import FLOOD_PRESETS, trained_downsampler
-from lib.flood.experiment import flood_task
-from lib.four_bit import FOUR_BIT_PRESETS, four_bit_task
+from lib.edge_of_stability import edge_task
+from lib.four_bit import PRESETS, four_bit_task
 from lib.models import fully_connected, residual_network, small_convnet
-from lib.training import _batches, accuracy, fit, step_seed
+from lib.training import _batches, accuracy, fit, one_cycle, step_seed
 
 
 class Noisy(nn.Module):
@@ -73,11 +71,11 @@ def train(folder: Path | None, *, epochs: int = 3, every: int | None = None, sto
         loss,
         optimizer,
         epochs=epochs,
-        batch=8,
+        batch_size=8,
         schedule=OneCycleLR(optimizer, 0.1, total_steps=18),
         noise=(noise,),
         extra=(noisy.extra(),),
-        evaluate=lambda net: accuracy(net, data, batch=20),
+        evaluate=lambda net: accuracy(net, data, batch_size=20),
         folder=folder,
         every=every,
     )
@@ -120,7 +118,7 @@ def test_dropout_is_seeded_too_and_the_callers_generator_is_left_alone(tmp_path)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         before = torch.get_rng_state()
         try:
-            return fit(model, data, loss, optimizer, epochs=4, batch=4, folder=folder, every=3).losses
+            return fit(model, data, loss, optimizer, epochs=4, batch_size=4, folder=folder, every=3).losses
         finally:
             assert torch.equal(torch.get_rng_state(), before)
 
@@ -133,15 +131,15 @@ def test_dropout_is_seeded_too_and_the_callers_generator_is_left_alone(tmp_path)
 
 
 def test_a_folder_belongs_to_one_training(tmp_path) -> None:
-    def run(epochs=2, batch=2, **options):
+    def run(epochs=2, batch_size=2, **options):
         model = nn.Linear(2, 2)
         data = TensorDataset(torch.ones(8, 2), torch.zeros(8, dtype=torch.long))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         loss = nn.functional.cross_entropy
-        return fit(model, data, loss, optimizer, epochs=epochs, batch=batch, folder=tmp_path, **options)
+        return fit(model, data, loss, optimizer, epochs=epochs, batch_size=batch_size, folder=tmp_path, **options)
 
     run()
-    for other in ({"batch": 4}, {"seed": 1}, {"precision": "bfloat16"}):
+    for other in ({"batch_size": 4}, {"seed": 1}, {"precision": "bfloat16"}):
         with pytest.raises(ValueError, match="hold the same training"):
             run(**other)
     # less than is there: its own checkpoints are not taken for old ones
@@ -160,7 +158,7 @@ def test_losses_scores_and_divergence() -> None:
     model = nn.Linear(2, 2)
     data = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    run = fit(model, data, lambda output, _: output.sum() / 0, optimizer, epochs=2, batch=2)
+    run = fit(model, data, lambda output, _: output.sum() / 0, optimizer, epochs=2, batch_size=2)
     assert run.diverged
     assert len(run.losses) == 1
 
@@ -196,7 +194,22 @@ class Squares(Dataset):
 def test_other_data_come_item_by_item_and_know_their_epoch() -> None:
     epochs = [batch[1].tolist() for batch in _batches(Squares(), 3, 2, 0, seed=0, rank=0, ranks=1)]
     assert epochs == [[0] * 3] * 2 + [[1] * 3] * 2
-    assert accuracy(nn.Identity(), TensorDataset(torch.eye(5), torch.zeros(5, dtype=torch.long)), batch=2) == 0.2
+    assert accuracy(nn.Identity(), TensorDataset(torch.eye(5), torch.zeros(5, dtype=torch.long)), batch_size=2) == 0.2
+
+
+@pytest.mark.parametrize(("steps", "rise"), [(1, 0.3), (2, 0.5), (5, 0.1), (10, 0.1), (100, 0.01)])
+def test_a_cycle_of_any_number_of_steps(steps, rise) -> None:
+    """Where the rise ends with the first step, torch alone divides by zero."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    schedule = one_cycle(optimizer, 0.5, steps, rise=rise)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.5 / 25) or rise * steps < 1
+    assert max(rates) <= 0.5
+    assert rates[-1] < 1e-5
 
 
 def test_seeds_of_steps_differ() -> None:
@@ -209,7 +222,7 @@ def test_seeds_of_steps_differ() -> None:
     ("change", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch": 9}, "batch must be at most 4"),
+        ({"batch_size": 9}, "batch_size must be at most 4"),
         ({"every": 0}, "every must be at least 1"),
         ({"device": "gpu"}, "device must be cpu"),
         ({"precision": "float8"}, "precision must be"),
@@ -220,7 +233,7 @@ def test_seeds_of_steps_differ() -> None:
 def test_bad_settings_are_refused(change, message) -> None:
     model = nn.Linear(2, 2)
     data = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
-    settings = {"epochs": 1, "batch": 2, **change}
+    settings = {"epochs": 1, "batch_size": 2, **change}
     with pytest.raises(ValueError, match=message):
         fit(model, data, nn.functional.cross_entropy, torch.optim.SGD(model.parameters()), **settings)
 
@@ -228,8 +241,8 @@ def test_bad_settings_are_refused(change, message) -> None:
 def test_accuracy_wants_data() -> None:
     with pytest.raises(ValueError, match="data must not be empty"):
         accuracy(nn.Identity(), TensorDataset(torch.ones(0, 2), torch.zeros(0, dtype=torch.long)))
-    with pytest.raises(ValueError, match="batch must be at least 1"):
-        accuracy(nn.Identity(), TensorDataset(torch.ones(1, 2), torch.zeros(1, dtype=torch.long)), batch=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        accuracy(nn.Identity(), TensorDataset(torch.ones(1, 2), torch.zeros(1, dtype=torch.long)), batch_size=0)
 
 
 def test_epochs_of_a_second_training_have_other_numbers() -> None:
@@ -247,7 +260,7 @@ def test_bfloat16_runs() -> None:
         return nn.functional.cross_entropy(output, target)
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run = fit(model, data, loss, optimizer, epochs=1, batch=2, precision="bfloat16")
+    run = fit(model, data, loss, optimizer, epochs=1, batch_size=2, precision="bfloat16")
     assert seen == [torch.bfloat16] * 2
     assert run.losses[1] < run.losses[0]
 
@@ -285,7 +298,7 @@ def train_weighted(clip: float | None = None, *, inputs: int = 3, folder: Path |
     orders = [np.random.default_rng((0, epoch)).permutation(12)[at : at + 4] for epoch in range(5) for at in (0, 4, 8)]
     target = 4 * sum(tensors)
     run = fit(
-        model, TensorDataset(*tensors, target), loss, Watched(model.parameters(), lr=0.1), epochs=5, batch=4,
+        model, TensorDataset(*tensors, target), loss, Watched(model.parameters(), lr=0.1), epochs=5, batch_size=4,
         clip=clip, folder=folder, every=2,
     )  # fmt: skip
     return run.losses, model.weights.detach(), met
@@ -349,7 +362,7 @@ NONE_OF_ITS_KIND = (None, object(), "nonsense", 1.5, [[1.0], [1.0, 2.0]])
 
 @pytest.mark.parametrize(
     "name",
-    ["model", "data", "loss", "optimizer", "epochs", "batch", "seed", "every", "device", "precision", "workers",
+    ["model", "data", "loss", "optimizer", "epochs", "batch_size", "seed", "every", "device", "precision", "workers",
      "noise", "schedule", "evaluate", "folder", "first_epoch", "clip"],
 )  # fmt: skip
 def test_foreign_things_are_refused_by_name(name, tmp_path) -> None:
@@ -360,7 +373,7 @@ def test_foreign_things_are_refused_by_name(name, tmp_path) -> None:
         "loss": nn.functional.cross_entropy,
         "optimizer": torch.optim.SGD(model.parameters()),
         "epochs": 1,
-        "batch": 2,
+        "batch_size": 2,
         "folder": tmp_path / "new",
     }
     optional = {"every", "schedule", "evaluate", "folder", "clip"}
@@ -382,10 +395,10 @@ def test_numpy_integers_are_integers(kind, tmp_path) -> None:
     for epochs in (1, 2):  # and can be gone on with
         run = fit(
             model, data, nn.functional.cross_entropy, torch.optim.SGD(model.parameters()), epochs=kind(epochs),
-            batch=kind(2), seed=kind(3), every=kind(1), first_epoch=kind(0), workers=kind(0), folder=tmp_path,
+            batch_size=kind(2), seed=kind(3), every=kind(1), first_epoch=kind(0), workers=kind(0), folder=tmp_path,
         )  # fmt: skip
     assert len(run.losses) == 4
-    assert accuracy(model, data, batch=kind(3)) in (0, 1)
+    assert accuracy(model, data, batch_size=kind(3)) in (0, 1)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -396,11 +409,11 @@ def test_data_that_are_not_finite_are_refused(bad) -> None:
     data = TensorDataset(inputs, torch.zeros(4, dtype=torch.long))
     optimizer = torch.optim.SGD(model.parameters())
     with pytest.raises(ValueError, match="data must be finite; 1 of its 8"):
-        fit(model, data, nn.functional.cross_entropy, optimizer, epochs=1, batch=2)
+        fit(model, data, nn.functional.cross_entropy, optimizer, epochs=1, batch_size=2)
     with pytest.raises(ValueError, match="data must be finite; 1 of its 8"):
         accuracy(model, data)
     with pytest.raises(TypeError, match="data must hold tuples of inputs and a target"):
-        fit(model, torch.ones(4, 2), nn.functional.cross_entropy, optimizer, epochs=1, batch=2)
+        fit(model, torch.ones(4, 2), nn.functional.cross_entropy, optimizer, epochs=1, batch_size=2)
 
 
 class Answers(nn.Module):
@@ -430,7 +443,7 @@ def test_torchs_generator_stays_where_it_was(tmp_path) -> None:
         model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
         torch.manual_seed(5)
         optimizer = torch.optim.SGD(model.parameters())
-        fit(model, Pairs(), nn.functional.cross_entropy, optimizer, epochs=1, batch=2, folder=tmp_path, workers=1)
+        fit(model, Pairs(), nn.functional.cross_entropy, optimizer, epochs=1, batch_size=2, folder=tmp_path, workers=1)
 
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -440,13 +453,13 @@ def test_torchs_generator_stays_where_it_was(tmp_path) -> None:
         lambda: residual_network((1, 1), 3, width=2, generator=own),
         lambda: accuracy(nn.Identity(), TensorDataset(torch.eye(3), torch.arange(3))),
         lambda: accuracy(nn.Identity(), Pairs(), workers=1),
-        lambda: edge_task(EDGE_PRESETS["quick"]),
-        lambda: four_bit_task(replace(FOUR_BIT_PRESETS["quick"], count=8)),
-        lambda: alias_free_task(replace(ALIAS_FREE_PRESETS["quick"], count=8)),
-        lambda: flood_task(replace(FLOOD_PRESETS["quick"], count=1, test_count=1, side=16, batch=1)),
-        lambda: flood_task(replace(FLOOD_PRESETS["laptop"], count=1, test_count=1, side=16, batch=1)),
-        lambda: trained_downsampler("rain"),
-        lambda: trained_alias_free("aps"),
+        lambda: edge_task("quick"),
+        lambda: four_bit_task(replace(PRESETS["quick"], count=8)),
+        lambda: alias_free.alias_free_task(replace(alias_free.PRESETS["quick"], count=8)),
+        lambda: flood.flood_task(replace(flood.PRESETS["quick"], count=1, test_count=1, side=16, batch_size=1)),
+        lambda: flood.flood_task(replace(flood.PRESETS["laptop"], count=1, test_count=1, side=16, batch_size=1)),
+        lambda: flood.trained_network("rain"),
+        lambda: alias_free.trained_network("aps"),
         trained,
     ):
         use()

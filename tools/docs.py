@@ -227,7 +227,7 @@ def cli() -> str:
     ]
     for words, command in commands(get_command(app), "python -m lib"):
         context = command.context_class(command, info_name=words)
-        records = [each.get_help_record(context) for each in command.params]
+        records = [each.get_help_record(context) for each in command.get_params(context)]
         rows = [(f"`{option}`", _words(text)) for option, text in filter(None, records)]
         lines += ["", f"## `{words}`", "", command.help, "", *table("option|what", rows)]
     lines += [
@@ -257,8 +257,8 @@ def _words(text: str) -> str:
 
 def presets(name: str) -> dict[str, Any]:
     """The presets of a chapter by name; empty where it has none."""
-    wing = import_module(f"lib.{name}")
-    return next((getattr(wing, each) for each in wing.__all__ if each.endswith("PRESETS")), {})
+    found: dict[str, Any] = getattr(import_module(f"lib.{name}"), "PRESETS", {})
+    return found
 
 
 def described(title: str, named: dict[str, Any]) -> list[str]:

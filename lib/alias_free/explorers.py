@@ -11,12 +11,12 @@ import torch
 
 from lib.alias_free.attacks import BACKGROUND
 from lib.alias_free.convnext import ConvNeXt, Mode
-from lib.alias_free.experiment import clothes, trained_alias_free
+from lib.alias_free.experiment import trained_network
 from lib.alias_free.layers import BlurPool2d, IdealDownsample2d
 from lib.alias_free.polynomials import GELU_QUADRATIC, evaluate_polynomial, gelu
 from lib.alias_free.resampling import fourier_shift, ideal_lowpass
 from lib.alias_free.robustness import Kind, equivariance_error, translate
-from lib.datasets import FASHION_CLASSES, FASHION_MEAN, FASHION_SPREAD
+from lib.datasets import FASHION_CLASSES, FASHION_MEAN, FASHION_SPREAD, clothes
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Trace, axis, bars, dots, heatmap, line
 from lib.style import COLOURS, DIVERGING
 
@@ -36,7 +36,7 @@ _SMALLEST = 1e-17
 
 @lru_cache(maxsize=4)
 def _network(name: str) -> ConvNeXt:
-    return trained_alias_free(_NETS[name]).model.requires_grad_(False)
+    return trained_network(_NETS[name]).model.requires_grad_(False)
 
 
 _PICTURES = 100

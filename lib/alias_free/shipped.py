@@ -8,14 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.alias_free.experiment import (
-    SHIPPED,
-    held_out,
-    in_every_mode,
-    save_alias_free,
-    train_alias_free,
-    trained_alias_free,
-)
+from lib.alias_free.experiment import SHIPPED, held_out, in_every_mode, train_alias_free, trained_network
 from lib.alias_free.tables import robustness_counts
 from lib.files import atomic_path
 from lib.training import reproducible
@@ -25,11 +18,10 @@ __all__ = ["alias_free_attacks", "alias_free_networks"]
 
 def alias_free_networks(folder: Path) -> None:
     """Four versions of a network for clothes, on two canvases; eight minutes on one core."""
-    for name in SHIPPED:
-        for mode, preset in in_every_mode(name).items():
-            run = train_alias_free(preset)
-            print(name, mode, run.scores, flush=True)
-            save_alias_free(folder / f"alias_free_{name}_{mode}.npz", run)
+    for name, preset in SHIPPED.items():
+        run = train_alias_free(preset)
+        print(name, run.scores, flush=True)
+        run.save(folder / f"alias_free_{name}.npz")
 
 
 def alias_free_attacks(folder: Path) -> None:
@@ -40,9 +32,10 @@ def alias_free_attacks(folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reproducible()
     rows = []
-    for name in SHIPPED:
-        networks: dict[str, nn.Module] = {mode: trained_alias_free(mode, name).model for mode in in_every_mode(name)}
-        found = robustness_counts(networks, *held_out(name)[:], device=device)
-        rows += [json.dumps([name, *pair, [list(part) for part in parts]]) for pair, parts in found.items()]
+    for preset, suffix in (("laptop", ""), ("canvas", "-canvas")):
+        modes = in_every_mode(preset)
+        networks: dict[str, nn.Module] = {mode: trained_network(f"{mode}{suffix}").model for mode in modes}
+        found = robustness_counts(networks, *held_out(preset)[:], device=device)
+        rows += [json.dumps([preset, *pair, [list(part) for part in parts]]) for pair, parts in found.items()]
     with atomic_path(folder / "alias_free_attacks.json") as temporary:
         temporary.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")

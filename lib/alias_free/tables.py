@@ -22,17 +22,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from lib.alias_free.attacks import Attack, check_named, standard_attacks
-from lib.alias_free.experiment import SHIPPED
 from lib.alias_free.robustness import (
     ShiftCounts,
     ShiftRobustness,
     check_classification,
     shift_counts,
 )
-from lib.files import atomic_path, output_folder
-from lib.parallel import in_parallel
+from lib.experiment import Pieces
 from lib.training import size_of
-from lib.validation import job_count, known_device, one_of, positive_integer
+from lib.validation import known_device, one_of, positive_integer
 
 __all__ = [
     "RobustnessRow",
@@ -158,30 +156,32 @@ def robustness_counts(
     [3, 1]
     """
     attacks = standard_attacks() if attacks is None else attacks
-    for name, named in (("networks", networks), ("attacks", attacks)):
-        if not isinstance(named, Mapping):
-            raise TypeError(f"{name} must be a dict by name; it is {type(named).__name__}")
-        if not named:
+    for name, given in (("networks", networks), ("attacks", attacks)):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{name} must be a dict by name; it is {type(given).__name__}")
+        if not given:
             raise ValueError(f"{name} must not be empty")
-    job_count(jobs)
-    if folder is not None:
-        output_folder("folder", folder)
+    pieces = Pieces(folder)
     for network in networks.values():
         check_classification(network, x, y)
     for name, attack in attacks.items():
         check_named(name, attack)
     known_device(device)
     size = positive_integer("part", part)
-    pieces = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+    parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
     pairs = list(product(networks, attacks))
     keys = {name: _identity(net) for name, net in networks.items()}
-    work: list[tuple[object, ...]] = [
-        (networks[network], attacks[attack], piece, _place(folder, keys[network], attacks[attack], piece), device)
+    pictures = [joblib.hash([_bytes(values) for values in part]) for part in parts]
+    work = [
+        (
+            {"network": keys[network], "attack": joblib.hash(tuple(attacks[attack])), "pictures": digest},
+            (networks[network], attacks[attack], part, device),
+        )
         for network, attack in pairs
-        for piece in pieces
+        for digest, part in zip(pictures, parts, strict=True)
     ]
-    counts = list(in_parallel(_counted, work, "pictures under attack", jobs=jobs))
-    count = len(pieces)
+    counts = [ShiftCounts(**found) for found in pieces.compute(_counted, work, "pictures under attack", jobs=jobs)]
+    count = len(parts)
     return {pair: counts[k * count : (k + 1) * count] for k, pair in enumerate(pairs)}
 
 
@@ -191,12 +191,7 @@ def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
     Parameters
     ----------
     preset
-        One of `SHIPPED`, as in `trained_alias_free`.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name.
+        `"laptop"` or `"canvas"`.
 
     Examples
     --------
@@ -204,7 +199,7 @@ def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
     >>> row.pictures, row.found.clean_accuracy == row.found.adversarial_accuracy
     (2000, True)
     """
-    one_of("preset", preset, SHIPPED)
+    one_of("preset", preset, ("laptop", "canvas"))
     return [
         _row(network, attack, [ShiftCounts(*part) for part in parts])
         for held, network, attack, parts in json.loads(_ATTACKS.read_text(encoding="utf-8"))
@@ -235,30 +230,11 @@ def _bytes(values: Tensor) -> tuple[str, tuple[int, ...], object]:
     return str(values.dtype), tuple(values.shape), flat.numpy()
 
 
-def _place(folder: str | Path | None, key: str, attack: Attack, piece: tuple[Tensor, Tensor]) -> Path | None:
-    """The file of a part: its name holds all that its counts depend on."""
-    if folder is None:
-        return None
-    settings = (key, tuple(attack), *(_bytes(values) for values in piece))
-    return Path(folder) / f"{joblib.hash(settings)}.json"
-
-
-def _counted(
-    network: nn.Module, attack: Attack, piece: tuple[Tensor, Tensor], place: Path | None, device: str
-) -> ShiftCounts:
-    """Counts of one part, from its file where there is one."""
-    if place is not None and place.exists():
-        try:
-            return ShiftCounts(**json.loads(place.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{place} is damaged; delete it and go on") from error
-    x, y = (values.to(device) for values in piece)
+def _counted(network: nn.Module, attack: Attack, part: tuple[Tensor, Tensor], device: str) -> dict[str, Any]:
+    """Counts of one part."""
+    x, y = (values.to(device) for values in part)
     moved = network if device == "cpu" else copy.deepcopy(network).to(device)
-    found = shift_counts(moved, x, y, attack.shifts, kind=attack.kind, fill=attack.fill)
-    if place is not None:
-        with atomic_path(place) as temporary:
-            temporary.write_text(json.dumps(found._asdict()), encoding="utf-8")
-    return found
+    return shift_counts(moved, x, y, attack.shifts, kind=attack.kind, fill=attack.fill)._asdict()
 
 
 def first_pictures(data: Dataset[Any], count: int | None = None) -> tuple[Tensor, Tensor]:

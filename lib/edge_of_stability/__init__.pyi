@@ -1,11 +1,10 @@
 from . import symbolic as symbolic
 from .curvature import hessian_top_eigenvalue as hessian_top_eigenvalue
-from .experiment import EDGE_PRESETS as EDGE_PRESETS
+from .experiment import PRESETS as PRESETS
 from .experiment import EdgePreset as EdgePreset
 from .experiment import EdgeRun as EdgeRun
 from .experiment import edge_task as edge_task
-from .experiment import load_edge_run as load_edge_run
-from .experiment import run_edge_experiment as run_edge_experiment
+from .experiment import train_edge_of_stability as train_edge_of_stability
 from .experiment import watch_descent as watch_descent
 from .flow_solution import gfs_sharpness as gfs_sharpness
 from .flow_solution import gradient_flow_solution as gradient_flow_solution

@@ -12,12 +12,14 @@ examples, halved. The line `2 / eta` belongs to this scaling.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lib.checkpoints import (
@@ -29,58 +31,48 @@ from lib.checkpoints import (
 )
 from lib.datasets import cifar10, digits, fashion_mnist, standardized
 from lib.edge_of_stability.curvature import hessian_top_eigenvalue
-from lib.edge_of_stability.networks import (
-    GFSMonitor,
-    flow_end_sharpness,
-    half_mean_square,
-)
+from lib.edge_of_stability.networks import GFSMonitor, flow_end_sharpness, half_mean_square
+from lib.experiment import Count, Pieces, Positive, Preset, Run, Seed, named
 from lib.files import atomic_path, input_folder, output_folder
 from lib.models import fully_connected, small_convnet
-from lib.parallel import in_parallel
 from lib.progress import progress
 from lib.training import processes, reproducible
-from lib.validation import (
-    instance_of,
-    job_count,
-    known_device,
-    known_seed,
-    one_of,
-    positive_integer,
-    positive_number,
-    true_or_false,
-)
+from lib.validation import job_count, known_device
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+__all__ = ["PRESETS", "EdgePreset", "EdgeRun", "edge_task", "train_edge_of_stability", "watch_descent"]
 
-__all__ = [
-    "EDGE_PRESETS",
-    "EdgePreset",
-    "EdgeRun",
-    "edge_task",
-    "load_edge_run",
-    "run_edge_experiment",
-    "watch_descent",
-]
+#: Shapes of images, and numbers of outputs.
+_SHAPES = {"digits": (1, 8, 8), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
+_OUTPUTS = {"digits": 1, "fashion": 1, "cifar10": 10}
 
 
 @dataclass(frozen=True)
-class EdgePreset:
+class EdgePreset(Preset):
     """A network, its data, and how to train and look at it.
 
     Attributes
     ----------
-    data, count
+    data
         `"digits"` (above four or not), `"fashion"` (pullover or coat) with targets of 1 and -1, or `"cifar10"`
-        with one output a class; the first so many images.
-    network, widths
-        `"fully-connected"` with sizes of all layers, or `"convnet"` with channels of the image and of each block.
+        with one output a class.
+    count
+        The first so many images.
+    architecture
+        `"fully-connected"` or `"convnet"`.
+    widths
+        Sizes of all layers, or channels of the image and of each block of convolutions.
     edge
-        The value of `2 / eta`; where `relative`, in units of the initial GFS sharpness.
-    n_steps, every
-        Steps of descent, and how many of them lie between two checkpoints.
-    method, loss_tol, rtol
+        The value of 2 / eta; where `relative`, in units of the initial GFS sharpness.
+    relative
+        Whether `edge` is relative.
+    n_steps
+        Steps of descent.
+    every
+        Steps between two checkpoints, from which the flow solution is looked for.
+    method, rtol
         Of the integration of gradient flow, as in `integrate_gradient_flow`.
+    tol
+        Loss at which gradient flow has arrived.
     dtype
         Of descent; the flow is always integrated in float64.
     seed
@@ -88,63 +80,65 @@ class EdgePreset:
     """
 
     data: Literal["digits", "fashion", "cifar10"]
-    count: int
-    network: Literal["fully-connected", "convnet"]
-    widths: tuple[int, ...]
-    edge: float
+    count: Count
+    architecture: Literal["fully-connected", "convnet"]
+    widths: tuple[Count, ...]
+    edge: Positive
     relative: bool = True
-    n_steps: int = 400
-    every: int = 20
+    n_steps: Count = 400
+    every: Count = 20
     method: Literal["etd", "rk4"] = "etd"
-    loss_tol: float = 1e-4
-    rtol: float = 3e-3
+    tol: Positive = 1e-4
+    rtol: Positive = 3e-3
     dtype: Literal["float32", "float64"] = "float64"
-    seed: int = 0
+    seed: Seed = 0
+
+    def check(self) -> None:
+        """Refuse layers that do not fit the data."""
+        if self.architecture == "fully-connected":
+            size, outputs = prod(_SHAPES[self.data]), _OUTPUTS[self.data]
+            if self.widths[0] != size:
+                raise ValueError(f"widths must begin with {size}, the size of an image; it is {self.widths}")
+            if self.widths[-1] != outputs:
+                raise ValueError(f"widths must end with {outputs}, the number of outputs; it is {self.widths}")
 
 
-#: Settings by name. `quick` takes seconds and `laptop` a minute or two; `cifar10-5k` is for a GPU.
-EDGE_PRESETS = {
+_PAPER = EdgePreset(
+    "cifar10", 5000, "fully-connected", (3072, 200, 200, 10), 50.0, False, 5000, 100, "rk4", 1e-3, 1e-2, "float32"
+)
+
+#: Settings by name. `quick` takes seconds and `laptop` a minute or two; the `paper` ones are for a GPU.
+PRESETS = {
     "quick": EdgePreset("digits", 50, "fully-connected", (64, 8, 1), 0.75),
     "laptop": EdgePreset("fashion", 100, "fully-connected", (784, 16, 1), 0.75),
     "laptop-convnet": EdgePreset("fashion", 60, "convnet", (1, 4, 8), 0.75, n_steps=800, every=100),
-    "cifar10-5k": EdgePreset(
-        "cifar10", 5000, "fully-connected", (3072, 200, 200, 10), 50.0, False, 5000, 100, "rk4", 1e-3, 1e-2, "float32"
-    ),
-    "cifar10-5k-convnet": EdgePreset(
-        "cifar10", 5000, "convnet", (3, 32, 32), 50.0, False, 5000, 100, "rk4", 1e-3, 1e-2, "float32"
-    ),
+    "paper": _PAPER,
+    "paper-convnet": replace(_PAPER, architecture="convnet", widths=(3, 32, 32)),
 }
 
 
-def edge_task(preset: EdgePreset, data_path: str | Path | None = None) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
+def edge_task(
+    preset: str | EdgePreset, data_path: str | Path | None = None
+) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
     """The network of a preset at its initial weights, and its inputs and targets.
 
     Parameters
     ----------
     preset
-        The setting.
+        A name in `PRESETS`, or a setting of your own.
     data_path
         Folder of the data, where they do not ship with the package.
 
     Examples
     --------
-    >>> model, (inputs, targets) = edge_task(EDGE_PRESETS["quick"])
+    >>> model, (inputs, targets) = edge_task("quick")
     >>> inputs.shape, targets.shape
     (torch.Size([50, 1, 8, 8]), torch.Size([50, 1]))
     """
-    preset = _settings(preset)
-    dtype = torch.float32 if preset.dtype == "float32" else torch.float64
-    images, targets = _data(preset, data_path)
-    if preset.network == "fully-connected" and preset.widths[-1] != targets.shape[1]:
-        raise ValueError(f"widths must end with {targets.shape[1]}, the number of outputs; it is {preset.widths}")
-    generator = torch.Generator().manual_seed(preset.seed)
-    if preset.network == "convnet":
-        model = small_convnet(preset.widths, targets.shape[1], size=images.shape[-1], generator=generator)
-    else:
-        if preset.widths[0] != images[0].size:
-            raise ValueError(f"widths must begin with {images[0].size}, the size of an image; it is {preset.widths}")
-        model = fully_connected(preset.widths, generator=generator)
-    return model.to(dtype), (torch.from_numpy(images).to(dtype), torch.from_numpy(targets).to(dtype))
+    settings = named(preset, PRESETS)
+    images, targets = (torch.from_numpy(part) for part in _data(settings, data_path))
+    dtype = getattr(torch, settings.dtype)
+    return EdgeRun.network(settings, {}), (images.to(dtype), targets.to(dtype))
 
 
 def _data(preset: EdgePreset, path: str | Path | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -169,30 +163,59 @@ def _data(preset: EdgePreset, path: str | Path | None) -> tuple[NDArray[np.float
 
 
 @dataclass(frozen=True)
-class EdgeRun:
-    """What came of an experiment.
+class EdgeRun(Run):
+    """A descent, and the flow solution as seen from its checkpoints.
 
     Attributes
     ----------
-    eta
-        Step size.
-    losses
-        Loss before every step.
-    steps
-        Steps at which the flow solution was looked for (T,).
-    loss, sharpness, gfs_sharpness
-        (T,). NaN where gradient flow did not reach its tolerance.
+    model, losses, preset
+        As in `lib.experiment.Run`.
+    scores
+        Sharpness of the gradient flow solution (`gfs_sharpness`) from `steps` (T,); NaN where gradient flow did not
+        reach its tolerance.
     diverged
         Whether descent stopped because its loss was a millionfold that of the start, or not finite.
+    eta
+        Step size.
+    steps
+        Steps at which the flow solution was looked for (T,).
+    loss, sharpness
+        At these steps (T,).
     """
 
+    preset: EdgePreset
     eta: float
-    losses: NDArray[np.float64]
     steps: NDArray[np.int64]
     loss: NDArray[np.float64]
     sharpness: NDArray[np.float64]
-    gfs_sharpness: NDArray[np.float64]
-    diverged: bool = False
+
+    preset_class = EdgePreset
+
+    @property
+    def gfs_sharpness(self) -> NDArray[np.float64]:
+        """The scores."""
+        return self.scores
+
+    @staticmethod
+    def network(preset: Any, _: dict[str, Any]) -> nn.Sequential:
+        """The network of a preset, at its initial weights."""
+        generator = torch.Generator().manual_seed(preset.seed)
+        if preset.architecture == "convnet":
+            side = _SHAPES[preset.data][-1]
+            model = small_convnet(preset.widths, _OUTPUTS[preset.data], size=side, generator=generator)
+        else:
+            model = fully_connected(preset.widths, generator=generator)
+        return model.to(getattr(torch, preset.dtype))
+
+    def lines(self) -> list[str]:
+        """Step size, and sharpnesses over time."""
+        rises = int((self.losses[1:] > self.losses[:-1]).sum())
+        rows = zip(self.steps, self.loss, self.eta * self.sharpness, self.eta * self.scores, strict=True)
+        return [
+            f"eta = {self.eta:.4g}, 2/eta = {2 / self.eta:.4g}; {rises} rises",
+            "    step       loss   eta * sharpness   eta * GFS sharpness",
+            *(f"{step:8d}   {loss:8.2e}   {sharp:15.3f}   {phi:19.3f}" for step, loss, sharp, phi in rows),
+        ]
 
 
 def _largest_loss(targets: Tensor, first: float) -> float:
@@ -215,11 +238,11 @@ def watch_descent(preset: str | EdgePreset, data_path: str | Path | None = None)
 
     Examples
     --------
-    >>> run = watch_descent(replace(EDGE_PRESETS["quick"], count=10, n_steps=4, every=2))
+    >>> run = watch_descent(replace(PRESETS["quick"], count=10, n_steps=4, every=2))
     >>> run.steps, len(run.losses)
     (array([0, 2, 4]), 4)
     """
-    settings = _settings(preset)
+    settings = named(preset, PRESETS)
     model, data = edge_task(settings, data_path)
     eta = _step_size(settings, model, data)
     monitor = GFSMonitor(settings.every, model, half_mean_square, data, **_flow_settings(settings))
@@ -241,17 +264,19 @@ def watch_descent(preset: str | EdgePreset, data_path: str | Path | None = None)
         optimizer.step()
         losses.append(loss)
     return EdgeRun(
+        model.eval(),
+        np.array(losses),
+        np.array(monitor.gfs_sharpness),
+        diverged,
+        settings,
         eta=eta,
-        losses=np.array(losses),
         steps=np.array(monitor.steps),
         loss=np.array(monitor.loss),
         sharpness=np.array(monitor.sharpness),
-        gfs_sharpness=np.array(monitor.gfs_sharpness),
-        diverged=diverged,
     )
 
 
-def run_edge_experiment(
+def train_edge_of_stability(
     preset: str | EdgePreset,
     folder: str | Path,
     *,
@@ -264,80 +289,61 @@ def run_edge_experiment(
     Parameters
     ----------
     preset
-        A name in `EDGE_PRESETS`, or a setting of your own.
+        A name in `PRESETS`, or a setting of your own.
     folder
-        Where everything goes; what is there already is not done again.
+        Where everything goes; what is there already is not done again. More or fewer steps are the same experiment.
     data_path
-        Folder of the data, where they do not ship with the package.
+        As in `edge_task`.
     device
         `"cpu"` or `"cuda"`.
     jobs
         Processes that look for flow solutions; None leaves it to a surrounding `joblib.parallel_config`.
 
-    Raises
-    ------
-    ValueError
-        If a setting is out of range, data are missing, or the folder holds another experiment.
-
     Examples
     --------
     >>> import tempfile
-    >>> short = replace(EDGE_PRESETS["quick"], count=10, n_steps=4, every=2)
+    >>> short = replace(PRESETS["quick"], count=10, n_steps=4, every=2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = run_edge_experiment(short, folder)
+    ...     run = train_edge_of_stability(short, folder)
     >>> run.steps, len(run.losses)
     (array([0, 2, 4]), 4)
     """
-    settings = _settings(preset)
+    settings = named(preset, PRESETS)
     known_device(device)
     job_count(jobs)
     folder = output_folder("folder", folder)
-    if not _descend(settings, folder, data_path, device):
-        return load_edge_run(folder, settings.n_steps)  # another process looks for the flow solutions
+    looks = _descend(settings, folder, data_path, device)
+    identity = _identity(settings)
     reached = _reached(folder, settings.n_steps)
-    missing = [step for step in reached if not _result_path(folder, step).exists()]
-    work = [(settings, folder, step, data_path, device) for step in missing]
-    for _ in in_parallel(_look, work, "flow solutions", jobs=jobs):
-        pass
-    return load_edge_run(folder, settings.n_steps)
-
-
-def _settings(preset: str | EdgePreset) -> EdgePreset:
-    if isinstance(preset, str):
-        if preset not in EDGE_PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(EDGE_PRESETS)}; it is {preset!r}")
-        preset = EDGE_PRESETS[preset]
-    instance_of("preset", preset, EdgePreset, "a name or an EdgePreset")
-    for name in ("count", "n_steps", "every"):
-        positive_integer(name, getattr(preset, name))
-    for name in ("edge", "loss_tol", "rtol"):
-        positive_number(name, getattr(preset, name))
-    for name, allowed in _WORDS.items():
-        one_of(name, getattr(preset, name), allowed)
-    known_seed("seed", preset.seed)
-    true_or_false("relative", preset.relative)
-    return preset
-
-
-_WORDS = {
-    "data": ("digits", "fashion", "cifar10"),
-    "network": ("fully-connected", "convnet"),
-    "method": ("etd", "rk4"),
-    "dtype": ("float32", "float64"),
-}
-
-
-def _result_path(folder: Path, step: int) -> Path:
-    return folder / f"flow_{step:08d}.json"
+    work = [({**identity, "step": step}, (settings, folder, step, data_path, device)) for step in reached]
+    found = Pieces(folder / "flow").compute(_look, work if looks else [], "flow solutions", jobs=jobs)
+    diverged = _divergence(folder, settings.n_steps)
+    model = EdgeRun.network(settings, {}).eval()
+    losses: list[float] = []
+    if reached:
+        state = load_checkpoint(folder, reached[-1])
+        model.load_state_dict(state["model"])
+        losses = state["losses"]
+    columns = {name: np.array([row[name] for row in found]) for name in ("loss", "sharpness", "gfs_sharpness")}
+    return EdgeRun(
+        model,
+        np.array(diverged["losses"] if diverged else losses),
+        columns.pop("gfs_sharpness"),
+        diverged is not None,
+        settings,
+        eta=float((held_experiment(folder, identity) or {})["eta"]),
+        steps=np.array(reached[: len(found)], dtype=np.int64),
+        **columns,
+    )
 
 
 def _identity(settings: EdgePreset) -> dict[str, Any]:
     """What makes an experiment another one: everything but its length."""
-    return asdict(replace(settings, n_steps=1))
+    return replace(settings, n_steps=1).record()
 
 
 def _flow_settings(settings: EdgePreset) -> dict[str, Any]:
-    return {"method": settings.method, "loss_tol": settings.loss_tol, "rtol": settings.rtol}
+    return {"method": settings.method, "tol": settings.tol, "rtol": settings.rtol}
 
 
 def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, device: str) -> bool:
@@ -385,20 +391,17 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
 _DIVERGED = "diverged.json"
 
 
-def _divergence(folder: Path, n_steps: int | None) -> dict[str, Any] | None:
+def _divergence(folder: Path, n_steps: int) -> dict[str, Any] | None:
     """The step at which descent diverged, if it did before `n_steps`, and the losses up to it."""
     path = folder / _DIVERGED
     held: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return held if held is not None and (n_steps is None or held["step"] < n_steps) else None
+    return held if held is not None and held["step"] < n_steps else None
 
 
-def _reached(folder: Path, n_steps: int | None) -> list[int]:
+def _reached(folder: Path, n_steps: int) -> list[int]:
     """Steps of the checkpoints up to `n_steps` and before a divergence."""
     diverged = _divergence(folder, n_steps)
-    steps = checkpoint_steps(folder)
-    return [
-        step for step in steps if (n_steps is None or step <= n_steps) and (not diverged or step < diverged["step"])
-    ]
+    return [step for step in checkpoint_steps(folder) if step <= n_steps and (not diverged or step < diverged["step"])]
 
 
 def _last_of_unbroken(done: list[int], settings: EdgePreset) -> int | None:
@@ -432,8 +435,8 @@ def _full_batch_step(model: nn.Module, share: list[Tensor], weight: float, eta: 
     return float(total)
 
 
-def _look(settings: EdgePreset, folder: Path, step: int, data_path: str | Path | None, device: str) -> None:
-    """Loss, sharpness and GFS sharpness at a checkpoint, into a small file."""
+def _look(settings: EdgePreset, folder: Path, step: int, data_path: str | Path | None, device: str) -> dict[str, float]:
+    """Loss, sharpness and GFS sharpness at a checkpoint."""
     model, data = edge_task(settings, data_path)
     model.load_state_dict(load_checkpoint(folder, step)["model"])
     model.to(device=device, dtype=torch.float64)
@@ -445,44 +448,4 @@ def _look(settings: EdgePreset, folder: Path, step: int, data_path: str | Path |
     values, _ = hessian_top_eigenvalue(loss, list(model.parameters()), tol=1e-3)
     phi, arrived = flow_end_sharpness(model, half_mean_square, (inputs, targets), **_flow_settings(settings))
     row = {"loss": float(loss().detach()), "sharpness": float(values[0])}
-    row["gfs_sharpness"] = phi if arrived else float("nan")
-    with atomic_path(_result_path(folder, step)) as temporary:
-        temporary.write_text(json.dumps(row), encoding="utf-8")
-
-
-_COLUMNS = ("loss", "sharpness", "gfs_sharpness")
-
-
-def _read_result(path: Path) -> dict[str, float]:
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        return {name: float(row[name]) for name in _COLUMNS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged; delete it, and it is made again") from error
-
-
-def load_edge_run(folder: str | Path, n_steps: int | None = None) -> EdgeRun:
-    """What an experiment's folder holds so far, up to a step if one is given.
-
-    Raises
-    ------
-    ValueError
-        If it holds no experiment.
-    """
-    folder = Path(folder)
-    held = held_experiment(folder)
-    if held is None:
-        raise ValueError(f"{folder} holds no experiment")
-    done = _reached(folder, n_steps)
-    diverged = _divergence(folder, n_steps)
-    seen = [step for step in done if _result_path(folder, step).exists()]
-    rows = [_read_result(_result_path(folder, step)) for step in seen]
-    last = diverged or (load_checkpoint(folder, done[-1]) if done else {"losses": []})
-    columns = {name: np.array([row[name] for row in rows]) for name in _COLUMNS}
-    return EdgeRun(
-        eta=held["eta"],
-        losses=np.array(last["losses"]),
-        steps=np.array(seen, dtype=np.int64),
-        diverged=diverged is not None,
-        **columns,
-    )
+    return {**row, "gfs_sharpness": phi if arrived else float("nan")}

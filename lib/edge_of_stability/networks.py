@@ -352,7 +352,7 @@ def _etd_move(jacobian: Tensor, residual: Tensor, scale: float) -> Callable[[flo
     return move
 
 
-def _integrate_etd(problem: _Problem, loss_tol: float, rtol: float, max_steps: int) -> tuple[Tensor, float, int]:
+def _integrate_etd(problem: _Problem, tol: float, rtol: float, max_steps: int) -> tuple[Tensor, float, int]:
     scale = problem.square_scale()
     coupled = problem.coupled(scale)
     flat = problem.start
@@ -366,7 +366,7 @@ def _integrate_etd(problem: _Problem, loss_tol: float, rtol: float, max_steps: i
 
     move, value = linearised(flat)
     for step in range(max_steps):
-        if value <= loss_tol or not math.isfinite(value):
+        if value <= tol or not math.isfinite(value):
             return flat, value, step
         for _ in range(_MAX_REJECTED):
             full = move(h)
@@ -387,14 +387,14 @@ def _integrate_etd(problem: _Problem, loss_tol: float, rtol: float, max_steps: i
     return flat, value, max_steps
 
 
-def _integrate_rk4(problem: _Problem, loss_tol: float, max_steps: int, refresh: int = 15) -> tuple[Tensor, float, int]:
+def _integrate_rk4(problem: _Problem, tol: float, max_steps: int, refresh: int = 15) -> tuple[Tensor, float, int]:
     flat = problem.start
     slope, value = problem.gradient(flat)
     vector: NDArray[np.float64] | None = None
     h = 0.0
     for step in range(max_steps):
         size = float(slope.norm())
-        if value <= loss_tol or size == 0 or not math.isfinite(value + size):  # a slope of zero: gradient flow stays
+        if value <= tol or size == 0 or not math.isfinite(value + size):  # a slope of zero: gradient flow stays
             return flat, value, step
         if step % refresh == 0:
             leaf = flat.detach().requires_grad_()
@@ -419,7 +419,7 @@ def integrate_gradient_flow(
     loss_fn: Loss,
     data: Data,
     *,
-    loss_tol: float = 1e-4,
+    tol: float = 1e-4,
     method: Literal["etd", "rk4"] = "etd",
     rtol: float = 1e-2,
     max_steps: int = 20_000,
@@ -434,7 +434,7 @@ def integrate_gradient_flow(
         Function of outputs and targets; for `"etd"` a multiple of the squared distance.
     data
         Inputs and targets, a list of such batches, or a DataLoader: the whole training set.
-    loss_tol
+    tol
         Loss at which to stop.
     method
         `"etd"`: exponential Gauss-Newton steps, for up to a few thousand outputs in all, and some hundred where
@@ -459,7 +459,7 @@ def integrate_gradient_flow(
     >>> integrate_gradient_flow(model, half_mean_square, (X, y)).converged
     True
     """
-    settings = _Settings(loss_tol, method, rtol, max_steps)
+    settings = _Settings(tol, method, rtol, max_steps)
     return _flow_end(_checked(model, loss_fn, data), settings)
 
 
@@ -467,14 +467,14 @@ def integrate_gradient_flow(
 class _Settings:
     """How to follow gradient flow: the keywords of `integrate_gradient_flow`."""
 
-    loss_tol: float = 1e-4
+    tol: float = 1e-4
     method: str = "etd"
     rtol: float = 1e-2
     max_steps: int = 20_000
 
     def __post_init__(self) -> None:
         one_of("method", self.method, ("etd", "rk4"))
-        positive_number("loss_tol", self.loss_tol)
+        positive_number("tol", self.tol)
         positive_number("rtol", self.rtol)
         positive_integer("max_steps", self.max_steps)
 
@@ -488,27 +488,29 @@ def _checked(model: nn.Module, loss_fn: Loss, data: Data) -> _Problem:
 def _flow_end(problem: _Problem, settings: _Settings) -> NetworkFlow:
     with problem.kernels():
         if settings.method == "etd":
-            flat, value, n_steps = _integrate_etd(problem, settings.loss_tol, settings.rtol, settings.max_steps)
+            flat, value, n_steps = _integrate_etd(problem, settings.tol, settings.rtol, settings.max_steps)
         else:
-            flat, value, n_steps = _integrate_rk4(problem, settings.loss_tol, settings.max_steps)
-    converged = value <= settings.loss_tol
+            flat, value, n_steps = _integrate_rk4(problem, settings.tol, settings.max_steps)
+    converged = value <= settings.tol
     if not converged:
         warnings.warn(
-            f"gradient flow stopped after {n_steps} steps at a loss of {value:.1e}, above {settings.loss_tol:.1e}",
+            f"gradient flow stopped after {n_steps} steps at a loss of {value:.1e}, above {settings.tol:.1e}",
             RuntimeWarning,
             stacklevel=3,
         )
     return NetworkFlow(problem.unflatten(flat.detach()), value, n_steps, converged)
 
 
-def network_gfs_sharpness(model: nn.Module, loss_fn: Loss, data: Data, *, tol: float = 1e-4, **flow: Any) -> float:
+def network_gfs_sharpness(
+    model: nn.Module, loss_fn: Loss, data: Data, *, eigenvalue_tol: float = 1e-4, **flow: Any
+) -> float:
     """Sharpness at the end of gradient flow from the network's present weights.
 
     Parameters
     ----------
     model, loss_fn, data
         As for `integrate_gradient_flow`.
-    tol
+    eigenvalue_tol
         Relative accuracy of the eigenvalue.
     flow
         Further settings of `integrate_gradient_flow`.
@@ -521,11 +523,11 @@ def network_gfs_sharpness(model: nn.Module, loss_fn: Loss, data: Data, *, tol: f
     >>> network_gfs_sharpness(model, half_mean_square, data) > 0
     True
     """
-    return flow_end_sharpness(model, loss_fn, data, tol=tol, **flow)[0]
+    return flow_end_sharpness(model, loss_fn, data, eigenvalue_tol=eigenvalue_tol, **flow)[0]
 
 
 def flow_end_sharpness(
-    model: nn.Module, loss_fn: Loss, data: Data, *, tol: float = 1e-4, **flow: Any
+    model: nn.Module, loss_fn: Loss, data: Data, *, eigenvalue_tol: float = 1e-4, **flow: Any
 ) -> tuple[float, bool]:
     """`network_gfs_sharpness`, and whether gradient flow arrived: if not, the number is that of where it stopped.
 
@@ -537,8 +539,8 @@ def flow_end_sharpness(
     True
     """
     settings = _Settings(**flow)
-    positive_number("tol", tol)
-    return _end_sharpness(_checked(model, loss_fn, data), settings, tol)
+    positive_number("eigenvalue_tol", eigenvalue_tol)
+    return _end_sharpness(_checked(model, loss_fn, data), settings, eigenvalue_tol)
 
 
 def _end_sharpness(problem: _Problem, settings: _Settings, tol: float) -> tuple[float, bool]:
@@ -586,11 +588,11 @@ class GFSMonitor:
     """
 
     def __init__(
-        self, every: int, model: nn.Module, loss_fn: Loss, data: Data, *, tol: float = 1e-4, **flow: Any
+        self, every: int, model: nn.Module, loss_fn: Loss, data: Data, *, eigenvalue_tol: float = 1e-4, **flow: Any
     ) -> None:
         self.every = positive_integer("every", every)
         self.model, self.loss_fn = model, loss_fn
-        self._settings, self._tol = _Settings(**flow), positive_number("tol", tol)
+        self._settings, self._tol = _Settings(**flow), positive_number("eigenvalue_tol", eigenvalue_tol)
         # read once: every measurement is of the same examples
         self._examples = _examples(data)
         _Problem(model, loss_fn, self._examples).check()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lib.checkpoints import load_checkpoint
-from lib.edge_of_stability.experiment import EDGE_PRESETS, EdgePreset, edge_task, run_edge_experiment
+from lib.edge_of_stability.experiment import PRESETS, EdgePreset, edge_task, train_edge_of_stability
 from lib.files import atomic_path
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def edge_runs(folder: Path) -> None:
     parts: dict[str, Any] = {}
     for network, name in _NETWORKS.items():
         for edge in _EDGES:
-            run = _run(replace(EDGE_PRESETS[name], edge=edge, every=10))
+            run = _run(replace(PRESETS[name], edge=edge, every=10))
             parts |= {f"{network}/{edge}/{key}": value for key, value in run.items()}
             print(network, edge, flush=True)
     with atomic_path(folder / "edge_runs.npz") as temporary:
@@ -42,7 +42,7 @@ def edge_runs(folder: Path) -> None:
 def _run(preset: EdgePreset) -> dict[str, NDArray[Any]]:
     """One run, with the network's outputs at every checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        run = run_edge_experiment(preset, folder, jobs=2)
+        run = train_edge_of_stability(preset, folder, jobs=2)
         model, (inputs, targets) = edge_task(preset)
         outputs = []
         for step in run.steps:

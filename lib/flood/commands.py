@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from lib.command_line import given, refusals
+from lib.command_line import TrainingCommand, refusals
 from lib.files import output_file, output_folder
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ def _ground(fine: Dem, factor: int, pooling: str, network: Path | None) -> tuple
 
 def _network(network: Path, fine: Dem, factor: int) -> Detour:
     """A network that fits the map and the factor that was asked for."""
-    from lib.flood.experiment import load_downsampler
+    from lib.flood.experiment import FloodRun
 
-    trained = load_downsampler(network)
+    trained = FloodRun.load(network)
     if factor not in (1, trained.model.factor):
         raise ValueError(f"--factor must be that of the network, {trained.model.factor}; it is {factor}")
     if abs(fine.dx / trained.preset.dx - 1) > 0.01:
@@ -444,74 +444,11 @@ def solve(
     typer.echo(f"{len(found)} tiles of {found.shape[0]} x {found.shape[1]} cells are solved")
 
 
-@refusals()
-def train(
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the network; a second run goes on from them.")],
-    preset: Annotated[str, typer.Option(help="quick, laptop, laptop-mixed, … or paper (see the README).")] = "quick",
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with tiles in train and test, for the preset paper.")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="Other floods: rain, inflow or mixed.")] = None,
-    factor: Annotated[int | None, typer.Option(help="Another factor between fine and coarse cells.")] = None,
-    count: Annotated[int | None, typer.Option(help="Another number of maps.")] = None,
-    dx: Annotated[float | None, typer.Option(help="Another side of a cell, in metres.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Another number of epochs.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Maps a step, over all processes.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Another learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
-    loss: Annotated[str | None, typer.Option(help="mse or huber.")] = None,
-    smoothness: Annotated[float | None, typer.Option(help="Weight of the regularizer.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
-    every: Annotated[int | None, typer.Option(help="Steps between checkpoints; an epoch by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16, of the network.")] = "float32",
-    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes that compute missing fine floods.")] = 1,
-) -> None:
+class Train(TrainingCommand):
     """Train a coarse map through the solver, and print its errors on the test maps."""
-    from dataclasses import replace
 
-    from lib.flood.experiment import flood_preset, save_downsampler, train_flood
-    from lib.training import is_first_process
-
-    changes: dict[str, Any] = {
-        "kind": kind,
-        "factor": factor,
-        "count": count,
-        "dx": dx,
-        "epochs": epochs,
-        "batch": batch,
-        "lr": lr,
-        "optimizer": optimizer,
-        "loss": loss,
-        "smoothness": smoothness,
-        "seed": seed,
-    }
-    output_file("--out", out / "network.npz")
-    settings = replace(flood_preset(preset), **given(changes))
-    trained = train_flood(
-        settings,
-        out,
-        data_path=data,
-        device=device,
-        precision=precision,  # type: ignore[arg-type]
-        every=every,
-        workers=workers,
-        jobs=jobs,
-    )
-    if not is_first_process(device):
-        return
-    if not trained.diverged:
-        save_downsampler(out / "network.npz", trained)
-    if len(trained.scores):
-        typer.echo("   epoch   mean square error on the test maps [m^2]")
-    for epoch, score in enumerate(trained.scores, start=1):
-        typer.echo(f"{epoch:8d}   {score:.6f}")
-    if trained.diverged:
-        typer.echo(f"diverged at step {len(trained.losses)}")
-        raise typer.Exit(1)
-    typer.echo(f"written        {out / 'network.npz'}")
+    target = "lib.flood.experiment:train_flood"
 
 
-#: verb -> the function behind it
-COMMANDS = {"simulate": simulate, "solve": solve, "train": train}
+#: verb -> the command
+COMMANDS = {"simulate": simulate, "solve": solve, "train": Train}

@@ -32,7 +32,7 @@ from lib.flood.boundaries import Boundary
 from lib.flood.compiled import run
 from lib.flood.downsampler import Detour
 from lib.flood.exact import planar_wave
-from lib.flood.experiment import SHIPPED, trained_downsampler
+from lib.flood.experiment import SHIPPED, trained_network
 from lib.flood.faces import BOUNDS
 from lib.flood.maps import hillshade
 from lib.flood.metrics import flood_metrics
@@ -613,7 +613,7 @@ def _coarse_flood(kind: str, index: int, rule: str, factor: int, relief: float) 
 
 @lru_cache(maxsize=4)
 def _network(name: str) -> Detour:
-    return trained_downsampler(name).model
+    return trained_network(name).model
 
 
 @lru_cache(maxsize=12)

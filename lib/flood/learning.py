@@ -8,28 +8,27 @@ NeurIPS 2021, arXiv 2106.07218, Section 3 and Eqs. 3 and 4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset
 
+from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Preset, Seed
 from lib.flood.downsampler import Detour
 from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.metrics import Loss, downsample_loss
 from lib.flood.pooling import Pooling, blocks, elevation_tensor, pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
 from lib.flood.solver import LocalInertialSolver
-from lib.training import TrainingRun, check_options, evaluating, fit, processes, size_of, steps_an_epoch
+from lib.training import TrainingRun, check_options, evaluating, fit, one_cycle, processes, size_of, steps_an_epoch
 from lib.validation import (
     instance_of,
     integer_at_least,
     known_device,
-    known_seed,
-    number_between,
     one_of,
     pair,
     positive_integer,
@@ -44,8 +43,8 @@ __all__ = [
     "CoarseModel",
     "CoarseResult",
     "DescentResult",
+    "DownsamplerTraining",
     "FloodLoss",
-    "check_training",
     "coarse_floods",
     "depth_gradient",
     "descend_coarse_maps",
@@ -169,24 +168,63 @@ class FloodLoss:
         return downsample_loss(h, h_fine, self.factor, self.kind, self.beta)
 
 
+@dataclass(frozen=True)
+class DownsamplerTraining(Preset):
+    """How a network is trained through the coarse solver.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the maps.
+    batch_size
+        Maps a step, over all processes.
+    lr
+        Learning rate, or its peak.
+    loss
+        `"mse"` or `"huber"`, as in `downsample_loss`.
+    beta
+        Depth at which the Huber loss changes from a square to an absolute value [m].
+    unit
+        What the loss is measured in. `"data"`: the mean loss of all maps where they stay dry. `"map"`: each map's
+        own, so that shallow floods count as much as deep ones. `"metres"`: as it is.
+    smoothness
+        Weight of the paper's regularizer, see `FloodLoss`.
+    optimizer
+        `"adam"`, or `"sgd"` with momentum 0.9. Where the rate rises and falls, the momentum (Adam's first) falls from
+        0.95 to 0.85 and rises again.
+    warmup
+        Fraction of the steps in which the learning rate rises, after which it falls to zero; None for a constant.
+    clip
+        Longest gradient, to which longer ones are shortened; None for any.
+    augment
+        Whether the network sees each map turned and mirrored at random.
+    checkpoint_every
+        Time steps between those that are kept for the gradient, as in `LocalInertialSolver.simulate`; 0 keeps all.
+    seed
+        Of weights, the order of maps, and their turning.
+    """
+
+    epochs: Count = 36
+    batch_size: Count = 16
+    lr: Positive = 3e-3
+    loss: Loss = "mse"
+    beta: Positive = 1.0
+    unit: Literal["data", "map", "metres"] = "data"
+    smoothness: NonNegative = 0.0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    warmup: OpenFraction | None = 0.15
+    clip: Positive | None = 1.0
+    augment: bool = True
+    checkpoint_every: Natural = 0
+    seed: Seed = 0
+
+
 def train_downsampler(
     model: Detour,
     data: Dataset[tuple[Tensor, ...]],
     solver: LocalInertialSolver,
+    training: DownsamplerTraining,
     *,
-    epochs: int,
-    lr: float = 3e-3,
-    batch: int = 16,
-    seed: int = 0,
-    loss: Loss = "mse",
-    beta: float = 1.0,
-    unit: Literal["data", "map", "metres"] = "data",
-    smoothness: float = 0.0,
-    optimizer: Literal["adam", "sgd"] = "adam",
-    warmup: float | None = 0.15,
-    clip: float | None = 1.0,
-    augment: bool = True,
-    checkpoint_every: int = 0,
     test: Dataset[tuple[Tensor, ...]] | None = None,
     folder: str | Path | None = None,
     every: int | None = None,
@@ -204,24 +242,8 @@ def train_downsampler(
         `FloodDataset` or `TileFolder`.
     solver
         The coarse one, its `dx` that of a coarse cell (`LocalInertialSolver.coarse`).
-    epochs, lr, batch, seed
-        As usual; `seed` of the order of maps and of their turning.
-    loss, beta
-        As in `downsample_loss`.
-    unit
-        What the loss is measured in. `"data"`: the mean loss of all maps where they stay dry. `"map"`: each map's
-        own, so that shallow floods count as much as deep ones. `"metres"`: as it is.
-    smoothness
-        Weight of the paper's regularizer, see `FloodLoss`.
-    optimizer
-        Adam, or gradient descent with momentum 0.9. Where the rate rises and falls, the momentum (Adam's first) falls
-        from 0.95 to 0.85 and rises again.
-    warmup
-        Part of the steps in which the learning rate rises to `lr`, after which it falls to zero; None for a constant.
-    clip
-        Largest norm of a gradient; None for any.
-    augment, checkpoint_every
-        As in `CoarseModel`.
+    training
+        How.
     test
         Maps on which the mean square error [m^2] is measured after each epoch.
     folder, every, device, precision, workers
@@ -232,135 +254,70 @@ def train_downsampler(
     TrainingRun
         Losses before every step, and scores if there are test maps.
 
-    Raises
-    ------
-    ValueError
-        If a setting is out of range, or shapes do not fit.
-
     Examples
     --------
     >>> from lib.flood import Downsampler, draw_floods
     >>> data = draw_floods(4, seed=1, side=32)
     >>> model = Downsampler(8, (4, 4, 4), generator=torch.Generator().manual_seed(0))
-    >>> run = train_downsampler(model, data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), epochs=20, batch=4)
+    >>> solver = LocalInertialSolver(dx=64.0, h_cfl_min=0.05)
+    >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=20, batch_size=4))
     >>> bool(run.losses[-1] < run.losses[0])
     True
     """
-    check_training(
-        epochs=epochs,
-        lr=lr,
-        batch=batch,
-        loss=loss,
-        beta=beta,
-        unit=unit,
-        smoothness=smoothness,
-        optimizer=optimizer,
-        warmup=warmup,
-        clip=clip,
-        checkpoint_every=checkpoint_every,
-    )
+    instance_of("training", training, DownsamplerTraining)
     check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
     instance_of("model", model, Detour, "a network that draws coarse maps")
     instance_of("solver", solver, LocalInertialSolver)
-    known_seed("seed", seed)
-    per_epoch = steps_an_epoch(data, batch, device)
-    one = None if unit == "map" else 1.0 if unit == "metres" else _dry_loss(data, model.factor, loss, beta)
-    measured = FloodLoss(model.factor, loss, beta, one, smoothness)
+    lr, batch_size, warmup = training.lr, training.batch_size, training.warmup
+    per_epoch = steps_an_epoch(data, batch_size, device)
+    measured = FloodLoss(model.factor, training.loss, training.beta, smoothness=training.smoothness)
+    unit = None if training.unit == "map" else 1.0 if training.unit == "metres" else _dry_loss(data, measured)
+    measured = replace(measured, unit=unit)
     if isinstance(data, TileFolder) and not math.isclose(solver.dx, data.dx * model.factor):
         raise ValueError(
             f"solver.dx must be {data.dx * model.factor:g} m, that of a coarse cell; it is {solver.dx:g} m"
         )
-    turns = torch.Generator().manual_seed(seed)
-    whole = CoarseModel(model, solver, augment=augment, generator=turns, checkpoint_every=checkpoint_every)
+    turns = torch.Generator().manual_seed(training.seed)
+    whole = CoarseModel(
+        model, solver, augment=training.augment, generator=turns, checkpoint_every=training.checkpoint_every
+    )
     moves = (
         torch.optim.Adam(model.parameters(), lr=lr)
-        if optimizer == "adam"
+        if training.optimizer == "adam"
         else torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     )
-    cycle = None
-    if warmup is not None:
-        total = epochs * per_epoch
-        # where the warm-up is over with the first step, torch would divide by zero
-        first = warmup * (1 + 1e-9) if warmup * total == 1 else warmup
-        cycle = OneCycleLR(moves, lr, total_steps=total, pct_start=first)
-
+    score = partial(
+        mean_square_error, solver=solver, batch_size=-(-batch_size // processes(device).num_processes), device=device
+    )
     return fit(
         whole,
         data,
         measured,
         moves,
-        epochs=epochs,
-        batch=batch,
-        seed=seed,
-        schedule=cycle,
+        epochs=training.epochs,
+        batch_size=batch_size,
+        seed=training.seed,
+        schedule=None if warmup is None else one_cycle(moves, lr, training.epochs * per_epoch, rise=warmup),
         noise=(turns,),
-        evaluate=None
-        if test is None
-        else lambda _: mean_square_error(
-            model, test, solver, batch=-(-batch // processes(device).num_processes), device=device
-        ),
+        evaluate=None if test is None else lambda _: score(model, test),
         folder=folder,
         every=every,
-        clip=clip,
+        clip=training.clip,
         device=device,
         precision=precision,
         workers=workers,
-        facts={
-            "epochs": epochs,
-            "measured": repr(measured),
-            "solver": repr(solver),
-            "optimizer": f"{optimizer}, lr {lr}, warmup {warmup}, clip {clip}, augment {augment}",
-        },
+        facts={"training": repr(training), "measured": repr(measured), "solver": repr(solver)},
         description="through the solver",
     )
 
 
-def check_training(
-    *,
-    epochs: int,
-    lr: float,
-    batch: int,
-    loss: str,
-    beta: float,
-    unit: str,
-    smoothness: float,
-    optimizer: str,
-    warmup: float | None,
-    clip: float | None,
-    checkpoint_every: int,
-) -> None:
-    """Refuse settings that `train_downsampler` cannot use, before floods are solved for them.
-
-    Examples
-    --------
-    >>> check_training(epochs=1, lr=1e-3, batch=4, loss="mse", beta=1.0, unit="metre", smoothness=0.0,
-    ...                optimizer="adam", warmup=None, clip=None, checkpoint_every=0)
-    Traceback (most recent call last):
-    ...
-    ValueError: unit must be one of data, map, metres; it is 'metre'
-    """
-    positive_integer("epochs", epochs)
-    positive_integer("batch", batch)
-    positive_number("lr", lr)
-    positive_number("beta", beta)
-    if clip is not None:
-        positive_number("clip", clip)
-    one_of("loss", loss, get_args(Loss))
-    one_of("unit", unit, ("data", "map", "metres"))
-    one_of("optimizer", optimizer, ("adam", "sgd"))
-    if warmup is not None and number_between("warmup", warmup, 0, 1) in (0, 1):
-        raise ValueError(f"warmup must lie between 0 and 1, and be neither; it is {warmup}")
-    number_between("smoothness", smoothness, 0)
-    integer_at_least("checkpoint_every", checkpoint_every, 0)
-
-
-def _dry_loss(data: Dataset[tuple[Tensor, ...]], factor: int, kind: Loss, beta: float) -> float:
+def _dry_loss(data: Dataset[tuple[Tensor, ...]], loss: FloodLoss) -> float:
     """The mean loss over maps that stay dry."""
     total = 0.0
     for index in range(size_of(data)):
         h_fine = data[index][-1]
-        dry = torch.zeros_like(blocks(h_fine, factor)[..., 0, 0])
-        total += float(downsample_loss(dry, h_fine, factor, kind, beta)) / size_of(data)
+        dry = torch.zeros_like(blocks(h_fine, loss.factor)[..., 0, 0])
+        total += float(downsample_loss(dry, h_fine, loss.factor, loss.kind, loss.beta)) / size_of(data)
     if not total > 0:
         raise ValueError("data must hold floods; all maps stay dry")
     return total
@@ -443,7 +400,7 @@ def mean_square_error(
     solver: LocalInertialSolver,
     *,
     factor: int | None = None,
-    batch: int = 16,
+    batch_size: int = 16,
     device: str = "cpu",
 ) -> float:
     """The mean square error [m^2] of coarse floods against block means; processes that train together share the maps.
@@ -454,7 +411,7 @@ def mean_square_error(
         As in `coarse_floods`.
     data
         `FloodDataset` or `TileFolder`.
-    batch
+    batch_size
         Maps at a time.
     device
         Of the processes that train together.
@@ -472,9 +429,9 @@ def mean_square_error(
     state = processes(known_device(device))
     mine = range(state.process_index, size_of(data), state.num_processes)
     total = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(mine), positive_integer("batch", batch)):
+    for start in range(0, len(mine), positive_integer("batch_size", batch_size)):
         z, *forcing, h = (
-            torch.stack(parts) for parts in zip(*(data[i] for i in mine[start : start + batch]), strict=True)
+            torch.stack(parts) for parts in zip(*(data[i] for i in mine[start : start + batch_size]), strict=True)
         )
         found = coarse_floods(rule, FloodDataset(z, h, Forcing(*forcing)), solver, factor=factor)
         total += (found.h - found.truth).square().mean((-2, -1), dtype=torch.float64).sum()

@@ -236,7 +236,7 @@ def draw_floods(
     for i in range(count):
         # a generator a map: a larger draw begins with the maps of a smaller one
         rng = np.random.default_rng((seed, i))
-        drawn = torch.from_numpy(make_terrain((side, side), rng, split))
+        drawn = torch.from_numpy(make_terrain((side, side), split, rng=rng))
         z[i] = drawn - drawn.mean()
         if kind == "rain" or (kind == "mixed" and i % 2 == 0):
             forcing.rain[i] = RAIN

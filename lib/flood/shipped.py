@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.flood.experiment import SHIPPED, save_downsampler, train_flood
+from lib.flood.experiment import SHIPPED, train_flood
 
 __all__ = ["flood_networks"]
 
@@ -15,4 +15,4 @@ def flood_networks(folder: Path) -> None:
         trained = train_flood(preset)
         print(name, trained.scores[-1], flush=True)
         trained.model.half()  # half the size, and rounding changes nothing that is claimed
-        save_downsampler(folder / f"flood_{name}.npz", trained)
+        trained.save(folder / f"flood_{name}.npz")

@@ -122,7 +122,7 @@ class Terrain:
 
 
 def make_terrain(
-    shape: tuple[int, int], rng: np.random.Generator, split: Split = "train", *, zoom: float = 8 / 3
+    shape: tuple[int, int], split: Split = "train", *, rng: np.random.Generator, zoom: float = 8 / 3
 ) -> NDArray[np.float64]:
     """Draw a flood plain: `terrain(...).z`.
 
@@ -135,15 +135,15 @@ def make_terrain(
 
     Examples
     --------
-    >>> z = make_terrain((64, 64), np.random.default_rng(0), "test")
+    >>> z = make_terrain((64, 64), "test", rng=np.random.default_rng(0))
     >>> z.shape, bool(np.ptp(z) > 3)
     ((64, 64), True)
     """
-    return terrain(shape, rng, split, zoom=zoom).z
+    return terrain(shape, split, rng=rng, zoom=zoom).z
 
 
 def terrain(
-    shape: tuple[int, int], rng: np.random.Generator, split: Split = "train", *, zoom: float = 8 / 3
+    shape: tuple[int, int], split: Split = "train", *, rng: np.random.Generator, zoom: float = 8 / 3
 ) -> Terrain:
     """Draw a flood plain from the real elevations, with its canals and embankments kept apart.
 
@@ -160,16 +160,16 @@ def terrain(
     ----------
     shape
         Rows and columns, at least 8 each.
-    rng
-        NumPy generator; the same state gives the same terrain.
     split
         Columns 0 to 269 (`"train"`) or 290 to 402 (`"test"`) of the real elevations.
+    rng
+        NumPy generator; the same state gives the same terrain.
     zoom
         Cells of the result for each real cell; above 301 cells a side, a test map needs more than the default.
 
     Examples
     --------
-    >>> parts = terrain((48, 64), np.random.default_rng(1), "train")
+    >>> parts = terrain((48, 64), "train", rng=np.random.default_rng(1))
     >>> bool(parts.canals.max() >= 0.5), bool(parts.embankments.max() >= 1.0), parts.z.shape
     (True, True, (48, 64))
     """

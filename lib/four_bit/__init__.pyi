@@ -4,10 +4,9 @@ from .comparison import ROUNDINGS as ROUNDINGS
 from .comparison import WAYS as WAYS
 from .comparison import trained_runs as trained_runs
 from .counter import counter_mantissas as counter_mantissas
-from .experiment import FOUR_BIT_PRESETS as FOUR_BIT_PRESETS
+from .experiment import PRESETS as PRESETS
 from .experiment import FourBitPreset as FourBitPreset
 from .experiment import FourBitRun as FourBitRun
-from .experiment import four_bit_preset as four_bit_preset
 from .experiment import four_bit_task as four_bit_task
 from .experiment import train_four_bit as train_four_bit
 from .fused import PackedLUQ as PackedLUQ

@@ -7,95 +7,101 @@ a few epochs of fine-tuning (FNT, Section 5.2 of Chmiel et al., arXiv 2112.10769
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
-from torch.utils.data import Dataset, TensorDataset
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
 
-from lib.augmentation import ImageFolder, ShiftedImages
-from lib.checkpoints import claim_experiment, held_experiment
-from lib.datasets import FASHION_MEAN, FASHION_SPREAD, cifar100, fashion_mnist
-from lib.files import input_folder
+from lib.datasets import ImageSet, image_task
+from lib.experiment import Count, Natural, NonNegative, Positive, Preset, Run, Seed, named, prepare
+from lib.four_bit.fused import active_backend
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
-from lib.training import TrainingRun, accuracy, check_options, fit, is_first_process, steps_an_epoch
-from lib.validation import (
-    finite_number,
-    instance_of,
-    integer_at_least,
-    known_seed,
-    number_between,
-    one_of,
-    positive_integer,
-    positive_number,
-    torch_generator,
-    true_or_false,
-)
+from lib.training import TrainingRun, accuracy, fit, one_cycle
+from lib.validation import known_device, torch_generator
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["FOUR_BIT_PRESETS", "FourBitPreset", "FourBitRun", "four_bit_preset", "four_bit_task", "train_four_bit"]
+__all__ = ["PRESETS", "FourBitPreset", "FourBitRun", "four_bit_task", "train_four_bit"]
 
 _OWN_NETWORKS = ("mlp", "convnet", "resnet18-small")
+#: Shapes of images.
+_SHAPES = {"fashion": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
 
 
 @dataclass(frozen=True)
-class FourBitPreset:
+class FourBitPreset(Preset):
     """A network, its data, and how to train it.
 
     Attributes
     ----------
     data
-        `"fashion"` (ships with the package), `"cifar100"` or `"imagenet"` (from a folder).
-    network
+        `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
+    architecture
         `"mlp"` (six layers of 128 between a first and a last one, with batch normalisation), `"convnet"` (three
-        convolutions), `"resnet18-small"` (for small images), or a name in torchvision.models.
+        convolutions, for 28 x 28 pixels), `"resnet18-small"` (for small images), or a name in torchvision.models.
     config
         What is quantised, and how.
     count
-        The first so many training images; None for all.
+        Number of training images; None for all.
     full
         Fashion-MNIST: test on all 10 000 images of the whole set, where it is installed, not on the 2 000 that ship.
-    epochs, batch
-        As in `lib.training.fit`.
-    lr, momentum, weight_decay
-        Of stochastic gradient descent; `lr` is the peak of one rise over a tenth of the steps and a fall to zero.
-        Without a momentum it runs against that, from 0.95 down to 0.85 and up again (torch's OneCycleLR).
-    fine_tuning, fine_tuning_lr
-        Epochs of FNT at the end, and the peak of its triangle.
+    epochs
+        Passes over the data.
+    batch_size
+        Images a step, over all processes.
+    lr
+        Peak of the learning rate, which rises over a tenth of the steps and falls to zero.
+    momentum
+        Of stochastic gradient descent. None: against the rate, from 0.95 down to 0.85 and up again.
+    weight_decay
+        Of stochastic gradient descent.
+    fine_tuning
+        Epochs of fine-tuning (FNT) at the end.
+    fine_tuning_lr
+        Peak of its triangle of learning rates.
     seed
         Of weights, the order of images, and rounding.
     """
 
-    data: Literal["fashion", "cifar100", "imagenet"] = "fashion"
-    network: str = "mlp"
+    data: ImageSet = "fashion"
+    architecture: str = "mlp"
     config: LUQConfig = field(default_factory=LUQConfig)
-    count: int | None = None
+    count: Count | None = None
     full: bool = False
-    epochs: int = 3
-    batch: int = 128
-    lr: float = 0.05
-    momentum: float | None = None
-    weight_decay: float = 0.0
-    fine_tuning: int = 0
-    fine_tuning_lr: float = 0.005
-    seed: int = 0
+    epochs: Count = 3
+    batch_size: Count = 128
+    lr: Positive = 0.05
+    momentum: NonNegative | None = None
+    weight_decay: NonNegative = 0.0
+    fine_tuning: Natural = 0
+    fine_tuning_lr: Positive = 0.005
+    seed: Seed = 0
+
+    def check(self) -> None:
+        """Refuse a momentum that never forgets."""
+        if self.momentum is not None and self.momentum >= 1:
+            raise ValueError(f"momentum must be at least 0 and below 1; it is {self.momentum}")
+
+    def record(self) -> dict[str, Any]:
+        """All settings, as a file can hold them: a group of processes is of one run alone."""
+        shared = self.config.process_group == "world"
+        record = asdict(replace(self, config=replace(self.config, process_group=None)))
+        record["config"]["process_group"] = "world" if shared else None
+        return record
 
 
-_TWO = LUQConfig(samples=2)
-_IMAGENET = FourBitPreset(
+_PAPER = FourBitPreset(
     "imagenet",
     "resnet50",
-    _TWO,
+    LUQConfig(samples=2),
     epochs=90,
-    batch=256,
+    batch_size=256,
     lr=0.1,
     momentum=0.9,
     weight_decay=1e-4,
@@ -104,10 +110,15 @@ _IMAGENET = FourBitPreset(
 )
 
 #: Settings by name. `quick` takes seconds and `laptop` half a minute; the others are for GPUs.
-FOUR_BIT_PRESETS = {
+PRESETS = {
     "quick": FourBitPreset(count=5000),
     "laptop": FourBitPreset(count=10_000),
-    "laptop-convnet": FourBitPreset(network="convnet", count=10_000),
+    "laptop-convnet": FourBitPreset(architecture="convnet", count=10_000),
+    "paper": _PAPER,
+    "paper-resnet18": replace(_PAPER, architecture="resnet18"),
+    "paper-mobilenet-v2": replace(_PAPER, architecture="mobilenet_v2"),
+    "paper-resnext50": replace(_PAPER, architecture="resnext50_32x4d"),
+    "paper-vit-b": replace(_PAPER, architecture="vit_b_16"),
     "cifar100-resnet18": FourBitPreset(
         "cifar100",
         "resnet18-small",
@@ -118,78 +129,98 @@ FOUR_BIT_PRESETS = {
         weight_decay=5e-4,
         fine_tuning_lr=0.01,
     ),
-    "imagenet-resnet18": replace(_IMAGENET, network="resnet18"),
-    "imagenet-resnet50": _IMAGENET,
-    "imagenet-mobilenet-v2": replace(_IMAGENET, network="mobilenet_v2"),
-    "imagenet-resnext50": replace(_IMAGENET, network="resnext50_32x4d"),
-    "imagenet-vit-b": replace(_IMAGENET, network="vit_b_16"),
 }
 
 
 @dataclass(frozen=True)
-class FourBitRun:
-    """What came of a training.
+class FourBitRun(Run):
+    """A network that was trained in 4 bits.
 
     Attributes
     ----------
-    losses
-        Before every step of the 4-bit phase and, after it, of fine-tuning.
-    scores
-        Test accuracy after every epoch of both.
+    model, losses, scores, diverged, preset
+        As in `lib.experiment.Run`; losses and scores of the 4-bit phase and, after it, of fine-tuning.
     before_fine_tuning
         Test accuracy at the end of the 4-bit phase.
     clipped
-        Part of all gradients that lay above a maximum guessed from earlier steps; 0 without such guesses.
-    diverged
-        Whether a loss was not finite.
+        Fraction of all gradients that lay above a maximum guessed from earlier steps; 0 without such guesses.
     """
 
-    losses: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    before_fine_tuning: float
-    clipped: float
-    diverged: bool
+    preset: FourBitPreset
+    before_fine_tuning: float = float("nan")
+    clipped: float = 0.0
+
+    preset_class = FourBitPreset
+
+    def facts(self) -> dict[str, Any]:
+        """The number of classes."""
+        image = torch.zeros(1, *_SHAPES[self.preset.data], device=next(self.model.parameters()).device)
+        with torch.no_grad():
+            return {"classes": self.model(image).shape[1]}
+
+    @staticmethod
+    def network(preset: Any, facts: dict[str, Any]) -> nn.Module:
+        """The network that a training ends with, at any weights."""
+        model = _network(preset, **facts)
+        if preset.fine_tuning:
+            reconfigure(model, _fine_tuned(preset.config))
+        return model
+
+    def lines(self) -> list[str]:
+        """What quantised the gradients, and the accuracies."""
+        head, *rows = super().lines() or [""]
+        tuned = [f"{row}   (fine-tuning)" for row in rows[self.preset.epochs :]]
+        backend = active_backend(next(self.model.parameters()).device, self.preset.config.backend)
+        return [f"gradients on the path: {backend}", head, *rows[: self.preset.epochs], *tuned]
 
 
 def four_bit_task(
-    preset: FourBitPreset, data_path: str | Path | None = None, *, generator: torch.Generator | None = None
+    preset: str | FourBitPreset, data_path: str | Path | None = None, *, generator: torch.Generator | None = None
 ) -> tuple[nn.Module, Dataset[Any], Dataset[Any]]:
     """The quantised network of a preset at its initial weights, its training data and its test data.
 
     Parameters
     ----------
     preset
-        The setting.
+        A name in `PRESETS`, or a setting of your own.
     data_path
-        Folder of the data, where they do not ship with the package: CIFAR-100's binary version, or ImageNet's
-        folder with `train` and `val`.
+        As in `lib.datasets.image_task`.
     generator
         Source of the gradients' rounding.
 
     Examples
     --------
-    >>> model, train, test = four_bit_task(FOUR_BIT_PRESETS["quick"])
+    >>> model, train, test = four_bit_task("quick")
     >>> len(train), len(test), type(model[4]).__name__
     (5000, 2000, 'LUQLinear')
     """
-    preset = four_bit_preset(preset)
+    settings = named(preset, PRESETS)
     torch_generator("generator", generator)
-    train, test, classes = _data(preset, data_path)
+    train, test, _, classes = image_task(
+        settings.data, count=settings.count, full=settings.full, path=data_path, seed=settings.seed
+    )
+    return _network(settings, classes, generator), train, test
+
+
+def _network(preset: FourBitPreset, classes: int, noise: torch.Generator | None = None) -> nn.Module:
+    channels, *sides = shape = _SHAPES[preset.data]
     weights = torch.Generator().manual_seed(preset.seed)
     model: nn.Module
     example = None
     with torch.random.fork_rng(devices=[]):  # torch draws weights from its own generator before ours replaces them
-        if preset.network == "mlp":
-            model = fully_connected((784, *[128] * 7, classes), activation="relu", normalize=True, generator=weights)
-        elif preset.network == "convnet":
-            model = small_convnet((1, 16, 32, 64), classes, activation="relu", normalize=True, generator=weights)
-        elif preset.network == "resnet18-small":
+        if preset.architecture == "mlp":
+            widths = (int(np.prod(shape)), *[128] * 7, classes)
+            model = fully_connected(widths, activation="relu", normalize=True, generator=weights)
+        elif preset.architecture == "convnet":
+            widths = (channels, 16, 32, 64)
+            model = small_convnet(widths, classes, size=sides[0], activation="relu", normalize=True, generator=weights)
+        elif preset.architecture == "resnet18-small":
             model = residual_network((2, 2, 2, 2), classes, generator=weights)
         else:
-            model = _from_torchvision(preset.network, classes, preset.seed)
-            # some take the weights of layers without calling them: a picture shows which
-            example = torch.stack([train[0][0]] * 2)
-    return quantize_model(model, preset.config, generator=generator, inplace=True, example=example), train, test
+            model = _from_torchvision(preset.architecture, classes, preset.seed)
+            # some take the weights of layers without calling them: an image shows which
+            example = torch.zeros(2, *shape)
+        return quantize_model(model, preset.config, generator=noise, inplace=True, example=example)
 
 
 def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
@@ -197,83 +228,18 @@ def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
     try:
         from torchvision import models
     except (ImportError, RuntimeError) as error:  # a build for another torch breaks at its import
-        raise ValueError(f"network must be one of {own}, or torchvision be at hand; it is {name!r}: {error}") from error
+        raise ValueError(
+            f"architecture must be one of {own}, or torchvision be at hand; it is {name!r}: {error}"
+        ) from error
     if name not in models.list_models():
-        raise ValueError(f"network must be one of {own} or of torchvision.models; it is {name!r}")
+        raise ValueError(f"architecture must be one of {own} or of torchvision.models; it is {name!r}")
     torch.manual_seed(seed)
     model: nn.Module = models.get_model(name, num_classes=classes)
     return model
 
 
-def _data(preset: FourBitPreset, path: str | Path | None) -> tuple[Dataset[Any], Dataset[Any], int]:
-    """Training data, test data and the number of classes."""
-    if not isinstance(path, (str, Path, type(None))):
-        raise TypeError(f"data_path must be the path of a folder, or None; it is {path!r}")
-    if preset.data == "fashion":
-        train = _clothes("train", preset.count, full=preset.full, path=path)
-        return train, _clothes("test", None, full=preset.full, path=path), 10
-    if path is None:
-        raise ValueError(f"data_path must name the folder of {preset.data}")
-    input_folder("data_path", path)
-    if preset.data == "cifar100":
-        shifted = ShiftedImages(*cifar100(path, "train", count=preset.count), seed=preset.seed)
-        images, labels = cifar100(path, "test")
-        values = torch.from_numpy((images - shifted.mean) / shifted.spread)
-        return shifted, TensorDataset(values.float(), torch.from_numpy(labels.astype(np.int64))), 100
-    pictures = ImageFolder(Path(path) / "train", train=True, seed=preset.seed)
-    held_out = ImageFolder(Path(path) / "val", train=False)
-    if held_out.classes != pictures.classes:
-        raise ValueError(f"{path} must hold the same classes in train and val")
-    if preset.count is not None:
-        if preset.count > len(pictures):
-            raise ValueError(f"count must be at most {len(pictures)}; it is {preset.count}")
-        chosen = np.random.default_rng(preset.seed).permutation(len(pictures))[: preset.count]
-        pictures.items = [pictures.items[index] for index in sorted(chosen)]
-    return pictures, held_out, len(pictures.classes)
-
-
-def _clothes(
-    split: Literal["train", "test"], count: int | None, *, full: bool, path: str | Path | None
-) -> TensorDataset:
-    images, labels = fashion_mnist(split, full=full, path=path)
-    if count is not None and count > len(images):
-        raise ValueError(f"count must be at most {len(images)}; it is {count}")
-    values = torch.tensor(images[:count]).float().div_(255).sub_(FASHION_MEAN).div_(FASHION_SPREAD)
-    return TensorDataset(values[:, None], torch.from_numpy(labels[:count].astype(np.int64)))
-
-
-def four_bit_preset(preset: str | FourBitPreset) -> FourBitPreset:
-    """A preset by its name, or a setting of one's own, after its values were looked at.
-
-    Examples
-    --------
-    >>> four_bit_preset("laptop").count
-    10000
-    """
-    if isinstance(preset, str):
-        if preset not in FOUR_BIT_PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(FOUR_BIT_PRESETS)}; it is {preset!r}")
-        preset = FOUR_BIT_PRESETS[preset]
-    instance_of("preset", preset, FourBitPreset, "a name or a FourBitPreset")
-    one_of("data", preset.data, ("fashion", "cifar100", "imagenet"))
-    instance_of("network", preset.network, str, "the name of a network")
-    instance_of("config", preset.config, LUQConfig, "a LUQConfig")
-    momentum = None if preset.momentum is None else finite_number("momentum", preset.momentum)
-    if momentum is not None and not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be at least 0 and below 1; it is {momentum}")
-    return replace(
-        preset,
-        count=None if preset.count is None else positive_integer("count", preset.count),
-        full=true_or_false("full", preset.full),
-        epochs=positive_integer("epochs", preset.epochs),
-        batch=positive_integer("batch", preset.batch),
-        lr=positive_number("lr", preset.lr),
-        momentum=momentum,
-        weight_decay=number_between("weight_decay", preset.weight_decay, 0),
-        fine_tuning=integer_at_least("fine_tuning", preset.fine_tuning, 0),
-        fine_tuning_lr=positive_number("fine_tuning_lr", preset.fine_tuning_lr),
-        seed=known_seed("seed", preset.seed),
-    )
+def _fine_tuned(config: LUQConfig) -> LUQConfig:
+    return replace(config, forward="weights", backward="none", hindsight=None)
 
 
 def train_four_bit(
@@ -291,42 +257,34 @@ def train_four_bit(
     Parameters
     ----------
     preset
-        A name in `FOUR_BIT_PRESETS`, or a setting of your own.
+        A name in `PRESETS`, or a setting of your own.
     folder
         Where checkpoints go; a second run goes on from them. None keeps nothing.
     data_path
-        As for `four_bit_task`.
+        As in `four_bit_task`.
     device, precision, every, workers
-        As for `lib.training.fit`.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of range, data are missing, or the folder holds another experiment.
+        As in `lib.training.fit`.
 
     Examples
     --------
-    >>> run = train_four_bit(replace(FOUR_BIT_PRESETS["quick"], count=2048, batch=64, epochs=1))
+    >>> run = train_four_bit(replace(PRESETS["quick"], count=2048, batch_size=64, epochs=1))
     >>> len(run.losses), bool(run.scores[-1] > 0.5)
     (32, True)
     """
-    settings = four_bit_preset(preset)
-    places: list[Path | None] = [None, None]
-    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
-    # a group of processes is of this run alone
-    same = asdict(replace(settings, config=replace(settings.config, process_group=None)))
-    same["config"]["process_group"] = "world" if settings.config.process_group == "world" else None
-    if folder is not None:
-        held_experiment(folder, same)
-        places = [Path(folder) / "four-bit", Path(folder) / "fine-tuning"]
+    settings = named(preset, PRESETS)
+    active_backend(torch.device(known_device(device)), settings.config.backend)  # refuses what is not there
+    options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
     # on the CPU for a GPU too: a kernel takes a seed from it, and drawing that on a GPU would wait for it
     noise = torch.Generator().manual_seed(settings.seed)
-    model, train, test = four_bit_task(settings, data_path, generator=noise)
-    per_epoch = steps_an_epoch(train, settings.batch, device)
-    if folder is not None and is_first_process(device):
-        claim_experiment(folder, same)
+    model, train, test, per_epoch = prepare(
+        settings,
+        folder,
+        lambda: four_bit_task(settings, data_path, generator=noise),
+        batch_size=settings.batch_size,
+        **options,
+    )
 
-    def phase(place: Path | None, epochs: int, schedule: Any, lr: float, first_epoch: int = 0) -> TrainingRun:
+    def phase(name: str, epochs: int, schedule: Any, lr: float, first_epoch: int = 0) -> TrainingRun:
         momentum = 0.9 if settings.momentum is None else settings.momentum
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=settings.weight_decay)
         return fit(
@@ -335,41 +293,34 @@ def train_four_bit(
             functional.cross_entropy,
             optimizer,
             epochs=epochs,
-            batch=settings.batch,
+            batch_size=settings.batch_size,
             seed=settings.seed + bool(first_epoch),
-            schedule=schedule(optimizer, epochs * per_epoch),
+            schedule=schedule(optimizer, steps=epochs * per_epoch),
             noise=(noise,),
             extra=quantizer_states(model),
-            evaluate=lambda net: accuracy(net, test, device=next(net.parameters()).device, workers=workers),
-            folder=place,
-            every=every,
+            evaluate=partial(accuracy, data=test, workers=workers),
+            folder=None if folder is None else Path(folder) / name,
             first_epoch=first_epoch,
-            device=device,
-            precision=precision,
-            workers=workers,
-            description="4-bit training" if schedule is _one_cycle else "fine-tuning",
+            description=name,
+            **options,
         )
 
-    def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
-        # with a tenth of ten steps torch divides by zero
-        rise = 0.1 if steps != 10 else 0.11
-        return OneCycleLR(
-            optimizer, settings.lr, total_steps=steps, pct_start=rise, cycle_momentum=settings.momentum is None
-        )
-
-    run = phase(places[0], settings.epochs, _one_cycle, settings.lr)
+    cycle = partial(one_cycle, peak=settings.lr, rise=0.1, cycle_momentum=settings.momentum is None)
+    run = phase("four-bit", settings.epochs, cycle, settings.lr)
     clipped = [each.clipped_fraction for each in quantizer_states(model)]
     losses, scores, diverged = run.losses, run.scores, run.diverged
     if settings.fine_tuning and not diverged:
-        reconfigure(model, replace(settings.config, forward="weights", backward="none", hindsight=None))
+        reconfigure(model, _fine_tuned(settings.config))
         final = settings.lr / 25 / 1e4  # where the cycle ends
 
         def triangle(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
             peak = settings.fine_tuning_lr
             return LambdaLR(optimizer, lambda t: fnt_lr(min(t, steps), steps, final, peak) / peak)
 
-        more = phase(places[1], settings.fine_tuning, triangle, settings.fine_tuning_lr, settings.epochs)
+        more = phase("fine-tuning", settings.fine_tuning, triangle, settings.fine_tuning_lr, settings.epochs)
         losses, scores = np.concatenate([losses, more.losses]), np.concatenate([scores, more.scores])
         diverged = more.diverged
     before = float(run.scores[-1]) if len(run.scores) else float("nan")
-    return FourBitRun(losses, scores, before, float(np.max(clipped, initial=0.0)), diverged)
+    return FourBitRun(
+        model.eval(), losses, scores, diverged, settings, before, clipped=float(np.max(clipped, initial=0.0))
+    )

@@ -254,7 +254,7 @@ class _Quantizer:
 
 
 def gradient_quantizer(
-    config: LUQConfig, generator: torch.Generator | None = None
+    config: LUQConfig, *, generator: torch.Generator | None = None
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """What a 4-bit layer does to the gradient of its outputs: one for the layer before, one for its own update.
 

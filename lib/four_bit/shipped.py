@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.files import atomic_path
 from lib.four_bit.comparison import COMPARED
-from lib.four_bit.experiment import FOUR_BIT_PRESETS
+from lib.four_bit.experiment import PRESETS
 from lib.four_bit.sweep import sweep_four_bit
 from lib.four_bit.weight_updates import train_and_capture
 
@@ -24,7 +24,7 @@ def four_bit_runs(folder: Path) -> None:
     """
     parts: dict[str, Any] = {}
     for network, ways in COMPARED.items():
-        preset = replace(FOUR_BIT_PRESETS["laptop" if network == "mlp" else "laptop-convnet"], full=True)
+        preset = replace(PRESETS["laptop" if network == "mlp" else "laptop-convnet"], full=True)
         for way in ways:
             runs = sweep_four_bit(replace(preset, fine_tuning=int(way == "3 bits")), [way], jobs=2)[way]
             parts[f"{network}/{way}/scores"] = np.array([run.scores for run in runs], dtype=np.float32)

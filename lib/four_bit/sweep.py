@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lib.experiment import named
 from lib.files import output_folder
 from lib.four_bit.comparison import SEEDS, WAYS
-from lib.four_bit.experiment import FourBitPreset, FourBitRun, four_bit_preset, train_four_bit
+from lib.four_bit.experiment import PRESETS, FourBitPreset, FourBitRun, train_four_bit
 from lib.four_bit.layers import LUQConfig
 from lib.parallel import in_parallel
-from lib.validation import instance_of, job_count, known_device, known_seed
+from lib.validation import instance_of, job_count, known_device, known_seed, one_of
 
 __all__ = ["sweep_four_bit"]
 
@@ -32,7 +33,7 @@ def sweep_four_bit(
     Parameters
     ----------
     preset
-        As for `train_four_bit`; its `config` and `seed` are replaced.
+        As in `train_four_bit`; its `config` and `seed` are replaced.
     ways
         Names in `WAYS`, or settings by name.
     seeds
@@ -40,7 +41,7 @@ def sweep_four_bit(
     folder
         Where checkpoints go, in a folder a training; a second call goes on from them. None keeps nothing.
     data_path, device
-        As for `train_four_bit`.
+        As in `train_four_bit`.
     jobs
         Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry them to a cluster.
 
@@ -49,31 +50,28 @@ def sweep_four_bit(
     dict
         The runs by way, in the order of the seeds.
 
-    Raises
-    ------
-    ValueError
-        If a way is unknown, or a setting out of range.
-
     Examples
     --------
-    >>> small = replace(four_bit_preset("quick"), count=256, epochs=1)
+    >>> small = replace(PRESETS["quick"], count=256, epochs=1)
     >>> found = sweep_four_bit(small, ["FP32", "FP3 LUQ"], seeds=(0, 1))
     >>> {way: len(runs) for way, runs in found.items()}
     {'FP32': 2, 'FP3 LUQ': 2}
     """
-    settings, ways, seeds = four_bit_preset(preset), _by_name(ways), _distinct(seeds)
+    settings, ways, seeds = named(preset, PRESETS), _by_name(ways), _distinct(seeds)
     known_device(device)
     job_count(jobs)
     if folder is not None:
         output_folder("folder", folder)
     pairs = [(way, seed) for way in ways for seed in seeds]
-    if not pairs:
-        raise ValueError(f"ways and seeds must not be empty; they are {list(ways)} and {list(seeds)}")
-    work: list[tuple[object, ...]] = []
-    for way, seed in pairs:
-        place = None if folder is None else Path(folder) / _file_name(way) / f"seed-{seed}"
-        one = four_bit_preset(replace(settings, config=instance_of(f"ways[{way!r}]", ways[way], LUQConfig), seed=seed))
-        work.append((one, place, data_path, device))
+    work = [
+        (
+            replace(settings, config=ways[way], seed=seed),
+            None if folder is None else Path(folder) / _file_name(way) / f"seed-{seed}",
+            data_path,
+            device,
+        )
+        for way, seed in pairs
+    ]
     found: dict[str, list[FourBitRun]] = {way: [] for way in ways}
     for (way, _), run in zip(pairs, in_parallel(_train, work, "trainings", jobs=jobs), strict=True):
         found[way].append(run)
@@ -82,17 +80,16 @@ def sweep_four_bit(
 
 def _by_name(ways: Sequence[str] | Mapping[str, LUQConfig]) -> Mapping[str, LUQConfig]:
     """Settings by name."""
-    if isinstance(ways, Mapping):
-        for way, config in ways.items():
-            instance_of("ways", way, str, "names with settings")
-            instance_of(f"ways[{way!r}]", config, LUQConfig, "a LUQConfig")
-        return ways
-    if not isinstance(ways, (list, tuple)):
-        raise TypeError(f"ways must be a list of names, or settings by name; it is {ways!r}")
-    unknown = [way for way in ways if not isinstance(way, str) or way not in WAYS]
-    if unknown:
-        raise ValueError(f"ways must be of {', '.join(WAYS)}; {unknown[0]!r} is none of them")
-    return {way: WAYS[way] for way in ways}
+    if not isinstance(ways, Mapping):
+        if not isinstance(ways, (list, tuple)):
+            raise TypeError(f"ways must be a list of names, or settings by name; it is {ways!r}")
+        ways = {way: WAYS[one_of("ways", way, WAYS)] for way in ways}
+    if not ways:
+        raise ValueError("ways must not be empty")
+    for way, config in ways.items():
+        instance_of("ways", way, str, "names with settings")
+        instance_of(f"ways[{way!r}]", config, LUQConfig, "a LUQConfig")
+    return ways
 
 
 def _distinct(seeds: object) -> list[int]:

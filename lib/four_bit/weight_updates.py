@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.datasets import FASHION_MEAN, FASHION_SPREAD, fashion_mnist
+from lib.datasets import clothes
 from lib.four_bit.integers import int4_mean_and_variance
 from lib.four_bit.layers import LUQConfig
 from lib.four_bit.logarithmic import luq_mean, luq_variance
@@ -234,33 +234,31 @@ def _check_loss(value: Tensor, called: list[str]) -> None:
         raise ValueError("model must call a linear layer; it calls none")
 
 
-def train_and_capture(steps: int = 150, *, batch: int = 256, seed: int = 0) -> dict[str, LayerGradient]:
+def train_and_capture(n_steps: int = 150, *, batch_size: int = 256, seed: int = 0) -> dict[str, LayerGradient]:
     """Train a network of four layers of 128 on clothes for some steps, and look at its gradients.
 
     Parameters
     ----------
-    steps
+    n_steps
         Of stochastic gradient descent, 128 images each, at learning rate 0.05 and momentum 0.9.
-    batch
+    batch_size
         Images of the look.
     seed
         Of weights and batches.
     """
-    positive_integer("steps", steps)
-    positive_integer("batch", batch)
+    positive_integer("n_steps", n_steps)
+    positive_integer("batch_size", batch_size)
     known_seed("seed", seed)
-    images, labels = fashion_mnist()
-    pictures = torch.tensor(images).float().div_(255).sub_(FASHION_MEAN).div_(FASHION_SPREAD)
-    classes = torch.from_numpy(labels.astype(np.int64))
+    pictures, classes = clothes().tensors
     generator = torch.Generator().manual_seed(seed)
     model = fully_connected((784, 128, 128, 128, 128, 10), activation="relu", generator=generator)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(steps):
+    for _ in range(n_steps):
         chosen = torch.randint(len(pictures), (128,), generator=generator)
         optimizer.zero_grad()
         functional.cross_entropy(model(pictures[chosen]), classes[chosen]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return capture_gradients(model, functional.cross_entropy, pictures[:batch], classes[:batch])
+    return capture_gradients(model, functional.cross_entropy, pictures[:batch_size], classes[:batch_size])
 
 
 def captured_gradient() -> LayerGradient:

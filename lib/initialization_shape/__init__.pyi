@@ -31,4 +31,4 @@ from .sweep import PRESETS as PRESETS
 from .sweep import SweepPreset as SweepPreset
 from .sweep import load_sweep as load_sweep
 from .sweep import population_errors as population_errors
-from .sweep import run_sweep as run_sweep
+from .sweep import sweep_initialization_shape as sweep_initialization_shape

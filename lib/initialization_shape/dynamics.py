@@ -55,7 +55,7 @@ class FlowResult:
     t
         Time at the end (for gradient descent: steps taken times the step size).
     converged
-        Whether the relative misfit `|X w - y| / |y|` reached `stop`.
+        Whether the relative misfit `|X w - y| / |y|` reached `tol`.
     diverged
         Whether the loss left all bounds; the weights are then those of the last step.
     path
@@ -124,7 +124,7 @@ def gradient_flow(
     *,
     rtol: float = 1e-10,
     t_max: float = 1e5,
-    stop: float = 1e-9,
+    tol: float = 1e-9,
     max_steps: int = 50_000,
 ) -> FlowResult:
     """Integrate the gradient flow of the weights until the data are fitted.
@@ -140,7 +140,7 @@ def gradient_flow(
         Relative tolerance of the integrator (LSODA); the absolute one is a thousandth of it.
     t_max
         Time at which to give up; then `converged` is False.
-    stop
+    tol
         Relative misfit `|X w - y| / |y|` at which the run ends.
     max_steps
         Steps of the integrator at which to give up; then `converged` is False, with a warning.
@@ -152,12 +152,12 @@ def gradient_flow(
     [1.0595 0.9405] True
     """
     X, y = regression_data(X, y)
-    for name, setting in (("rtol", rtol), ("t_max", t_max), ("stop", stop)):
+    for name, setting in (("rtol", rtol), ("t_max", t_max), ("tol", tol)):
         positive_number(name, setting)
     positive_integer("max_steps", max_steps)
     start = _read_weights(model, params, X.shape[1])
     unpack = _unpacker(start)
-    goal = stop * (float(np.linalg.norm(y)) or 1.0)
+    goal = tol * (float(np.linalg.norm(y)) or 1.0)
 
     def velocity(_: float, flat: NDArray[np.float64]) -> NDArray[np.float64]:
         change, _residual = _velocity(model, unpack(flat), X, y, 1.0)
@@ -198,7 +198,7 @@ def gradient_descent(
     *,
     lr: float,
     max_steps: int = 1_000_000,
-    stop: float = 1e-9,
+    tol: float = 1e-9,
     slope: float = 1.0,
     record_every: int = 0,
 ) -> FlowResult:
@@ -206,7 +206,7 @@ def gradient_descent(
 
     Parameters
     ----------
-    model, X, y, params, stop
+    model, X, y, params, tol
         Those of `gradient_flow`.
     max_steps
         Number of steps at which to give up; then `converged` is False.
@@ -226,12 +226,12 @@ def gradient_descent(
     weights = _read_weights(model, params, X.shape[1])
     positive_integer("max_steps", max_steps)
     positive_number("lr", lr)
-    positive_number("stop", stop)
+    positive_number("tol", tol)
     integer_at_least("record_every", record_every, 0)
     number_between("slope", slope, 0, 1)
     if model == "diagonal" and slope != 1.0:
         raise ValueError(f"slope must be 1 for a diagonal network; it is {slope}")
-    goal = (stop * (float(np.linalg.norm(y)) or 1.0)) ** 2
+    goal = (tol * (float(np.linalg.norm(y)) or 1.0)) ** 2
     times, predictors = [0.0], [predictor(model, weights)]
     converged = diverged = False
     step = 0

@@ -193,7 +193,7 @@ class NeuronPotentialExplorer(Explorer):
         """A vectorised formula on a 100 x 100 grid, one small flow, one closed form."""
         a, u = _start(alpha, shape, angle)
         potential = NeuronPotential.from_weights(a, u)
-        path = gradient_flow("neuron", _X, _Y, {"a": a, "u": u}, rtol=1e-6, stop=1e-4).path.w
+        path = gradient_flow("neuron", _X, _Y, {"a": a, "u": u}, rtol=1e-6, tol=1e-4).path.w
         limit, _, _ = neuron_limit(_X, _Y, a, u)
         rise = potential.radial_rise(_NORM)
         return {
@@ -250,7 +250,7 @@ class TimeWarpExplorer(Explorer):
     def compute(self, alpha: float, shape: float, angle: int) -> Data:
         """One flow in the plane, interpolated at equal steps of either time."""
         a, u = _start(alpha, shape, angle)
-        flow = gradient_flow("neuron", _X, _Y, {"a": a, "u": u}, rtol=1e-7, stop=1e-3)
+        flow = gradient_flow("neuron", _X, _Y, {"a": a, "u": u}, rtol=1e-7, tol=1e-3)
         delta = conserved_delta(a, u)
         times, path = flow.path.t, flow.path.w
         _, output = layer_norms(np.linalg.norm(path, axis=1), delta)
@@ -337,7 +337,7 @@ class WhichRootExplorer(Explorer):
     def compute(self, weight: float, angle: int, norm: float) -> Data:
         """The basin is remembered for each norm; a start costs one small flow."""
         u = norm * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
-        flow = gradient_flow("neuron", _X, _Y, {"a": weight, "u": u}, rtol=1e-6, stop=1e-4)
+        flow = gradient_flow("neuron", _X, _Y, {"a": weight, "u": u}, rtol=1e-6, tol=1e-4)
         delta = conserved_delta(weight, u)
         kept = neuron_limit(_X, _Y, weight, u, final_sign=1)[0]
         flipped = neuron_limit(_X, _Y, weight, u, final_sign=-1)[0] if delta < 0 else np.full(2, np.nan)

@@ -85,7 +85,7 @@ class NeuronLinear(nn.Module):
     """
 
     def __init__(
-        self, d: int, alpha: float, shape: float, slope: float = 1.0, generator: torch.Generator | None = None
+        self, d: int, alpha: float, shape: float, slope: float = 1.0, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         positive_integer("d", d)

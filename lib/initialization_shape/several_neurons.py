@@ -49,7 +49,7 @@ def dual_spread(
     *,
     rtol: float = 1e-10,
     t_max: float = 1e5,
-    stop: float = 1e-8,
+    tol: float = 1e-8,
 ) -> float:
     """Largest relative distance of a neuron's dual from the mean of all duals, at the end of gradient flow.
 
@@ -59,7 +59,7 @@ def dual_spread(
         Examples (N, d) and targets (N,), which the flow must fit by `t_max`.
     a, u
         Initial output weights (m,) and input weights (m, d).
-    rtol, t_max, stop
+    rtol, t_max, tol
         Those of `gradient_flow`.
 
     Returns
@@ -76,14 +76,14 @@ def dual_spread(
     >>> kernel < 1e-3 < 1e-2 < rich
     True
     """
-    for name, setting in (("rtol", rtol), ("t_max", t_max), ("stop", stop)):
+    for name, setting in (("rtol", rtol), ("t_max", t_max), ("tol", tol)):
         positive_number(name, setting)
     X, y = regression_data(X, y)
     n, d = X.shape
     a = finite_array("a", a, ndim=1)
     m = a.size
     u = finite_array("u", u, shape=(m, d))
-    goal = stop * (float(np.linalg.norm(y)) or 1.0)
+    goal = tol * (float(np.linalg.norm(y)) or 1.0)
 
     def velocity(_: float, flat: NDArray[np.float64]) -> NDArray[np.float64]:
         weights, inputs = flat[:m], flat[m : m + m * d].reshape(m, d)

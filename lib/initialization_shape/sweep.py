@@ -6,64 +6,66 @@ descent takes millions of steps. Both ways are here: the exact one, and the pape
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from lib.files import atomic_path, output_folder, read_arrays
+from lib.experiment import Count, Pieces, Positive, Preset, named
 from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_descent
 from lib.initialization_shape.interpolation import minimize_potential
 from lib.initialization_shape.regression import SparseRegression, sparse_regression
 from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
-from lib.parallel import in_parallel
-from lib.validation import finite_array, instance_of, job_count, positive_integer, positive_number, true_or_false
+from lib.validation import finite_array, instance_of
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-__all__ = ["PRESETS", "SweepPreset", "descent_error", "load_sweep", "population_errors", "run_sweep"]
+__all__ = [
+    "PRESETS",
+    "SweepPreset",
+    "descent_error",
+    "load_sweep",
+    "population_errors",
+    "sweep_initialization_shape",
+]
 
 
 @dataclass(frozen=True)
-class SweepPreset:
+class SweepPreset(Preset):
     """Sizes of a sweep.
 
     Attributes
     ----------
-    d, n, seeds
-        Weights, training examples, and how many data sets.
+    d
+        Number of weights.
+    n
+        Number of training examples.
+    seeds
+        Number of data sets.
     alphas, shapes
-        The grid.
+        The grid: scales, and shapes from 0 up to 1.
     descent
         Whether to run the paper's gradient descent instead of solving exactly.
-    lr, max_steps, stop_mse
-        Its step size, its longest run, and the training error at which it stops.
+    lr, max_steps
+        Step size of descent, and its longest run.
+    tol
+        Training error (mean square) at which descent stops.
     """
 
-    d: int = 1000
-    n: int = 100
-    seeds: int = 1
-    alphas: tuple[float, ...] = tuple(float(a) for a in np.logspace(-5, -0.6, 20))
+    d: Count = 1000
+    n: Count = 100
+    seeds: Count = 1
+    alphas: tuple[Positive, ...] = tuple(float(a) for a in np.logspace(-5, -0.6, 20))
     shapes: tuple[float, ...] = (0.0, 0.5, 0.7, 0.9, 0.99)
     descent: bool = False
-    lr: float = 1e-3
-    max_steps: int = 10_000_000
-    stop_mse: float = 1e-4
+    lr: Positive = 1e-3
+    max_steps: Count = 10_000_000
+    tol: Positive = 1e-4
 
-    def __post_init__(self) -> None:
-        for name in ("d", "n", "seeds", "max_steps"):
-            object.__setattr__(self, name, positive_integer(name, getattr(self, name)))
-        for name in ("lr", "stop_mse"):
-            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
-        for name in ("alphas", "shapes"):  # as Python's numbers: a sweep is known again by how it is written
-            object.__setattr__(self, name, tuple(finite_array(name, getattr(self, name), ndim=1).tolist()))
-        true_or_false("descent", self.descent)
-        potential_scale(np.array(self.alphas)[:, None], np.array(self.shapes))  # refuses what is out of range
+    def check(self) -> None:
+        """Refuse shapes that there are not."""
+        potential_scale(np.array(self.alphas)[:, None], np.array(self.shapes))
 
 
 #: `paper` is the published grid solved exactly for 50 data sets, `paper-gd` the authors' own protocol.
@@ -112,11 +114,9 @@ def descent_error(problem: SparseRegression, alpha: float, shape: float, preset:
     """Test error after gradient descent by the paper's protocol; NaN where it did not reach its stopping error."""
     n, d = problem.X.shape
     u, v = (np.full(d, float(layer)) for layer in scale_shape_to_weights(alpha, shape))
-    stop = float(np.sqrt(preset.stop_mse * n) / np.linalg.norm(problem.y))
+    tol = float(np.sqrt(preset.tol * n) / np.linalg.norm(problem.y))
     weights = {"u_p": u, "v_p": v, "u_m": u, "v_m": v}
-    end = gradient_descent(
-        "diagonal", problem.X, problem.y, weights, lr=preset.lr, max_steps=preset.max_steps, stop=stop
-    )
+    end = gradient_descent("diagonal", problem.X, problem.y, weights, lr=preset.lr, max_steps=preset.max_steps, tol=tol)
     return problem.test_error(end.w) if end.converged else float("nan")
 
 
@@ -125,142 +125,78 @@ def _problem(preset: SweepPreset, seed: int) -> SparseRegression:
     return sparse_regression(preset.d, preset.n, rng=np.random.RandomState(1993 + seed))
 
 
-def _exact_unit(preset: SweepPreset, seed: int, path: Path) -> None:
-    errors = population_errors(_problem(preset, seed), preset.alphas, preset.shapes)
-    with atomic_path(path) as temporary:
-        np.savez(temporary, errors=errors)
+def _exact(preset: SweepPreset, seed: int) -> dict[str, Any]:
+    return {"errors": population_errors(_problem(preset, seed), preset.alphas, preset.shapes)}
 
 
-def _descent_unit(preset: SweepPreset, seed: int, row: int, column: int, path: Path) -> None:
-    error = descent_error(_problem(preset, seed), preset.alphas[column], preset.shapes[row], preset)
-    with atomic_path(path) as temporary:
-        np.savez(temporary, errors=error)
+def _descent(preset: SweepPreset, seed: int, shape: float, alpha: float) -> dict[str, Any]:
+    return {"errors": descent_error(_problem(preset, seed), alpha, shape, preset)}
 
 
-def _run_unit(function: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    """Do one piece of a sweep."""
-    function(*arguments)
-
-
-def _units(preset: SweepPreset, folder: Path) -> list[tuple[Path, Callable[..., None], tuple[object, ...]]]:
-    """Every independent piece of a sweep: its file, its function and arguments, always in the same order."""
+def _work(preset: SweepPreset) -> list[tuple[dict[str, Any], tuple[object, ...]]]:
+    """Every independent piece of a sweep: what it depends on, and the arguments of `_exact` or `_descent`."""
+    problems = [({"d": preset.d, "n": preset.n, "seed": seed}, seed) for seed in range(preset.seeds)]
     if not preset.descent:
-        return [
-            (folder / f"seed_{seed:03d}.npz", _exact_unit, (preset, seed, folder / f"seed_{seed:03d}.npz"))
-            for seed in range(preset.seeds)
-        ]
-    units: list[tuple[Path, Callable[..., None], tuple[object, ...]]] = []
-    for seed in range(preset.seeds):
-        for row in range(len(preset.shapes)):
-            for column in range(len(preset.alphas)):
-                path = folder / f"seed_{seed:03d}_shape_{row:02d}_alpha_{column:02d}.npz"
-                units.append((path, _descent_unit, (preset, seed, row, column, path)))
-    return units
+        grid = {"alphas": preset.alphas, "shapes": preset.shapes}
+        return [({**problem, **grid}, (preset, seed)) for problem, seed in problems]
+    protocol = {"lr": preset.lr, "max_steps": preset.max_steps, "tol": preset.tol}
+    return [
+        ({**problem, **protocol, "shape": shape, "alpha": alpha}, (preset, seed, shape, alpha))
+        for problem, seed in problems
+        for shape in preset.shapes
+        for alpha in preset.alphas
+    ]
 
 
-def run_sweep(
+def sweep_initialization_shape(
     preset: str | SweepPreset,
-    folder: str | Path,
+    folder: str | Path | None = None,
     *,
-    seeds: int | None = None,
     shard: tuple[int, int] = (0, 1),
     jobs: int | None = None,
-) -> Path:
-    """Run a sweep, one small file a piece, so that an interrupted run goes on where it stopped.
+) -> NDArray[np.float64] | None:
+    """Run a sweep in independent pieces, so that an interrupted one goes on where it stopped.
 
     Parameters
     ----------
     preset
         A name in `PRESETS`, or a preset of your own.
     folder
-        Where the pieces go; pieces that are there already are not computed again.
-    seeds
-        Another number of data sets than the preset's.
+        Where the pieces go; pieces that are there already are not computed again. None keeps nothing.
     shard
-        `(i, n)`: do only the pieces whose index is `i` modulo `n`, for a cluster of `n` workers that share `folder`.
+        `(i, n)`: do only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers that share `folder`.
     jobs
         Processes, through joblib; None leaves their number and place to a surrounding `joblib.parallel_config`.
 
     Returns
     -------
-    Path
-        The folder; `load_sweep` merges its pieces.
+    ndarray of shape (seeds, shapes, alphas), or None
+        Test errors, NaN where descent did not arrive; None for a worker with a share (`load_sweep` reads them all).
 
     Examples
     --------
-    >>> import tempfile
     >>> small = SweepPreset(d=40, n=10, alphas=(1e-4, 1e-2), shapes=(0.0, 0.9), seeds=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     load_sweep(run_sweep(small, folder), small).shape
+    >>> sweep_initialization_shape(small).shape
     (2, 2, 2)
     """
-    settings = _settings(preset, seeds)
-    index, count = _shard(shard)
-    job_count(jobs)
-    folder = output_folder("folder", folder)
-    _claim_folder(folder, settings)
-    mine = [unit for number, unit in enumerate(_units(settings, folder)) if number % count == index]
-    missing = [unit for unit in mine if not unit[0].exists()]
-    work = [(function, arguments) for _, function, arguments in missing]
-    for _ in in_parallel(_run_unit, work, "sweep", jobs=jobs):
-        pass
-    return folder
+    settings = named(preset, PRESETS)
+    function = _descent if settings.descent else _exact
+    found = Pieces(folder).compute(function, _work(settings), "sweep", jobs=jobs, shard=shard)
+    return _merged(settings, found) if len(found) == len(_work(settings)) else None
 
 
-def _shard(shard: tuple[int, int]) -> tuple[int, int]:
-    try:
-        index, count = map(operator.index, shard)
-    except TypeError as error:
-        raise TypeError(f"shard must be two integers (i, n); it is {shard!r}") from error
-    if not 0 <= index < count:
-        raise ValueError(f"shard must be (i, n) with 0 <= i < n; it is {shard}")
-    return index, count
-
-
-def load_sweep(folder: str | Path, preset: str | SweepPreset, *, seeds: int | None = None) -> NDArray[np.float64]:
-    """Merge the pieces of a finished sweep into test errors of shape (seeds, shapes, alphas).
+def load_sweep(folder: str | Path, preset: str | SweepPreset) -> NDArray[np.float64]:
+    """Test errors of a finished sweep, of shape (seeds, shapes, alphas).
 
     Raises
     ------
     ValueError
-        If pieces are missing, or the folder holds another sweep.
+        If pieces are missing.
     """
-    settings = _settings(preset, seeds)
-    folder = Path(folder)
-    _check_folder(folder, settings)
-    units = _units(settings, folder)
-    missing = [path.name for path, _, _ in units if not path.exists()]
-    if missing:
-        raise ValueError(f"the sweep in {folder} is not finished: {len(missing)} of {len(units)} pieces are missing")
-    pieces = [read_arrays(path, "errors")["errors"] for path, _, _ in units]
-    return np.asarray(pieces).reshape(settings.seeds, len(settings.shapes), len(settings.alphas))
+    settings = named(preset, PRESETS)
+    return _merged(settings, Pieces(folder).load(_work(settings)))
 
 
-def _settings(preset: str | SweepPreset, seeds: int | None) -> SweepPreset:
-    if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}; it is {preset!r}")
-        preset = PRESETS[preset]
-    instance_of("preset", preset, SweepPreset, "a name or a SweepPreset")
-    return preset if seeds is None else replace(preset, seeds=seeds)
-
-
-def _description(settings: SweepPreset) -> str:
-    """What makes two sweeps the same; the number of data sets may grow."""
-    return repr(replace(settings, seeds=1))
-
-
-def _check_folder(folder: Path, settings: SweepPreset) -> None:
-    """Refuse a folder that holds another sweep."""
-    marker = folder / "sweep.txt"
-    if marker.exists() and (held := marker.read_text(encoding="utf-8", errors="replace")) != _description(settings):
-        raise ValueError(f"folder must be new or hold the same sweep; {folder} holds {held}")
-
-
-def _claim_folder(folder: Path, settings: SweepPreset) -> None:
-    """Write down which sweep a folder belongs to, and refuse to mix two."""
-    _check_folder(folder, settings)
-    marker = folder / "sweep.txt"
-    if not marker.exists():
-        with atomic_path(marker) as temporary:
-            temporary.write_text(_description(settings), encoding="utf-8")
+def _merged(preset: SweepPreset, pieces: list[dict[str, Any]]) -> NDArray[np.float64]:
+    errors = np.asarray([piece["errors"] for piece in pieces], dtype=np.float64)
+    return errors.reshape(preset.seeds, len(preset.shapes), len(preset.alphas))

@@ -11,11 +11,11 @@ from torch.utils.data import TensorDataset
 from lib.alias_free import layers, resampling, robustness, symbolic
 from lib.alias_free.claims import layers as layer_claims
 from lib.alias_free.claims import networks as network_claims
-from lib.alias_free.experiment import AliasFreeRun, alias_free_task
+from lib.alias_free.experiment import alias_free_task
 from lib.alias_free.layers import AliasFreeLayerNorm, APSDownsample2d, DemodulatingStem, IdealDownsample2d
 from tests.breaking import Break, both, edit, replace
 
-SHIPPED = network_claims.trained_alias_free
+SHIPPED = network_claims.trained_network
 SHIPPED_CLOTHES = network_claims.clothes
 #: What shifts do to networks as they are: measured once.
 ATTACKED = lru_cache(network_claims.attacked.__wrapped__)
@@ -34,18 +34,20 @@ def a_quadratic(x):
 def instead(modes: dict) -> Break:
     """Other networks in the place of those that were trained."""
 
-    def other(mode, preset="laptop"):
-        return SHIPPED(modes.get(mode, mode), preset)
+    def other(name):
+        mode, *canvas = name.split("-")
+        return SHIPPED("-".join([modes.get(mode, mode), *canvas]))
 
     def attacked(mode, attack, preset="laptop"):
         return ATTACKED(modes.get(mode, mode), attack, preset)
 
-    return both(replace(network_claims, "trained_alias_free", other), replace(network_claims, "attacked", attacked))
+    return both(replace(network_claims, "trained_network", other), replace(network_claims, "attacked", attacked))
 
 
-def untrained(mode, preset="laptop"):
-    settings = with_settings(SHIPPED(mode, preset).preset, count=200)
-    return AliasFreeRun(alias_free_task(settings)[0].eval(), np.empty(0), np.empty(0), diverged=False)
+def untrained(name):
+    run = SHIPPED(name)
+    settings = with_settings(run.preset, count=200)
+    return with_settings(run, model=alias_free_task(settings)[0].eval())
 
 
 def with_wrong_labels(split):
@@ -141,7 +143,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(robustness, "shift_counts", "shift=shift, kind", "shift=(0.0, 0.0), kind"),
     ],
     "price-in-accuracy": [
-        replace(network_claims, "trained_alias_free", untrained),
+        replace(network_claims, "trained_network", untrained),
         replace(network_claims, "clothes", with_wrong_labels),
     ],
     "beyond-the-torus": [

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.alias_free import experiment
-from lib.alias_free.experiment import ALIAS_FREE_PRESETS, clothes, train_alias_free
+from lib.alias_free.experiment import PRESETS, train_alias_free
 from lib.alias_free.layers import (
     AliasFreeActivation,
     AliasFreeLayerNorm,
@@ -27,15 +26,17 @@ from lib.alias_free.layers import (
 )
 from lib.alias_free.resampling import fourier_shift, ideal_lowpass, ideal_resample
 from lib.alias_free.robustness import shift_robustness
+from lib.datasets import clothes
 from lib.training import reproducible
 from tests.alias_free.test_convnext import network, pictures
 from tests.alias_free.test_layers import drawn
+from tests.interrupting import interrupt_at
 from tests.needs import needs_gpu
 
 pytestmark = needs_gpu
 
 MODES = ("baseline", "blurpool", "aps", "afc")
-SHORT = replace(ALIAS_FREE_PRESETS["quick"], count=320, batch=32, epochs=2, dims=(4, 8))
+SHORT = replace(PRESETS["quick"], count=320, batch_size=32, epochs=2, dims=(4, 8))
 PRECISIONS = ((torch.float64, 1e-12), (torch.float32, 1e-4))
 FUNCTIONS = {
     "shift": partial(fourier_shift, shift=(0.7182, -2.236)),
@@ -139,24 +140,15 @@ def test_autocast(mode) -> None:
 
 
 @pytest.mark.parametrize(("mode", "precision"), [("afc", "float32"), ("afc", "bfloat16"), ("aps", "float32")])
-def test_training_goes_on_where_it_was_interrupted(mode, precision, tmp_path, monkeypatch) -> None:
+def test_training_goes_on_where_it_was_interrupted(mode, precision, tmp_path) -> None:
     settings, options = replace(SHORT, mode=mode), {"device": "cuda", "precision": precision, "every": 4}
     whole = train_alias_free(settings, **options)
     assert whole.losses[-3:].mean() < whole.losses[:3].mean()
-    calls, entropy = iter(range(1000)), experiment.functional.cross_entropy
-
-    def interrupted(*arguments):
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-        return entropy(*arguments)
-
-    monkeypatch.setattr(experiment.functional, "cross_entropy", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_at(7):
         train_alias_free(settings, tmp_path, **options)
     again = train_alias_free(settings, tmp_path, **options)
     np.testing.assert_array_equal(again.losses, whole.losses)
     np.testing.assert_array_equal(again.scores, whole.scores)
-    assert next(calls) == 24  # eight before, then the sixteen steps behind the checkpoint
     if mode == "afc":
         images, classes = (part.to("cuda") for part in clothes("test", 40).tensors)
         robust = shift_robustness(again.model, images, classes, [(1, 2), (0.7182, -2.236)])

@@ -18,11 +18,11 @@ from lib.alias_free import (
     shift_robustness,
     shipped_attacks,
     standard_attacks,
-    trained_alias_free,
+    trained_network,
 )
-from lib.alias_free.experiment import clothes
 from lib.alias_free.robustness import ShiftCounts
 from lib.alias_free.tables import first_pictures
+from lib.datasets import clothes
 
 SMALL = {
     "roll": Attack("circular", [(0, 1), (2, -1), (0.3, 0.4)]),
@@ -31,7 +31,7 @@ SMALL = {
 
 
 def networks() -> dict[str, nn.Module]:
-    return {mode: trained_alias_free(mode).model for mode in ("baseline", "afc")}
+    return {mode: trained_network(mode).model for mode in ("baseline", "afc")}
 
 
 @pytest.fixture
@@ -102,14 +102,6 @@ def test_networks_that_differ_in_what_is_no_weight_are_different_work(pictures, 
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_damaged_part_is_named(pictures, tmp_path) -> None:
-    robustness_table({"afc": networks()["afc"]}, *pictures, {"roll": SMALL["roll"]}, folder=tmp_path, part=50)
-    (file,) = tmp_path.iterdir()
-    file.write_text(json.dumps({"pictures": 1}))
-    with pytest.raises(ValueError, match=f"{file.name} is damaged"):
-        robustness_table({"afc": networks()["afc"]}, *pictures, {"roll": SMALL["roll"]}, folder=tmp_path, part=50)
-
-
 def test_other_processes_count_the_same(pictures) -> None:
     x, y = pictures
     one = robustness_table(networks(), x, y, SMALL, part=25)
@@ -155,7 +147,7 @@ def test_first_pictures_of_a_folder_are_spread_over_classes() -> None:
 def test_a_part_of_what_ships_counted_again(mode) -> None:
     x, y = clothes("test", 250).tensors
     (found,) = robustness_counts(
-        {mode: trained_alias_free(mode).model}, x, y, {"any shift": standard_attacks()["any shift"]}
+        {mode: trained_network(mode).model}, x, y, {"any shift": standard_attacks()["any shift"]}
     ).values()
     path = files("lib") / "data" / "alias_free_attacks.json"
     (held,) = (

@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 from lib.datasets import digits, standardized
 from lib.edge_of_stability import (
-    EDGE_PRESETS,
+    PRESETS,
     edge_task,
     gfs_sharpness,
     gradient,
@@ -137,12 +137,12 @@ FLOW = "the sharpness φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)"
 
 @pytest.mark.parametrize(("method", "rtol", "rounds"), [("etd", 1e-2, 5), ("rk4", 1e-2, 1)])
 def test_flow(benchmark, method: str, rtol: float, rounds: int) -> None:
-    model, data = edge_task(EDGE_PRESETS["quick"])
+    model, data = edge_task(PRESETS["quick"])
     names = {"etd": "ours: exponential Gauss-Newton steps", "rk4": "RK4 with steps of one over the sharpness"}
     label(benchmark, FLOW, names[method])
 
     def flow(**options) -> float:
-        return network_gfs_sharpness(model, half_mean_square, data, loss_tol=1e-4, **options)
+        return network_gfs_sharpness(model, half_mean_square, data, tol=1e-4, **options)
 
     value = benchmark.pedantic(
         flow, kwargs={"method": method, "rtol": rtol}, rounds=rounds, warmup_rounds=int(rounds > 1)

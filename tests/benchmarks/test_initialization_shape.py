@@ -89,10 +89,10 @@ def test_gradient_descent(benchmark) -> None:
     benchmark.extra_info["label"] = "training: gradient descent to a loss of 1e-10"
     u, v = (np.full(100, float(layer)) for layer in scale_shape_to_weights(ALPHA, SHAPE))
     weights = {"u_p": u, "v_p": v, "u_m": u, "v_m": v}
-    stop = float(np.sqrt(2e-10 * 10) / np.linalg.norm(y))
+    tol = float(np.sqrt(2e-10 * 10) / np.linalg.norm(y))
 
     def train():
-        return gradient_descent("diagonal", X, y, weights, lr=1e-3, stop=stop)
+        return gradient_descent("diagonal", X, y, weights, lr=1e-3, tol=tol)
 
     end = benchmark.pedantic(train, rounds=1)
     benchmark.extra_info["note"] = agreement(potential, end.w, minimize_potential(potential, X, y).w)

@@ -84,16 +84,16 @@ def stable_descent(preset, data_path=None):
 def the_wrong_sharpness(preset, data_path=None):
     """Sharpness of the present weights, taken for that of the flow solution."""
     run = experiment.watch_descent(with_settings(preset, every=100), data_path)
-    return with_settings(run, gfs_sharpness=run.sharpness)
+    return with_settings(run, scores=run.sharpness)
 
 
-def impatient_flow(problem, loss_tol, rtol, max_steps):
+def impatient_flow(problem, tol, rtol, max_steps):
     """Stops long before the minimum."""
     return INTEGRATE_ETD(problem, 0.1, rtol, max_steps)
 
 
-def careless_flow(problem, loss_tol, rtol, max_steps):
-    return INTEGRATE_ETD(problem, loss_tol, 1e3, max_steps)
+def careless_flow(problem, tol, rtol, max_steps):
+    return INTEGRATE_ETD(problem, tol, 1e3, max_steps)
 
 
 #: Some of the long runs are enough to see that something is wrong.

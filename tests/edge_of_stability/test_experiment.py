@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,17 +12,19 @@ from typer.testing import CliRunner
 
 from lib.__main__ import app
 from lib.checkpoints import checkpoint_steps, load_checkpoint
-from lib.edge_of_stability import EDGE_PRESETS, edge_task, load_edge_run, run_edge_experiment, watch_descent
+from lib.edge_of_stability import PRESETS, EdgeRun, edge_task, train_edge_of_stability, watch_descent
 from lib.edge_of_stability import experiment as module
+from tests.interrupting import interrupt_at
 from tests.launching import TWO_PROCESSES
+from tests.test_datasets import write_cifar
 
-SHORT = replace(EDGE_PRESETS["quick"], count=20, n_steps=40, every=10, rtol=1e-2)
+SHORT = replace(PRESETS["quick"], count=20, n_steps=40, every=10, rtol=1e-2)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    return folder, run_edge_experiment(SHORT, folder)
+    return folder, train_edge_of_stability(SHORT, folder)
 
 
 def test_files_and_memory_agree(whole) -> None:
@@ -32,126 +33,96 @@ def test_files_and_memory_agree(whole) -> None:
     assert run.eta == watched.eta
     np.testing.assert_allclose(run.losses, watched.losses, rtol=1e-9)
     np.testing.assert_array_equal(run.steps, watched.steps)
-    np.testing.assert_allclose(run.gfs_sharpness, watched.gfs_sharpness, rtol=1e-3)
+    np.testing.assert_allclose(run.scores, watched.gfs_sharpness, rtol=1e-3)
     np.testing.assert_allclose(run.sharpness, watched.sharpness, rtol=1e-2)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_end(whole, tmp_path) -> None:
     folder, run = whole
-    step_of = module._full_batch_step
-    count = iter(range(1000))
-
-    def interrupted(*arguments):
-        if next(count) == 25:
-            raise KeyboardInterrupt
-        return step_of(*arguments)
-
-    monkeypatch.setattr(module, "_full_batch_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_edge_experiment(SHORT, tmp_path)
+    with interrupt_at(25, module, "_full_batch_step"):
+        train_edge_of_stability(SHORT, tmp_path)
     assert checkpoint_steps(tmp_path) == [0, 10, 20]
-    monkeypatch.setattr(module, "_full_batch_step", step_of)
-    # interrupted again, while it looks for flow solutions
-    look = module._look
-
-    def look_twice(settings, folder, step, *rest):
-        if step == 20:
-            raise KeyboardInterrupt
-        look(settings, folder, step, *rest)
-
-    monkeypatch.setattr(module, "_look", look_twice)
-    with pytest.raises(KeyboardInterrupt):
-        run_edge_experiment(SHORT, tmp_path)
-    seen = sorted(path.name for path in tmp_path.glob("flow_*.json"))
-    assert seen == ["flow_00000000.json", "flow_00000010.json"]
-    monkeypatch.setattr(module, "_look", look)
-    again = run_edge_experiment(SHORT, tmp_path)
-    for name in ("losses", "steps", "loss", "sharpness", "gfs_sharpness"):
+    with interrupt_at(2, module, "_look"):  # again, while it looks for flow solutions
+        train_edge_of_stability(SHORT, tmp_path)
+    assert len(list((tmp_path / "flow").iterdir())) == 2
+    again = train_edge_of_stability(SHORT, tmp_path)
+    for name in ("losses", "steps", "loss", "sharpness", "scores"):
         np.testing.assert_array_equal(getattr(again, name), getattr(run, name))
     for step in checkpoint_steps(folder):
         one, other = (load_checkpoint(place, step)["model"] for place in (folder, tmp_path))
         assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(torch.equal(again.model.state_dict()[key], other[key]) for key in other)
 
 
 def test_more_steps_go_on_and_another_experiment_is_refused(whole, tmp_path) -> None:
-    run_edge_experiment(replace(SHORT, n_steps=20), tmp_path)
-    longer = run_edge_experiment(SHORT, tmp_path)
+    train_edge_of_stability(replace(SHORT, n_steps=20), tmp_path)
+    longer = train_edge_of_stability(SHORT, tmp_path)
     np.testing.assert_array_equal(longer.losses, whole[1].losses)
     with pytest.raises(ValueError, match="hold the same experiment"):
-        run_edge_experiment(replace(SHORT, edge=0.5), tmp_path)
+        train_edge_of_stability(replace(SHORT, edge=0.5), tmp_path)
 
 
 def test_steps_between_checkpoints_and_fewer_steps_than_are_there(whole, tmp_path) -> None:
-    odd = run_edge_experiment(replace(SHORT, n_steps=15), tmp_path)
+    odd = train_edge_of_stability(replace(SHORT, n_steps=15), tmp_path)
     assert list(odd.steps) == [0, 10, 15]
     np.testing.assert_array_equal(odd.losses, whole[1].losses[:15])
-    longer = run_edge_experiment(replace(SHORT, n_steps=20), tmp_path)
+    longer = train_edge_of_stability(replace(SHORT, n_steps=20), tmp_path)
     assert list(longer.steps) == [0, 10, 15, 20]
-    shorter = run_edge_experiment(replace(SHORT, n_steps=10), tmp_path)
+    shorter = train_edge_of_stability(replace(SHORT, n_steps=10), tmp_path)
     assert list(shorter.steps) == [0, 10]
     assert len(shorter.losses) == 10
 
 
 def test_a_checkpoint_that_was_deleted_is_made_again(whole, tmp_path) -> None:
-    run_edge_experiment(SHORT, tmp_path)
+    train_edge_of_stability(SHORT, tmp_path)
     (tmp_path / "step_00000020.pt").unlink()
-    again = run_edge_experiment(SHORT, tmp_path)
+    again = train_edge_of_stability(SHORT, tmp_path)
     assert checkpoint_steps(tmp_path) == [0, 10, 20, 30, 40]
     np.testing.assert_array_equal(again.losses, whole[1].losses)
 
 
 def test_two_workers_look_for_flow_solutions(whole, tmp_path) -> None:
-    run = run_edge_experiment(replace(SHORT, n_steps=20), tmp_path, jobs=2)
+    run = train_edge_of_stability(replace(SHORT, n_steps=20), tmp_path, jobs=2)
     np.testing.assert_allclose(run.gfs_sharpness, whole[1].gfs_sharpness[:3], rtol=1e-6)
 
 
-def fake_cifar(folder, count: int = 24) -> None:
-    """Files of CIFAR-10's binary version: a label byte, then 3 x 32 x 32 bytes of red, green and blue."""
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 6):
-        rows = rng.integers(0, 256, (count, 3073), dtype=np.uint8)
-        rows[:, 0] %= 10
-        rows.tofile(folder / f"data_batch_{number}.bin")
-
-
 def test_paper_preset_end_to_end_on_files_of_cifars_format(tmp_path) -> None:
-    data, out = tmp_path / "data", tmp_path / "out"
-    fake_cifar(data)
-    command = [sys.executable, "-m", "lib", "train", "edge-of-stability", "--preset", "cifar10-5k"]
-    command += ["--data", str(data), "--out", str(out), "--count", "30", "--steps", "4", "--every", "2"]
-    command += ["--loss-tol", "0.2", "--jobs", "1"]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    rows = re.findall(r"^ +(\d+) +(\S+) +(\S+) +(\S+)$", first.stdout, re.MULTILINE)
+    write_cifar(tmp_path / "data", 10)
+    words = ["train", "edge-of-stability", "--preset", "paper", "--data-path", tmp_path / "data", "--out"]
+    words += [tmp_path / "out", "--count", 30, "--n-steps", 4, "--every", 2, "--tol", 0.2]
+    words = [str(word) for word in words]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    rows = re.findall(r"^ +(\d+) +(\S+) +(\S+) +(\S+)$", first.output, re.MULTILINE)
     assert [int(row[0]) for row in rows] == [0, 2, 4]
     assert all(float(value) > 0 for row in rows for value in row[1:])
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout == first.stdout
-    missing = subprocess.run([*command[:-2], "--count", "999"], capture_output=True, text=True, check=False)
-    assert missing.returncode == 2
+    assert CliRunner().invoke(app, words).output == first.output
+    run = EdgeRun.load(tmp_path / "out" / "network.npz")
+    assert run.lines() == first.output.splitlines()[:5]
+    assert run.model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert CliRunner().invoke(app, [*words, "--count", "999"]).exit_code == 2
 
 
 def test_two_processes_share_the_examples(tmp_path) -> None:
     """`accelerate launch` on two CPU processes: each holds half of the examples, and the path is the same."""
     launch = [*TWO_PROCESSES, "-m", "lib", "train", "edge-of-stability"]
-    launch += ["--out", str(tmp_path), "--count", "20", "--steps", "20", "--every", "10"]
+    launch += ["--out", str(tmp_path), "--count", "20", "--n-steps", "20", "--every", "10"]
     done = subprocess.run(launch, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("2/eta") == 1  # one process speaks
     assert load_checkpoint(tmp_path, 20)["processes"] == 2
-    run = load_edge_run(tmp_path)
-    alone = watch_descent(replace(EDGE_PRESETS["quick"], count=20, n_steps=20))
+    run = EdgeRun.load(tmp_path / "network.npz")
+    alone = watch_descent(replace(PRESETS["quick"], count=20, n_steps=20))
     np.testing.assert_allclose(run.losses, alone.losses, rtol=1e-8)
     assert list(run.steps) == [0, 10, 20]
 
 
 def test_convnet_and_clothes() -> None:
-    model, (inputs, targets) = edge_task(EDGE_PRESETS["laptop-convnet"])
+    model, (inputs, targets) = edge_task(PRESETS["laptop-convnet"])
     assert inputs.shape == (60, 1, 28, 28)
     assert model(inputs).shape == targets.shape == (60, 1)
     assert set(targets.unique().tolist()) == {-1.0, 1.0}
-    run = watch_descent(replace(EDGE_PRESETS["laptop-convnet"], count=8, n_steps=2, every=2, loss_tol=1e-1))
+    run = watch_descent(replace(PRESETS["laptop-convnet"], count=8, n_steps=2, every=2, tol=1e-1))
     assert np.isfinite(run.gfs_sharpness).all()
 
 
@@ -161,7 +132,7 @@ def test_recorded_runs_are_what_the_script_makes() -> None:
 
     for network, preset in (("digits", "quick"), ("clothes", "laptop")):
         stored = {key.split("/")[2]: value for key, value in _recorded().items() if key.startswith(f"{network}/0.75/")}
-        run = watch_descent(replace(EDGE_PRESETS[preset], n_steps=20, every=20))
+        run = watch_descent(replace(PRESETS[preset], n_steps=20, every=20))
         assert float(stored["eta"]) == pytest.approx(run.eta, rel=1e-3)
         np.testing.assert_allclose(stored["losses"][:20], run.losses, rtol=1e-2)
         np.testing.assert_allclose(stored["gfs_sharpness"][[0, 2]], run.gfs_sharpness, rtol=2e-3)
@@ -174,19 +145,12 @@ def test_recorded_runs_are_what_the_script_makes() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda tmp: run_edge_experiment("large", tmp), "preset must be one of"),
-        (lambda tmp: run_edge_experiment(replace(SHORT, every=0), tmp), "every must be at least 1"),
-        (lambda tmp: run_edge_experiment(replace(SHORT, edge=-1.0), tmp), "edge must be positive"),
-        (lambda tmp: run_edge_experiment(replace(SHORT, loss_tol=-1.0), tmp), "loss_tol must be positive"),
-        (lambda tmp: run_edge_experiment(replace(SHORT, method="euler"), tmp), "method must be one of"),
-        (lambda tmp: run_edge_experiment(SHORT, tmp, device="gpu"), "device must be cpu"),
-        (lambda _: edge_task(replace(SHORT, data="mnist")), "data must be one of"),
-        (lambda _: edge_task(replace(SHORT, widths=(64, 4, 3))), "widths must end with 1"),
-        (lambda tmp: run_edge_experiment("cifar10-5k", tmp), "data_path must name the folder"),
-        (lambda tmp: run_edge_experiment("cifar10-5k", tmp, data_path=tmp), "data_batch_1.bin is missing"),
-        (lambda _: edge_task(replace(SHORT, widths=(5, 1))), "widths must begin with 64"),
+        (lambda tmp: train_edge_of_stability(SHORT, tmp, device="gpu"), "device must be cpu"),
+        (lambda tmp: train_edge_of_stability("paper", tmp), "data_path must name the folder"),
+        (lambda tmp: train_edge_of_stability("paper", tmp, data_path=tmp), "data_batch_1.bin is missing"),
+        (lambda _: replace(SHORT, widths=(64, 4, 3)), "widths must end with 1"),
+        (lambda _: replace(SHORT, widths=(5, 1)), "widths must begin with 64"),
         (lambda _: edge_task(replace(SHORT, count=5000)), "count must be at most 1797"),
-        (load_edge_run, "holds no experiment"),
     ],
 )
 def test_bad_settings_are_refused(call, message, tmp_path) -> None:
@@ -196,10 +160,10 @@ def test_bad_settings_are_refused(call, message, tmp_path) -> None:
 
 @pytest.mark.parametrize("edge", [0.01, 1e-60])
 def test_divergence_is_a_result(edge, tmp_path) -> None:
-    preset = replace(SHORT, edge=edge, every=4, count=6, loss_tol=0.1)
-    watched, run = watch_descent(preset), run_edge_experiment(preset, tmp_path)
-    again, loaded = run_edge_experiment(preset, tmp_path), load_edge_run(tmp_path)
-    for each in (watched, run, again, loaded):
+    preset = replace(SHORT, edge=edge, every=4, count=6, tol=0.1)
+    watched, run = watch_descent(preset), train_edge_of_stability(preset, tmp_path)
+    again = train_edge_of_stability(preset, tmp_path)
+    for each in (watched, run, again):
         assert each.diverged
         assert len(each.losses) < 20
         assert not each.losses[-1] < 1e6 * each.losses[0]
@@ -207,25 +171,11 @@ def test_divergence_is_a_result(edge, tmp_path) -> None:
         np.testing.assert_array_equal(each.losses, watched.losses)
         np.testing.assert_array_equal(each.steps, watched.steps)
         assert np.isfinite(each.loss).all()
-    before = load_edge_run(tmp_path, len(run.losses) - 1)
-    assert not before.diverged
-    assert not load_edge_run(tmp_path, 0).diverged
+    if len(run.losses) > 4:
+        before = train_edge_of_stability(replace(preset, n_steps=4), tmp_path)
+        assert not before.diverged
+        np.testing.assert_array_equal(before.losses, run.losses[:4])
     assert not watch_descent(replace(SHORT, n_steps=2, every=2)).diverged
-
-
-def test_the_command_says_that_it_diverged(tmp_path) -> None:
-    options = {
-        "--preset": "quick",
-        "--edge": 0.01,
-        "--count": 6,
-        "--steps": 40,
-        "--every": 4,
-        "--out": tmp_path / "run",
-    }
-    words = [str(word) for pair in options.items() for word in pair]
-    done = CliRunner().invoke(app, ["train", "edge-of-stability", *words])
-    assert done.exit_code == 0, done.output
-    assert f"diverged at step {len(load_edge_run(tmp_path / 'run').losses)}" in done.output
 
 
 def test_damaged_checkpoints_are_named(whole, tmp_path) -> None:

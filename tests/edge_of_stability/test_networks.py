@@ -71,11 +71,11 @@ def test_flow_agrees_with_an_ode_solver(outputs: int) -> None:
     exact = solve_ivp(velocity, (0, 1e5), flat.numpy(), method="LSODA", rtol=1e-8, atol=1e-10, events=small).y[:, -1]
     top = torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, torch.from_numpy(exact.copy())))[-1].item()
     for method in ("etd", "rk4"):
-        end = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-6, method=method, rtol=1e-3)
+        end = integrate_gradient_flow(model, half_mean_square, data, tol=1e-6, method=method, rtol=1e-3)
         assert end.converged
         ours = torch.cat([part.reshape(-1) for part in end.params.values()]).numpy()
         np.testing.assert_allclose(ours, exact, atol=5e-3)
-        sharp = network_gfs_sharpness(model, half_mean_square, data, loss_tol=1e-6, method=method, rtol=1e-3)
+        sharp = network_gfs_sharpness(model, half_mean_square, data, tol=1e-6, method=method, rtol=1e-3)
         assert sharp == pytest.approx(top, rel=2e-3)
 
 
@@ -95,7 +95,7 @@ def test_frozen_parameters_and_buffers_are_kept() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6).eval(), nn.Tanh(), nn.Linear(6, 1))
     model[0].weight.requires_grad_(False)
     _, data = network()
-    end = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-2)
+    end = integrate_gradient_flow(model, half_mean_square, data, tol=1e-2)
     assert "0.weight" not in end.params
 
 
@@ -121,7 +121,7 @@ def test_monitor_measures_when_asked_and_falls_below_the_edge() -> None:
 def test_running_out_of_steps_is_said() -> None:
     model, data = network()
     with pytest.warns(RuntimeWarning, match="stopped after 1 steps"):
-        assert not integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-12, max_steps=1).converged
+        assert not integrate_gradient_flow(model, half_mean_square, data, tol=1e-12, max_steps=1).converged
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_running_out_of_steps_is_said() -> None:
     [
         ({}, lambda o, t: (o - t).abs().mean(), "needs a squared loss"),
         ({"method": "euler"}, half_mean_square, "method must be"),
-        ({"loss_tol": 0.0}, half_mean_square, "loss_tol must be positive"),
+        ({"tol": 0.0}, half_mean_square, "tol must be positive"),
         ({"rtol": -1.0}, half_mean_square, "rtol must be positive"),
         ({"max_steps": 0}, half_mean_square, "max_steps must be at least 1"),
     ],
@@ -279,14 +279,14 @@ def test_attention_recurrence_and_coupled_examples_have_a_flow_and_a_sharpness(m
     value, flat = flat_loss(model, data)
     goal = 0.85 * float(value(flat).detach())
     for method in ("etd", "rk4"):
-        end = integrate_gradient_flow(model, half_mean_square, data, loss_tol=goal, method=method, rtol=1e-3)
+        end = integrate_gradient_flow(model, half_mean_square, data, tol=goal, method=method, rtol=1e-3)
         there = torch.cat([part.reshape(-1) for part in end.params.values()])
         point = flat.detach()
         while float(value(point)) > end.loss:
             leaf = point.requires_grad_()
             point = point.detach() - 0.01 * torch.autograd.grad(value(leaf), leaf)[0]
         assert float((there - point).norm()) < 0.3 * float((point - flat).norm())
-    monitor = GFSMonitor(1, model, half_mean_square, data, loss_tol=goal)
+    monitor = GFSMonitor(1, model, half_mean_square, data, tol=goal)
     monitor(0)
     leaf = flat.detach().requires_grad_()
     values, vectors = hessian_top_eigenvalue(lambda: value(leaf), [leaf], tol=1e-8)
@@ -307,7 +307,7 @@ def test_rk4_shortens_its_steps_where_curvature_grows() -> None:
 
     # each weight alone goes up to 2, where the curvature is a thousand times that of the start
     data = torch.ones(1, 3), torch.full((1, 3), 16.0)
-    end = integrate_gradient_flow(Steep(), half_mean_square, data, method="rk4", loss_tol=1e-3, max_steps=3000)
+    end = integrate_gradient_flow(Steep(), half_mean_square, data, method="rk4", tol=1e-3, max_steps=3000)
     torch.testing.assert_close(end.params["w"], torch.full((3,), 2.0, dtype=torch.float64), rtol=0, atol=1e-2)
 
 
@@ -324,7 +324,7 @@ X, Y = network()[1]
 
 def test_loaders_are_data_and_are_left_as_they_were() -> None:
     model, data = network()
-    whole = network_gfs_sharpness(model, half_mean_square, data, loss_tol=0.1)
+    whole = network_gfs_sharpness(model, half_mean_square, data, tol=0.1)
     dataset, generator = TensorDataset(*data), torch.Generator().manual_seed(3)
     before = torch.get_rng_state(), generator.get_state()
     loaders = [
@@ -335,7 +335,7 @@ def test_loaders_are_data_and_are_left_as_they_were() -> None:
         [list(data)],
     ]
     for loader in loaders:
-        assert network_gfs_sharpness(model, half_mean_square, loader, loss_tol=0.1) == pytest.approx(whole, rel=1e-6)
+        assert network_gfs_sharpness(model, half_mean_square, loader, tol=0.1) == pytest.approx(whole, rel=1e-6)
     assert torch.equal(before[0], torch.get_rng_state())
     assert torch.equal(before[1], generator.get_state())
 
@@ -393,11 +393,11 @@ CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
 )
 def test_classes_as_targets_go_through_rk4(loss_fn, plain, goal) -> None:
     model, data = network(outputs=3)
-    end = integrate_gradient_flow(model, loss_fn, (data[0], CLASSES), loss_tol=goal, method="rk4")
+    end = integrate_gradient_flow(model, loss_fn, (data[0], CLASSES), tol=goal, method="rk4")
     assert end.converged
     outputs = torch.func.functional_call(model, end.params, (data[0].double(),))
     assert float(plain(outputs, CLASSES)) == pytest.approx(end.loss, rel=1e-9)
-    assert network_gfs_sharpness(model, loss_fn, (data[0], CLASSES), loss_tol=goal, method="rk4") > 0
+    assert network_gfs_sharpness(model, loss_fn, (data[0], CLASSES), tol=goal, method="rk4") > 0
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_a_loss_without_second_derivative_is_refused() -> None:
 
 def test_a_monitor_of_training_that_diverged_goes_on() -> None:
     model, data = network()
-    monitor = GFSMonitor(1, model, half_mean_square, data, loss_tol=0.1)
+    monitor = GFSMonitor(1, model, half_mean_square, data, tol=0.1)
     with torch.no_grad():
         model[0].weight.fill_(torch.inf)
     monitor(0)
@@ -463,7 +463,7 @@ def test_a_stationary_point_does_not_arrive_and_says_so(method) -> None:
     with pytest.warns(RuntimeWarning, match="stopped after 0 steps"):
         end = integrate_gradient_flow(model, half_mean_square, data, method=method)
     assert not end.converged
-    monitor = GFSMonitor(1, *network()[:1], half_mean_square, data, max_steps=1, loss_tol=1e-12)
+    monitor = GFSMonitor(1, *network()[:1], half_mean_square, data, max_steps=1, tol=1e-12)
     with pytest.warns(RuntimeWarning, match="stopped after 1 steps"):
         monitor(0)
     assert np.isnan(monitor.gfs_sharpness[0])

@@ -11,7 +11,7 @@ from lib.flood import downsampler, experiment, faces, learning, solver, symbolic
 from lib.flood.claims import coarse_maps, peer, verification
 from lib.flood.claims import solver as solver_claims
 from lib.flood.downsampler import Detour, Downsampler, ReliefScale
-from lib.flood.experiment import FLOOD_PRESETS, trained_downsampler
+from lib.flood.experiment import PRESETS, trained_network
 from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import CELL, FloodDataset, Forcing, draw_floods
 from lib.flood.solver import LocalInertialSolver
@@ -87,23 +87,23 @@ def with_weights(change: Callable[[torch.Tensor], torch.Tensor]) -> Break:
     """The networks that ship with the package, with other weights in their last layer."""
 
     def broken(name):
-        trained = trained_downsampler(name)
+        trained = trained_network(name)
         with torch.no_grad():
             for part in trained.model.layers[-1].parameters():
                 part.copy_(change(part))
         return trained
 
-    return replace(coarse_maps, "trained_downsampler", broken)
+    return replace(coarse_maps, "trained_network", broken)
 
 
 def shipped_only(name: str) -> Break:
     """One network, whichever was asked for."""
-    return replace(coarse_maps, "trained_downsampler", lambda _: trained_downsampler(name))
+    return replace(coarse_maps, "trained_network", lambda _: trained_network(name))
 
 
 def fresh_network(name):
     """The weights were not loaded, and not all of them start at zero."""
-    trained = trained_downsampler(name)
+    trained = trained_network(name)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in trained.model.parameters():
@@ -119,8 +119,8 @@ def without_features(z, factor):
 
 def quick(**changed: object) -> Break:
     """The small preset, with other settings."""
-    presets = {**FLOOD_PRESETS, "quick": with_settings(FLOOD_PRESETS["quick"], **changed)}
-    return replace(coarse_maps, "FLOOD_PRESETS", presets)
+    presets = {**PRESETS, "quick": with_settings(PRESETS["quick"], **changed)}
+    return replace(coarse_maps, "PRESETS", presets)
 
 
 def no_sides(self, shape):
@@ -243,7 +243,7 @@ BREAKS: dict[str, list[Break]] = {
     "learnt-maps-win": [
         CORRECTION_LOST,
         with_weights(torch.neg),
-        replace(coarse_maps, "trained_downsampler", fresh_network),
+        replace(coarse_maps, "trained_network", fresh_network),
         replace(downsampler, "_UNIT", 1.0),
         edit(Downsampler, "correction", "above = z -", "above = 0 * z -"),
         edit(Detour, "forward", "pooled + self", "self"),
@@ -282,6 +282,6 @@ BREAKS: dict[str, list[Break]] = {
     "training-on-both-serves-both": [
         CORRECTION_LOST,
         shipped_only("rain"),
-        replace(coarse_maps, "trained_downsampler", fresh_network),
+        replace(coarse_maps, "trained_network", fresh_network),
     ],
 }

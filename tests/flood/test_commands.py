@@ -13,9 +13,10 @@ import typer
 import xarray
 from typer.testing import CliRunner
 
+from lib.__main__ import app
 from lib.flood import commands
 from lib.flood.boundaries import Boundary
-from lib.flood.experiment import load_downsampler, save_downsampler, trained_downsampler
+from lib.flood.experiment import FloodRun, trained_network
 from lib.flood.faces import State
 from lib.flood.geo import coarse_profile, read_dem, sample_geotiff, to_xarray
 from lib.flood.pooling import pool_dem
@@ -290,9 +291,9 @@ def test_a_missing_package_is_named_before_the_run(tmp_path, basin, monkeypatch)
 
 
 def test_the_coarse_map_of_a_trained_network(dem, tmp_path):
-    trained = trained_downsampler("rain")
-    fitting = trained._replace(preset=with_settings(trained.preset, dx=90.0))
-    save_downsampler(tmp_path / "network.npz", fitting)
+    trained = trained_network("rain")
+    fitting = with_settings(trained, preset=with_settings(trained.preset, dx=90.0))
+    fitting.save(tmp_path / "network.npz")
     path, asked = tmp_path / "depth.tif", ("--rain", 50, "--duration", 600)
     done = run("--dem", dem, *asked, "--out", path, "--network", tmp_path / "network.npz")
     assert done.exit_code == 0, done.output
@@ -306,7 +307,7 @@ def test_the_coarse_map_of_a_trained_network(dem, tmp_path):
     # the command runs in a hundred pieces, whose steps are shorter
     assert (depths.z - wanted).abs().max() < 2e-3
     # for other cells, another factor, and from a file that holds no network
-    save_downsampler(tmp_path / "small.npz", trained)
+    trained.save(tmp_path / "small.npz")
     for words, message in (
         (["--network", tmp_path / "small.npz"], "--network was trained on cells of 8 m; the map's have 90 m"),
         (["--network", tmp_path / "network.npz", "--factor", 8], "--factor must be that of the network, 16; it is 8"),
@@ -319,18 +320,14 @@ def test_the_coarse_map_of_a_trained_network(dem, tmp_path):
 
 
 def test_training_and_solving_from_the_command_line(tmp_path):
-    app = typer.Typer()
-    for verb in ("solve", "train"):
-        app.command(verb)(commands.COMMANDS[verb])
+    def call(verb, *words):
+        return CliRunner().invoke(app, [verb, "flood", *(str(word) for word in words)], env={"COLUMNS": "200"})
 
-    def call(*words):
-        return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
-
-    small = ["--preset", "quick", "--count", 4, "--batch", 4, "--epochs", 1]
+    small = ["--preset", "quick", "--count", 4, "--batch-size", 4, "--epochs", 1]
     done = call("train", *small, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "mean square error on the test maps" in done.output
-    assert load_downsampler(tmp_path / "run" / "network.npz").preset.count == 4
+    assert FloodRun.load(tmp_path / "run" / "network.npz").preset.count == 4
     assert call("train", "--preset", "huge", "--out", tmp_path / "x").exit_code == 2
     tiles = tmp_path / "tiles"
     tiles.mkdir()
@@ -411,8 +408,8 @@ def test_walls_are_above_all_ground_and_rivers_come_in_over_ground(bowl, tmp_pat
 
 
 def test_the_coarse_map_of_a_network_has_walls_too(bowl, tmp_path):
-    trained = trained_downsampler("rain")
-    save_downsampler(tmp_path / "n.npz", trained._replace(preset=with_settings(trained.preset, dx=10.0)))
+    trained = trained_network("rain")
+    with_settings(trained, preset=with_settings(trained.preset, dx=10.0)).save(tmp_path / "n.npz")
     done = run("--dem", bowl, "--fill", 1000, "--rain", 50, "--duration", 60, "--out", tmp_path / "h.tif", "--network",
                tmp_path / "n.npz")  # fmt: skip
     assert done.exit_code == 0, done.output

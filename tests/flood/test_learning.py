@@ -21,6 +21,7 @@ from lib.flood.claims.verification import finite_difference_gradient
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler
 from lib.flood.learning import (
     CoarseModel,
+    DownsamplerTraining,
     FloodLoss,
     _turn,
     _turn_back,
@@ -34,6 +35,7 @@ from lib.flood.metrics import downsample_loss
 from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import FloodDataset, draw_floods
 from lib.flood.solver import LocalInertialSolver
+from tests.interrupting import interrupt_at
 from tests.launching import TWO_PROCESSES
 
 FACTOR = 8
@@ -195,7 +197,7 @@ def test_a_map_that_stays_dry_costs_one(unit, wanted, kind, monkeypatch) -> None
 
     call = FloodLoss.__call__
     monkeypatch.setattr(FloodLoss, "__call__", watched)
-    train_downsampler(network(), data, COARSE, epochs=1, batch=4, unit=unit, loss=kind, beta=0.1)
+    train(network(), data, epochs=1, batch_size=4, unit=unit, loss=kind, beta=0.1)
     dry = float(downsample_loss(torch.zeros(4, 4, 4), data.h, FACTOR, kind, 0.1))
     assert seen == [pytest.approx(dry if wanted is None else wanted, rel=1e-4)]
 
@@ -203,11 +205,16 @@ def test_a_map_that_stays_dry_costs_one(unit, wanted, kind, monkeypatch) -> None
 # --- training
 
 
+def train(model, data, *, test=None, folder=None, every=None, device="cpu", precision="float32", **training):
+    options = {"test": test, "folder": folder, "every": every, "device": device, "precision": precision}
+    return train_downsampler(model, data, COARSE, DownsamplerTraining(**training), **options)
+
+
 def test_training_lowers_the_loss_to_what_the_score_says() -> None:
     data = floods(8, "rain", short=False)
     model = network()
     # float32 rounding alone moves the end by some percent: gradients through floods are steep
-    run = train_downsampler(model, data, COARSE, epochs=16, batch=4, lr=1e-2, augment=False, test=data)
+    run = train(model, data, test=data, epochs=16, batch_size=4, lr=1e-2, augment=False)
     assert run.losses.shape == (32,)
     assert run.scores.shape == (16,)
     assert not run.diverged
@@ -222,7 +229,7 @@ def test_training_lowers_the_loss_to_what_the_score_says() -> None:
 def test_a_run_as_the_paper_has_it() -> None:
     """Gradient descent with momentum, a constant rate, the regularizer, gradients of any length, segments."""
     settings = {"optimizer": "sgd", "warmup": None, "clip": None, "unit": "metres", "augment": False, "epochs": 2}
-    settings |= {"batch": 4, "lr": 0.1}
+    settings |= {"batch_size": 4, "lr": 0.1}
     runs = {}
     for name, change in {
         "plain": {},
@@ -232,7 +239,7 @@ def test_a_run_as_the_paper_has_it() -> None:
         "adam": {"optimizer": "adam"},
         "cycle": {"warmup": 0.5},
     }.items():
-        runs[name] = train_downsampler(network(), floods(8), COARSE, **{**settings, **change}).losses
+        runs[name] = train(network(), floods(8), **{**settings, **change}).losses
         assert np.isfinite(runs[name]).all()
     np.testing.assert_allclose(runs["segments"], runs["plain"], rtol=1e-5)
     # the first loss is that of mean pooling; the regularizer adds the block means' own roughness
@@ -248,27 +255,19 @@ def test_a_run_as_the_paper_has_it() -> None:
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(1, 0.15), (2, 0.5), (10, 0.1)])
 def test_a_warmup_of_one_step_or_less(epochs, warmup) -> None:
-    run = train_downsampler(network(), floods(2), COARSE, epochs=epochs, batch=2, warmup=warmup)
+    run = train(network(), floods(2), epochs=epochs, batch_size=2, warmup=warmup)
     assert len(run.losses) == epochs
 
 
 def train_small(folder: Path | None = None, **change):
-    settings = {"epochs": 3, "batch": 4, "lr": 1e-2, "seed": 3, "unit": "map", "test": floods(4, seed=2), **change}
+    settings = {"epochs": 3, "batch_size": 4, "lr": 1e-2, "seed": 3, "unit": "map", "test": floods(4, seed=2), **change}
     model = network()
-    return train_downsampler(model, floods(8), COARSE, folder=folder, **settings), model
+    return train(model, floods(8), folder=folder, **settings), model
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path) -> None:
     whole, model = train_small()
-    calls, loss = iter(range(100)), FloodLoss.__call__
-
-    def interrupted(self, outputs, h_fine):
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return loss(self, outputs, h_fine)
-
-    monkeypatch.setattr(FloodLoss, "__call__", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt_at(3, FloodLoss, "__call__"):
         train_small(tmp_path, every=1)
     assert checkpoint_steps(tmp_path) == [2, 3]
     again, other = train_small(tmp_path, every=1)
@@ -303,27 +302,27 @@ def test_two_processes_train_as_one_does(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"lr": 0.0}, "lr must be positive"),
-        ({"batch": 3}, "batch must be at most 2; it is 3"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"batch_size": 3}, "batch_size must be at most 2; it is 3"),
+        ({"loss": "mae"}, "loss must be one of mse, huber; it is 'mae'"),
         ({"warmup": 1.0}, "warmup must lie between 0 and 1, and be neither; it is 1.0"),
-        ({"warmup": 0.0}, "warmup must lie between 0 and 1, and be neither; it is 0.0"),
-        ({"clip": 0.0}, "clip must be positive"),
+        ({"device": "gpu"}, "device must be cpu"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
     ],
 )
 def test_bad_settings_are_refused(change, message) -> None:
     with pytest.raises(ValueError, match=message):
-        train_downsampler(network(), floods(2), COARSE, **{"epochs": 1, "batch": 2, **change})
+        train(network(), floods(2), **{"epochs": 1, "batch_size": 2, **change})
+    with pytest.raises(TypeError, match="training must be a DownsamplerTraining"):
+        train_downsampler(network(), floods(2), COARSE, {"epochs": 1})
 
 
 def test_data_without_a_flood_are_refused() -> None:
     data = floods(2)
     dry = FloodDataset(data.z, torch.zeros_like(data.h), data.forcing)
     with pytest.raises(ValueError, match="data must hold floods; all maps stay dry"):
-        train_downsampler(network(), dry, COARSE, epochs=1, batch=2)
+        train(network(), dry, epochs=1, batch_size=2)
     with pytest.raises(ValueError, match="multiples of the factor 12"):
-        train_downsampler(FeatureDownsampler(12), data, COARSE, epochs=1, batch=2)
+        train(FeatureDownsampler(12), data, epochs=1, batch_size=2)
 
 
 # --- coarse floods
@@ -370,9 +369,9 @@ def test_the_mean_square_error_does_not_depend_on_batches(batch) -> None:
     data = floods(8)
     found = coarse_floods("max", data, COARSE, factor=FACTOR)
     wanted = float(((found.h - found.truth).double() ** 2).mean())
-    assert mean_square_error("max", data, COARSE, factor=FACTOR, batch=batch) == pytest.approx(wanted, rel=1e-6)
-    with pytest.raises(ValueError, match="batch must be at least 1"):
-        mean_square_error("max", data, COARSE, factor=FACTOR, batch=0)
+    assert mean_square_error("max", data, COARSE, factor=FACTOR, batch_size=batch) == pytest.approx(wanted, rel=1e-6)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        mean_square_error("max", data, COARSE, factor=FACTOR, batch_size=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

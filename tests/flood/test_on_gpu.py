@@ -8,7 +8,7 @@ import torch
 
 from lib.flood.boundaries import Boundary
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler
-from lib.flood.learning import CoarseModel, depth_gradient, mean_square_error, train_downsampler
+from lib.flood.learning import CoarseModel, DownsamplerTraining, depth_gradient, mean_square_error, train_downsampler
 from lib.flood.metrics import flood_metrics
 from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing
@@ -110,15 +110,16 @@ def floods() -> FloodDataset:
 
 
 def test_training_learns_and_goes_on(tmp_path) -> None:
-    data, options = floods(), {"batch": 4, "device": "cuda", "every": 2, "lr": 0.03, "augment": False}
+    data, options = floods(), {"device": "cuda", "every": 2}
+    training = DownsamplerTraining(epochs=20, batch_size=4, lr=0.03, augment=False)
     model = Downsampler(FACTOR, (4, 4, 4), generator=torch.Generator().manual_seed(0)).double()
     fresh = copy.deepcopy(model)
-    run = train_downsampler(model, data, COARSE, epochs=20, test=data, folder=tmp_path, **options)
+    run = train_downsampler(model, data, COARSE, training, test=data, folder=tmp_path, **options)
     assert next(model.parameters()).is_cuda
     assert run.losses[-4:].mean() < 0.8 * run.losses[:4].mean()
     assert run.scores[-1] < 0.8 * mean_square_error("mean", data, COARSE, factor=FACTOR)
     (tmp_path / "step_00000020.pt").unlink()
-    again = train_downsampler(fresh, data, COARSE, epochs=20, test=data, folder=tmp_path, **options)
+    again = train_downsampler(fresh, data, COARSE, training, test=data, folder=tmp_path, **options)
     # sums of gradients at the corners of a map come in any order
     np.testing.assert_allclose(again.losses, run.losses, rtol=1e-4)
     np.testing.assert_allclose(again.scores, run.scores, rtol=1e-4)
@@ -132,5 +133,7 @@ def test_water_stays_in_float32_under_autocast() -> None:
     with torch.autocast("cuda", dtype=torch.bfloat16):
         parts = CoarseModel(model.to("cuda"), COARSE, augment=True)(*given)
     assert {part.dtype for part in parts} == {torch.float32}
-    run = train_downsampler(model, data, COARSE, epochs=2, batch=4, device="cuda", precision="bfloat16")
+    run = train_downsampler(
+        model, data, COARSE, DownsamplerTraining(epochs=2, batch_size=4), device="cuda", precision="bfloat16"
+    )
     assert np.isfinite(run.losses).all()

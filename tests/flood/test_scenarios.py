@@ -183,9 +183,9 @@ def test_maps_to_test_on_come_from_elsewhere() -> None:
     assert REGIONS["train"][1] < REGIONS["test"][0]
     for split, data in zip(REGIONS, (train, test), strict=True):
         for i in range(3):
-            window = terrain((32, 32), np.random.default_rng((1, i)), split).source
+            window = terrain((32, 32), split, rng=np.random.default_rng((1, i))).source
             assert REGIONS[split][0] <= window[2] < window[3] <= REGIONS[split][1]
-            z = torch.from_numpy(make_terrain((32, 32), np.random.default_rng((1, i)), split))
+            z = torch.from_numpy(make_terrain((32, 32), split, rng=np.random.default_rng((1, i))))
             torch.testing.assert_close(data.z[i], (z - z.mean()).float(), rtol=0, atol=1e-6)
     assert not torch.allclose(train.z, test.z)
 

@@ -60,7 +60,7 @@ def draws(folder: Path) -> None:
         lambda output, target: ((output - target) ** 2).mean(),
         optimizer,
         epochs=STEPS,
-        batch=64,
+        batch_size=64,
         noise=(noise,),
     )
     rank = Accelerator(cpu=True).process_index
@@ -99,7 +99,7 @@ def resume(folder: Path) -> None:
                 raise KeyboardInterrupt
             return nn.functional.cross_entropy(output, target)
 
-        fit(model, data, loss, optimizer, epochs=3, batch=16, noise=(noise,), folder=place, every=2)
+        fit(model, data, loss, optimizer, epochs=3, batch_size=16, noise=(noise,), folder=place, every=2)
 
     run(folder / "whole")
     with contextlib.suppress(KeyboardInterrupt):

@@ -40,7 +40,7 @@ def without_warning(function):
 
 def untrained_steps(model, X, y, weights, **options):
     """Descent that stops far too early."""
-    return gradient_descent(model, X, y, weights, **{**options, "stop": 0.1})
+    return gradient_descent(model, X, y, weights, **{**options, "tol": 0.1})
 
 
 def fixed_step(model, X, y, weights, **options):
@@ -58,7 +58,7 @@ def remembered_flow(model, X, y, weights):
 
 
 def loose_flow(model, X, y, weights, **options):
-    return gradient_flow(model, X, y, weights, **{"rtol": 1e-3, "stop": 1e-3, **options})
+    return gradient_flow(model, X, y, weights, **{"rtol": 1e-3, "tol": 1e-3, **options})
 
 
 def wrong_limit(X, y, a0, u0, **options):

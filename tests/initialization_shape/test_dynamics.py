@@ -88,7 +88,7 @@ def test_the_callers_weights_are_not_changed() -> None:
     np.testing.assert_array_equal(u, [0.1, -0.1])
 
 
-@pytest.mark.parametrize("option", [{"t_max": np.nan}, {"rtol": 0.0}, {"stop": -1.0}, {"max_steps": 0}])
+@pytest.mark.parametrize("option", [{"t_max": np.nan}, {"rtol": 0.0}, {"tol": -1.0}, {"max_steps": 0}])
 def test_bad_settings_of_the_flow_are_refused(option) -> None:
     (name,) = option
     with pytest.raises(ValueError, match=f"{name} must be"):
@@ -104,7 +104,7 @@ def test_bad_settings_of_the_flow_are_refused(option) -> None:
         ("neuron", {"a": 1.0, "u": [1.0]}, {}, "a and u must have shapes"),
         ("neuron", {"a": [1.0], "u": [1.0, 2.0]}, {}, "a and u must have shapes"),
         ("diagonal", {n: [1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {}, r"u_p must have shape \(2,\)"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"stop": -1.0}, "stop must be positive"),
+        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"tol": -1.0}, "tol must be positive"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"slope": 1.5}, "slope must lie between 0 and 1"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"max_steps": 0}, "max_steps must be at least 1"),
         ("diagonal", {n: [1.0, 1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {"slope": 0.5}, "slope must be 1"),

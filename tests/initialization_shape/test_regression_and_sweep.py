@@ -1,8 +1,9 @@
 """Data, and the sweep over scales and shapes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from joblib import parallel_config
 from typer.testing import CliRunner
 
 from lib.__main__ import app
@@ -14,10 +15,9 @@ from lib.initialization_shape import (
     load_sweep,
     population_errors,
     random_neurons,
-    run_sweep,
     sparse_regression,
+    sweep_initialization_shape,
 )
-from lib.initialization_shape import sweep as sweep_module
 from lib.initialization_shape.several_neurons import dual_spread
 
 SMALL = SweepPreset(d=40, n=10, alphas=(1e-4, 1e-2, 1.0), shapes=(0.0, 0.9), seeds=3)
@@ -53,10 +53,7 @@ def test_digits_are_standardised_pixels() -> None:
         (lambda: least_l1_interpolator([[0.0, 0.0]], [1.0]), "no interpolator was found"),
         (lambda: random_neurons(0, 3, 1.0, 0.0, rng=np.random.default_rng()), "count must be at least 1"),
         (lambda: dual_spread([[1.0, 0.0]], [1.0], [1.0], [[1.0, 0.0]], t_max=1e-6), "did not fit the data"),
-        (lambda: run_sweep("nonsense", "."), "preset must be one of quick"),
-        (lambda: run_sweep(SMALL, ".", shard=(2, 2)), "shard must be"),
-        (lambda: run_sweep(SMALL, ".", seeds=0), "seeds must be at least 1"),
-        (lambda: SweepPreset(alphas=(-1.0,)), "alpha must be positive"),
+        (lambda: SweepPreset(alphas=(-1.0,)), "alphas must be positive"),
         (lambda: SweepPreset(shapes=(2.0,)), "shape must lie"),
         (lambda: sparse_regression(10, 5, noise=np.inf, rng=np.random.default_rng(0)), "noise must be finite"),
     ],
@@ -88,88 +85,46 @@ def test_presets_have_the_papers_sizes() -> None:
 
 
 def test_shards_workers_and_a_straight_run_agree(tmp_path) -> None:
-    straight = load_sweep(run_sweep(SMALL, tmp_path / "straight"), SMALL)
+    straight = sweep_initialization_shape(SMALL)
     assert straight.shape == (3, 2, 3)
     for index in range(2):
-        run_sweep(SMALL, tmp_path / "shards", shard=(index, 2))
-    np.testing.assert_array_equal(load_sweep(tmp_path / "shards", SMALL), straight)
+        assert sweep_initialization_shape(SMALL, tmp_path, shard=(index, 2)) is None
+    np.testing.assert_array_equal(load_sweep(tmp_path, SMALL), straight)
     direct = population_errors(sparse_regression(40, 10, rng=np.random.RandomState(1993)), SMALL.alphas, SMALL.shapes)
     np.testing.assert_array_equal(straight[0], direct)
-
-
-@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_surrounding_configuration_decides_where_the_work_runs(backend: str, tmp_path) -> None:
-    with parallel_config(backend=backend, n_jobs=2):
-        run_sweep(SMALL, tmp_path / backend)
-    straight = load_sweep(run_sweep(SMALL, tmp_path / "straight"), SMALL)
-    np.testing.assert_array_equal(load_sweep(tmp_path / backend, SMALL), straight)
-
-
-def test_loading_leaves_folders_alone_and_names_damaged_pieces(tmp_path) -> None:
-    with pytest.raises(ValueError, match="3 of 3 pieces are missing"):
-        load_sweep(tmp_path / "typo", SMALL)
-    assert not (tmp_path / "typo").exists()
-    run_sweep(SMALL, tmp_path)
-    (tmp_path / "seed_001.npz").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"seed_001.npz is damaged"):
-        load_sweep(tmp_path, SMALL)
-
-
-def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch) -> None:
-    done: list[int] = []
-    original = sweep_module._exact_unit
-
-    def interrupted(preset, seed, path) -> None:
-        if seed == 1 and len(done) == 1:
-            done.append(-1)
-            raise KeyboardInterrupt
-        original(preset, seed, path)
-        done.append(seed)
-
-    monkeypatch.setattr(sweep_module, "_exact_unit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(SMALL, tmp_path)
-    with pytest.raises(ValueError, match="2 of 3 pieces are missing"):
-        load_sweep(tmp_path, SMALL)
-    run_sweep(SMALL, tmp_path)
-    assert done == [0, -1, 1, 2]
-    assert load_sweep(tmp_path, SMALL).shape == (3, 2, 3)
-
-
-def test_a_folder_does_not_mix_two_sweeps(tmp_path) -> None:
-    run_sweep(SMALL, tmp_path, seeds=1)
-    run_sweep(SMALL, tmp_path, seeds=2)
-    with pytest.raises(ValueError, match="folder must be new"):
-        run_sweep("quick", tmp_path)
+    # what is there is what more data sets begin with, and nothing to another sweep
+    more = sweep_initialization_shape(replace(SMALL, seeds=4), tmp_path)
+    np.testing.assert_array_equal(more[:3], straight)
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+    with pytest.raises(ValueError, match="must hold all 3 pieces; 3 are missing"):
+        load_sweep(tmp_path, replace(SMALL, n=12))
 
 
 def test_the_papers_descent_comes_close_to_the_exact_limit(tmp_path) -> None:
-    from dataclasses import replace
-
     exact = replace(SMALL, alphas=(1e-2, 1e-1), shapes=(0.0,), seeds=1)
-    descent = replace(exact, descent=True, stop_mse=1e-8, max_steps=100_000)
-    ours = load_sweep(run_sweep(exact, tmp_path / "exact"), exact)
-    theirs = load_sweep(run_sweep(descent, tmp_path / "descent", jobs=2), descent)
+    descent = replace(exact, descent=True, tol=1e-8, max_steps=100_000)
+    ours, theirs = sweep_initialization_shape(exact), sweep_initialization_shape(descent, tmp_path, jobs=2)
     np.testing.assert_allclose(theirs, ours, rtol=0.02)
-    short = replace(descent, max_steps=1)
-    assert np.isnan(load_sweep(run_sweep(short, tmp_path / "short"), short)).all()
+    np.testing.assert_array_equal(load_sweep(tmp_path, descent), theirs)
+    assert np.isnan(sweep_initialization_shape(replace(descent, max_steps=1), tmp_path)).all()
 
 
-def test_command_line_runs_a_sweep_and_refuses_bad_words(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(PRESETS, "quick", SMALL)
-    words = ["sweep", "initialization-shape", "--out", str(tmp_path)]
+def test_command_line_runs_a_sweep(tmp_path) -> None:
+    words = ["sweep", "initialization-shape", "--out", str(tmp_path), "--d", "40", "--n", "10", "--shapes", "0,0.9"]
+    words += ["--alphas", "1e-4,1e-2,1,2"]
+    done = CliRunner().invoke(app, [*words, "--shard", "0/2", "--seeds", "2"])
+    assert done.exit_code == 0, done.output
+    assert "the same command without --shard" in done.output
     done = CliRunner().invoke(app, [*words, "--seeds", "2"])
     assert done.exit_code == 0, done.output
-    assert "mean test error" in done.output
-    assert CliRunner().invoke(app, [*words, "--shard", "0/2"]).exit_code == 0
+    assert done.output.splitlines()[1].split() == ["s", "1.0e-04", "2.0e+00"]
+    assert [line.split()[0] for line in done.output.splitlines()[2:]] == ["0.00", "0.90"]
     assert CliRunner().invoke(app, [*words, "--shard", "nonsense"]).exit_code == 2
-    assert CliRunner().invoke(app, [*words, "--preset", "nonsense"]).exit_code == 2
 
 
 def test_numpys_integers_are_integers() -> None:
     preset = SweepPreset(d=np.int64(40), alphas=np.array([0.1]))
     assert preset == SweepPreset(d=40, alphas=(0.1,))
     assert repr(preset) == repr(SweepPreset(d=40, alphas=(0.1,)))
-    with pytest.raises(TypeError, match="alphas must hold real numbers"):
+    with pytest.raises(TypeError, match="alphas must be a list or a tuple"):
         SweepPreset(alphas="abc")

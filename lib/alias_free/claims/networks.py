@@ -14,11 +14,12 @@ from torch import Tensor
 from lib.alias_free.attacks import Attack, standard_attacks
 from lib.alias_free.claims.layers import breaks, drawn
 from lib.alias_free.convnext import ConvNeXt, Mode
-from lib.alias_free.experiment import clothes, trained_alias_free
+from lib.alias_free.experiment import trained_network
 from lib.alias_free.layers import APSDownsample2d
 from lib.alias_free.resampling import fourier_shift
 from lib.alias_free.robustness import ShiftRobustness, equivariance_error, shift_robustness
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
+from lib.datasets import clothes
 from lib.parallel import in_parallel
 from lib.validation import finite_number, finite_tensor
 
@@ -57,7 +58,7 @@ def attack_table(attacks: Sequence[str], preset: str = "laptop") -> dict[Mode, l
 
 @lru_cache(maxsize=8)
 def _network(mode: Mode, preset: str) -> ConvNeXt:
-    return trained_alias_free(mode, preset).model
+    return trained_network(mode if preset == "laptop" else f"{mode}-{preset}").model
 
 
 @lru_cache(maxsize=2)
@@ -236,7 +237,7 @@ def price_in_accuracy() -> Evidence:
     x, y = clothes("test").tensors
     scores = {}
     for mode in ("baseline", "afc"):
-        model = trained_alias_free(mode).model
+        model = trained_network(mode).model
         with torch.no_grad():
             scores[mode] = float((finite_tensor("outputs", model(x)).argmax(1) == y).double().mean())
     return combine(
@@ -307,8 +308,7 @@ def photograph_moves_smoothly() -> Evidence:
     modes: tuple[Mode, ...] = ("afc", "baseline", "blurpool", "aps")
     errors = {
         mode: [
-            equivariance_error(trained_alias_free(mode).model.forward_features, photograph(), shift, 4)
-            for shift in shifts
+            equivariance_error(trained_network(mode).model.forward_features, photograph(), shift, 4) for shift in shifts
         ]
         for mode in modes
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.claims import Evidence, at_least, at_most, claim, combine
-from lib.edge_of_stability.experiment import EDGE_PRESETS, edge_task, watch_descent
+from lib.edge_of_stability.experiment import PRESETS, edge_task, watch_descent
 from lib.edge_of_stability.networks import half_mean_square, integrate_gradient_flow, network_gfs_sharpness
 from lib.edge_of_stability.squared_regression import SquaredRegression
 
@@ -95,8 +95,8 @@ def squared_regression_descends() -> Evidence:
 def _watched(name: str) -> EdgeRun:
     """Descent on a network with real data, looked at a few times."""
     if name == "digits":
-        return watch_descent(EDGE_PRESETS["quick"])
-    return watch_descent(replace(EDGE_PRESETS["laptop"], widths=(784, 8, 1), n_steps=400, every=50, rtol=1e-2))
+        return watch_descent(PRESETS["quick"])
+    return watch_descent(replace(PRESETS["laptop"], widths=(784, 8, 1), n_steps=400, every=50, rtol=1e-2))
 
 
 def _network_evidence(run: EdgeRun, remark: str) -> Evidence:
@@ -140,11 +140,11 @@ def fashion_network() -> Evidence:
     "in a small part of the steps.",
 )
 def flow_integrator() -> Evidence:
-    model, data = edge_task(replace(EDGE_PRESETS["quick"], count=20))
-    ours = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-4, rtol=1e-2)
-    classical = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-4, method="rk4")
+    model, data = edge_task(replace(PRESETS["quick"], count=20))
+    ours = integrate_gradient_flow(model, half_mean_square, data, tol=1e-4, rtol=1e-2)
+    classical = integrate_gradient_flow(model, half_mean_square, data, tol=1e-4, method="rk4")
     values = [
-        network_gfs_sharpness(model, half_mean_square, data, loss_tol=1e-4, rtol=1e-2, method=method)
+        network_gfs_sharpness(model, half_mean_square, data, tol=1e-4, rtol=1e-2, method=method)
         for method in ("etd", "rk4")
     ]
     return combine(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
 from lib.flood.downsampler import FeatureDownsampler, ReliefScale
-from lib.flood.experiment import FLOOD_PRESETS, SHIPPED, coarse_solver, trained_downsampler
+from lib.flood.experiment import PRESETS, SHIPPED, coarse_solver, trained_network
 from lib.flood.learning import CoarseResult, coarse_floods, descend_coarse_maps, train_downsampler
 from lib.flood.metrics import flood_metrics
 from lib.flood.pooling import Pooling, pool_dem
@@ -29,7 +29,7 @@ _HELD_OUT = "48 maps of the region kept for tests, 128 x 128 cells of 8 m, half 
 @lru_cache(maxsize=4)
 def held_out(kind: Kind) -> FloodDataset:
     """The floods that the presets test on."""
-    preset = FLOOD_PRESETS["laptop"]
+    preset = PRESETS["laptop"]
     return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind)
 
 
@@ -41,7 +41,7 @@ def pooled(how: Pooling, kind: Kind, factor: int) -> CoarseResult:
 
 def learnt(name: str, kind: Kind) -> CoarseResult:
     """The held-out floods on the maps of a network that ships with the package."""
-    return coarse_floods(trained_downsampler(name).model, held_out(kind), coarse_solver(SHIPPED[name]))
+    return coarse_floods(trained_network(name).model, held_out(kind), coarse_solver(SHIPPED[name]))
 
 
 def _errors(floods: CoarseResult) -> Tensor:
@@ -154,7 +154,7 @@ def learnt_maps_win() -> Evidence:
 @lru_cache(maxsize=1)
 def training_maps() -> FloodDataset:
     """The first floods that the presets train on."""
-    preset = FLOOD_PRESETS["quick"]
+    preset = PRESETS["quick"]
     assert preset.count is not None
     return draw_floods(preset.count, seed=preset.data_seed)
 
@@ -205,9 +205,9 @@ def one_number_explains_most_of_it() -> Evidence:
 @lru_cache(maxsize=1)
 def trained_here() -> tuple[float, float]:
     """Errors [m^2] of a small network trained on the spot, and of mean pooling, on its test maps."""
-    preset, solver = FLOOD_PRESETS["quick"], coarse_solver("quick")
+    preset, solver = PRESETS["quick"], coarse_solver("quick")
     model = FeatureDownsampler(preset.factor, generator=torch.Generator().manual_seed(preset.seed))
-    train_downsampler(model, training_maps(), solver, epochs=preset.epochs, lr=preset.lr, batch=preset.batch)
+    train_downsampler(model, training_maps(), solver, preset)
     test = held_out("rain").part(slice(preset.test_count))
     return _error(coarse_floods(model, test, solver)), _error(coarse_floods("mean", test, solver, factor=preset.factor))
 

@@ -66,7 +66,7 @@ def water_is_conserved() -> Evidence:
     errors, negative = [], []
     solver, every = LocalInertialSolver(dx=8.0), [4.0 * i for i in range(1, 61)]
     for seed in range(5):
-        z = torch.from_numpy(make_terrain((32, 40), np.random.default_rng(seed)))
+        z = torch.from_numpy(make_terrain((32, 40), rng=np.random.default_rng(seed)))
         sides = Boundary({"west": 0.4}, {"east": 0.005})
         for rain, boundary in ((1e-4, None), (1e-5, sides)):
             result = solver.simulate(z, 240.0, rain=rain, boundary=boundary, save_times=every)
@@ -87,7 +87,7 @@ def water_is_conserved() -> Evidence:
     "limiter, depths become negative though the balance of water is perfect.",
 )
 def floor_and_limiter_are_needed() -> Evidence:
-    z = torch.from_numpy(make_terrain((48, 48), np.random.default_rng(0)))
+    z = torch.from_numpy(make_terrain((48, 48), rng=np.random.default_rng(0)))
     storm = {"rain": 0.1 / 3600}
     rash = LocalInertialSolver(dx=30.0, h_cfl_min=1e-5, limiter=False)
     first = float(rash.time_step(torch.zeros(1, 1)))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
 from lib.four_bit.comparison import ROUNDINGS, WAYS, trained_runs
-from lib.four_bit.experiment import FOUR_BIT_PRESETS, FourBitRun, train_four_bit
+from lib.four_bit.experiment import PRESETS, FourBitRun, train_four_bit
 from lib.four_bit.layers import LUQConfig, LUQLinear, gradient_quantizer, quantize_model, reconfigure
 from lib.four_bit.logarithmic import LOG_FORMATS
 from lib.four_bit.weight_updates import captured_gradient, update_error
@@ -39,7 +39,7 @@ def _bias_ratio(draws: Tensor, exact: Tensor) -> float:
 def _updates(config: LUQConfig, repeats: int = _REPEATS) -> tuple[Tensor, Tensor]:
     """Updates of a real layer from quantised gradients, and the exact one."""
     gradient = captured_gradient()
-    quantize = gradient_quantizer(config, torch.Generator().manual_seed(0))
+    quantize = gradient_quantizer(config, generator=torch.Generator().manual_seed(0))
     draws = torch.stack([quantize(gradient.delta)[1].T @ gradient.inputs for _ in range(repeats)])
     return draws, gradient.delta.T @ gradient.inputs
 
@@ -175,7 +175,7 @@ def every_layers_update_is_unbiased() -> Evidence:
 @lru_cache(maxsize=32)
 def _trained(way: str, fine_tuning: int = 0) -> FourBitRun:
     """A training that takes a second or two."""
-    return train_four_bit(replace(FOUR_BIT_PRESETS["quick"], config=_way(way), fine_tuning=fine_tuning))
+    return train_four_bit(replace(PRESETS["quick"], config=_way(way), fine_tuning=fine_tuning))
 
 
 def _way(name: str) -> LUQConfig:

@@ -1,0 +1,428 @@
+"""What chapters that train or sweep share: checked settings with names, runs that are stored, resumable pieces of work.
+
+A chapter's settings are a frozen dataclass on `Preset`; its `PRESETS` hold `quick` (seconds), `laptop` (minutes) and
+`paper` (the paper's own data, model and hyper-parameters). Training returns a `Run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from lib.files import atomic_path, output_folder, read_arrays
+from lib.parallel import in_parallel
+from lib.validation import (
+    finite_number,
+    instance_of,
+    integer_at_least,
+    job_count,
+    known_seed,
+    number_between,
+    one_of,
+    pair,
+    positive_integer,
+    positive_number,
+    true_or_false,
+)
+
+# torch is imported where a network is: chapters that sweep without one start faster
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+    from torch.utils.data import Dataset
+
+__all__ = [
+    "Count",
+    "Natural",
+    "NonNegative",
+    "OpenFraction",
+    "Pieces",
+    "Positive",
+    "Preset",
+    "Run",
+    "Seed",
+    "described",
+    "named",
+    "prepare",
+]
+
+Check = Callable[[str, Any], Any]
+
+
+def _inside(name: str, value: float) -> float:
+    number = number_between(name, value, 0, 1)
+    if number in (0, 1):
+        raise ValueError(f"{name} must lie between 0 and 1, and be neither; it is {value}")
+    return number
+
+
+#: Kinds of numbers for the fields of a `Preset`: the check stands beside the type.
+Count = Annotated[int, positive_integer]
+Natural = Annotated[int, partial(integer_at_least, low=0)]
+Seed = Annotated[int, known_seed]
+Positive = Annotated[float, positive_number]
+NonNegative = Annotated[float, partial(number_between, low=0)]
+OpenFraction = Annotated[float, _inside]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings, each checked by its annotation when an instance is made.
+
+    Fields are kinds of numbers as above, `float` (finite), `bool`, `str`, `Literal[...]`, another dataclass, one of
+    these or None, or `tuple[kind, ...]` (which takes lists and arrays, but not empty ones). Values become Python's own.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Walk(Preset):
+    ...     steps: Count = 10
+    ...     gait: Literal["slow", "fast"] = "slow"
+    >>> Walk(steps=np.int64(3))
+    Walk(steps=3, gait='slow')
+    >>> Walk(gait="odd")
+    Traceback (most recent call last):
+    ...
+    ValueError: gait must be one of slow, fast; it is 'odd'
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, check in _checks(kind).items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        self.check()
+
+    def check(self) -> None:
+        """Refuse fields that do not go together."""
+
+    def record(self) -> dict[str, Any]:
+        """All settings, as a file can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The settings that a file holds."""
+        hints = get_type_hints(cls)
+        made = {name: hints[name](**held) for name, held in record.items() if is_dataclass(hints.get(name))}
+        return cls(**{**record, **made})
+
+
+@cache
+def _checks(kind: type[Any]) -> dict[str, Check]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: _check(hints[field.name]) for field in fields(kind)}
+
+
+def _check(hint: Any) -> Check:
+    """What looks at a value of such an annotation, and returns it as Python's own."""
+    parts = get_args(hint)
+    origin = get_origin(hint)
+    if origin is Annotated:
+        check: Check = parts[1]
+        return check
+    if origin is Literal:
+        return partial(one_of, options=parts)
+    if origin in (Union, types.UnionType):
+        (inner,) = (part for part in parts if part is not types.NoneType)
+        return partial(_or_none, check=_check(inner))
+    if origin is tuple:
+        return partial(_tuple, check=_check(parts[0]))
+    known: dict[Any, Check] = {bool: true_or_false, float: finite_number}
+    return known.get(hint) or partial(instance_of, kind=hint)
+
+
+def _or_none(name: str, value: Any, check: Check) -> Any:
+    return None if value is None else check(name, value)
+
+
+def _tuple(name: str, value: Any, check: Check) -> tuple[Any, ...]:
+    if not (isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim)):
+        raise TypeError(f"{name} must be a list or a tuple; it is {value!r}")
+    if not len(value):
+        raise ValueError(f"{name} must not be empty")
+    return tuple(check(name, each) for each in value)
+
+
+P = TypeVar("P", bound=Preset)
+
+
+def named(preset: str | P, presets: Mapping[str, P]) -> P:
+    """A preset by its name, or one that the caller has made.
+
+    Examples
+    --------
+    >>> from lib.four_bit import PRESETS
+    >>> named("laptop", PRESETS).count
+    10000
+    """
+    if isinstance(preset, str):
+        return presets[one_of("preset", preset, presets)]
+    kind = type(next(iter(presets.values())))
+    return instance_of("preset", preset, kind, f"one of {', '.join(presets)}, or a {kind.__name__}")
+
+
+def described(kind: type) -> dict[str, str]:
+    """What the section "Attributes" of a class's docstring says of each name.
+
+    Examples
+    --------
+    >>> described(Run)["losses"]
+    'Before every step.'
+    """
+    _, _, section = (inspect.getdoc(kind) or "").partition("Attributes\n----------\n")
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in re.split(r"\n\n\S+\n-+\n", section)[0].splitlines():
+        if line.startswith(" "):
+            found |= {name: f"{found.get(name, '')} {line.strip()}".strip() for name in names}
+        else:
+            names = line.split(", ")
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network; chapters add what else came of the training.
+
+    Attributes
+    ----------
+    model
+        The network, in evaluation mode.
+    losses
+        Before every step.
+    scores
+        After every epoch.
+    diverged
+        Whether training stopped because a loss or a gradient was not finite.
+    preset
+        How it was made.
+    """
+
+    model: nn.Module
+    losses: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    diverged: bool
+    preset: Preset
+
+    #: The class of `preset`; what `scores` are, and their format.
+    preset_class: ClassVar[type[Preset]] = Preset
+    score: ClassVar[tuple[str, str]] = ("test accuracy", "13.4f")
+
+    def facts(self) -> dict[str, Any]:
+        """What the network is made from beside the preset, such as the number of classes of a folder of pictures."""
+        return {}
+
+    @staticmethod
+    def network(preset: Any, facts: dict[str, Any]) -> nn.Module:
+        """The network at any weights, from what `facts` gave."""
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        """The scores as a table."""
+        name, form = self.score
+        if not len(self.scores):
+            return []
+        return [f"   epoch   {name}", *(f"{epoch:8d}   {score:{form}}" for epoch, score in enumerate(self.scores, 1))]
+
+    def save(self, path: str | Path) -> None:
+        """Write the network, how it was made and its training to one file (.npz); `load` reads it."""
+        from lib.checkpoints import save_network
+
+        series = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("model", "preset")}
+        save_network(path, self.model, {**self.preset.record(), **self.facts()}, **series)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote, in evaluation mode; no code is unpickled.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing, damaged, or no such network.
+        """
+        from lib.checkpoints import load_network
+
+        own = {each.name for each in fields(cls.preset_class)}
+
+        def apart(held: dict[str, Any]) -> tuple[Preset, dict[str, Any]]:
+            preset = cls.preset_class.from_record({name: value for name, value in held.items() if name in own})
+            return preset, {name: value for name, value in held.items() if name not in own}
+
+        def make(held: dict[str, Any]) -> nn.Module:
+            return cls.network(*apart(held))
+
+        model, held, series = load_network(path, make)
+        values: dict[str, Any] = {name: each if each.ndim else each.item() for name, each in series.items()}
+        try:
+            return cls(model=model, preset=apart(held)[0], **{"diverged": False, **values})
+        except TypeError as error:
+            raise ValueError(f"{path} holds no {cls.__name__}: {error}") from error
+
+
+if TYPE_CHECKING:
+    M = TypeVar("M", bound=nn.Module)
+    D = TypeVar("D", Dataset[Any], Dataset[Any] | None)
+
+
+def prepare(
+    preset: Preset,
+    folder: str | Path | None,
+    task: Callable[[], tuple[M, Dataset[Any], D]],
+    *,
+    batch_size: int,
+    device: str,
+    precision: str,
+    every: int | None,
+    workers: int,
+) -> tuple[M, Dataset[Any], D, int]:
+    """All that is looked at before a training, and what it starts from.
+
+    What is refused has taken no folder; afterwards the folder belongs to this preset.
+
+    Parameters
+    ----------
+    preset, folder, device, precision, every, workers
+        Of the training.
+    task
+        Gives the network at its initial weights, training data and test data.
+
+    Returns
+    -------
+    tuple
+        The three, and the number of steps in an epoch.
+    """
+    from lib.checkpoints import claim_experiment, held_experiment
+    from lib.training import check_options, is_first_process, steps_an_epoch
+
+    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    if folder is not None:
+        held_experiment(folder, preset.record())
+    model, train, test = task()
+    per_epoch = steps_an_epoch(train, batch_size, device)
+    if folder is not None and is_first_process(device):
+        claim_experiment(folder, preset.record())
+    return model, train, test, per_epoch
+
+
+#: A piece of work: the settings that it depends on, and the arguments of the function that does it.
+Work = Sequence[tuple[Mapping[str, Any], tuple[object, ...]]]
+Result = dict[str, Any]
+
+
+class Pieces:
+    """Independent pieces of work, one small file each, so that what was interrupted goes on where it stopped.
+
+    A file is named by a digest of the settings that its content is computed from, so a folder can hold many works.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie; None keeps nothing.
+
+    Examples
+    --------
+    >>> def powers(base):
+    ...     return {"square": base**2}
+    >>> Pieces(None).compute(powers, [({"base": base}, (base,)) for base in (2, 3)], "powers")
+    [{'square': 4}, {'square': 9}]
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = None if folder is None else output_folder("folder", folder)
+
+    def path(self, key: Mapping[str, Any]) -> Path | None:
+        """The file of a piece."""
+        return self.folder and self.folder / f"{hashlib.sha256(_text(key).encode()).hexdigest()[:24]}.npz"
+
+    def compute(
+        self,
+        function: Callable[..., Result],
+        work: Work,
+        description: str,
+        *,
+        jobs: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> list[Result]:
+        """The results of a function for each piece, in order; those that are there are not computed again.
+
+        Parameters
+        ----------
+        function
+            Something that other processes can import; it returns a dict of numbers and arrays.
+        work
+            Settings and arguments of every piece.
+        description
+            For the progress bar.
+        jobs
+            Processes; None leaves it to a surrounding `joblib.parallel_config`.
+        shard
+            `(i, n)`: only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers on one folder.
+        """
+        index, count = (integer_at_least("shard", part, 0) for part in pair("shard", shard))
+        if index >= count:
+            raise ValueError(f"shard must be (i, n) with 0 <= i < n; it is {shard}")
+        job_count(jobs)
+        mine = work[index::count]
+        paths = [self.path(key) for key, _ in mine]
+        results = {place: _read(path) for place, path in enumerate(paths) if path is not None and path.exists()}
+        missing = [place for place in range(len(mine)) if place not in results]
+        calls = [(function, mine[place][1], paths[place], _text(mine[place][0])) for place in missing]
+        results |= dict(zip(missing, in_parallel(_compute, calls, description, jobs=jobs), strict=True))
+        return [results[place] for place in range(len(mine))]
+
+    def load(self, work: Work) -> list[Result]:
+        """The results of work that is done.
+
+        Raises
+        ------
+        ValueError
+            If pieces are missing.
+        """
+        there = [path for path in (self.path(key) for key, _ in work) if path is not None and path.exists()]
+        if len(there) < len(work):
+            raise ValueError(f"{self.folder} must hold all {len(work)} pieces; {len(work) - len(there)} are missing")
+        return [_read(path) for path in there]
+
+
+def _text(key: Mapping[str, Any]) -> str:
+    return json.dumps(dict(key), sort_keys=True)
+
+
+def _plain(result: Mapping[str, Any]) -> Result:
+    """Arrays as they are, numbers as Python's."""
+    arrays = {name: np.asarray(value) for name, value in result.items()}
+    return {name: array if array.ndim else array.item() for name, array in arrays.items()}
+
+
+def _read(path: Path) -> Result:
+    return _plain({name: array for name, array in read_arrays(path).items() if name != "key"})
+
+
+def _compute(function: Callable[..., Result], arguments: tuple[object, ...], path: Path | None, key: str) -> Result:
+    result = _plain(function(*arguments))
+    if path is not None:
+        with atomic_path(path) as temporary:
+            np.savez(temporary, key=key, **result)
+    return result
