@@ -28,7 +28,7 @@ def train(
     backward: Annotated[str | None, typer.Option(help="luq, int4 or none.")] = None,
     hindsight: Annotated[float | None, typer.Option(help="Momentum of a guessed maximum.")] = None,
     shared_alpha: Annotated[bool, typer.Option(help="One alpha for all processes.")] = False,
-    backend: Annotated[str | None, typer.Option(help="auto, eager, compiled or triton.")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, eager or triton.")] = None,
     count: Annotated[int | None, typer.Option(help="Another number of training images.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Another number of epochs.")] = None,
     fine_tuning: Annotated[int | None, typer.Option(help="Epochs of fine-tuning (FNT) at the end.")] = None,

@@ -169,7 +169,5 @@ def int4_decode(codes: Tensor, scale: Tensor | float) -> Tensor:
     >>> int4_decode(torch.tensor([-7, 3], dtype=torch.int8), 0.5)
     tensor([-3.5000,  1.5000])
     """
-    integer_tensor("codes", codes)
-    if codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 15:
-        raise ValueError(f"codes must fit in 4 bits; they run from {int(codes.min())} to {int(codes.max())}")
+    integer_tensor("codes", codes, -8, 15)
     return codes.to(torch.float32) * checked_scale("scale", scale)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
-from typing import Any
 
 import numpy as np
 import torch
@@ -113,14 +112,7 @@ def gradient_moments(
     if config.backward == "int4":
         mean, variance = int4_mean_and_variance(delta, max_abs=max_abs, stochastic=config.rounding == "stochastic")
     else:
-        options: dict[str, Any] = {
-            "fmt": config.fmt,
-            "max_abs": max_abs,
-            "rounding": config.rounding,
-            "underflow": config.underflow,
-            "pow2_alpha": config.pow2_alpha,
-        }
-        mean, variance = luq_mean(delta, **options), luq_variance(delta, **options)
+        mean, variance = luq_mean(delta, config, max_abs=max_abs), luq_variance(delta, config, max_abs=max_abs)
     return mean, variance / config.samples
 
 

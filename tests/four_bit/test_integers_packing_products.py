@@ -48,8 +48,8 @@ def test_int4_is_the_nearest_level() -> None:
 def test_stochastic_rounding_is_unbiased() -> None:
     x = torch.linspace(-1, 1, 41)
     generator = torch.Generator().manual_seed(0)
-    draws = [int4_decode(*int4_encode(x, clip="max", rounding="stochastic", generator=generator)) for _ in range(4000)]
-    np.testing.assert_allclose(torch.stack(draws).mean(0), x, atol=5 * (1 / 14) / 4000**0.5)
+    codes, scale = int4_encode(x.expand(4000, -1), clip="max", rounding="stochastic", generator=generator)
+    np.testing.assert_allclose(int4_decode(codes, scale).mean(0), x, atol=5 * (1 / 14) / 4000**0.5)
 
 
 @given(st.lists(st.integers(-8, 7), max_size=40), st.booleans())
@@ -101,28 +101,3 @@ def test_the_schedule_is_a_triangle() -> None:
     assert rates[100] == 0.0
     np.testing.assert_allclose(np.diff(rates[:51]), (0.1 - 0.001) / 50)
     np.testing.assert_allclose(np.diff(rates[50:]), -0.1 / 50)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: int4_encode(torch.ones(2), clip="best"), ValueError, "clip must be"),
-        (lambda: int4_encode(torch.ones(2), clip=0.0), ValueError, "clip must be positive"),
-        (lambda: int4_encode(-torch.ones(2), signed=False), ValueError, "must not be negative"),
-        (lambda: int4_encode(torch.ones(2), rounding="up"), ValueError, "rounding must be"),
-        (lambda: pack_nibbles(torch.ones(2)), TypeError, "must hold integers"),
-        (lambda: pack_nibbles(torch.tensor([16])), ValueError, "fit in 4 bits"),
-        (lambda: unpack_nibbles(torch.zeros(2, dtype=torch.uint8), (5,)), ValueError, "must hold 3 bytes"),
-        (lambda: pack_bits(torch.ones(2)), TypeError, "must be boolean"),
-        (lambda: unpack_bits(torch.zeros(2, dtype=torch.uint8), (5,)), ValueError, "must hold 1 bytes"),
-        (lambda: mf_product(torch.tensor([8]), torch.tensor([0])), ValueError, "int4 must lie in"),
-        (lambda: mf_product(torch.tensor([7]), torch.tensor([16])), ValueError, "fp4_codes must lie in"),
-        (lambda: mf_product(torch.ones(1), torch.tensor([1])), TypeError, "int4 must hold integers"),
-        (lambda: mf_matmul(torch.ones(2, 3).int(), torch.ones(2, 3).int()), ValueError, "matrices that fit"),
-        (lambda: HindsightMax(1.0), ValueError, "momentum must be"),
-        (lambda: fnt_lr(5, 4, 0.1, 0.1), ValueError, "t must lie between"),
-    ],
-)
-def test_bad_input_is_refused(call, error, message) -> None:
-    with pytest.raises(error, match=message):
-        call()

@@ -37,7 +37,7 @@ def gradient() -> LayerGradient:
 def test_closed_form_is_what_sampling_finds(config) -> None:
     data = gradient()
     quantize = gradient_quantizer(config, torch.Generator().manual_seed(1))
-    draws = torch.stack([quantize(data.delta)[1].T @ data.inputs for _ in range(4000)]).double()
+    draws = (quantize(data.delta.expand(4000, -1, -1))[1].mT @ data.inputs).double()
     exact = (data.delta.T @ data.inputs).double()
     error = update_error(data, config)
     noise = float(draws.var(dim=0).sum().sqrt() / exact.norm())
@@ -81,10 +81,3 @@ def test_two_layers_tell_bias_from_noise() -> None:
     chance = two_layer_errors("stochastic", "LUQ")
     assert chance.outputs.after(1) > 1.2 * exact.outputs.after(1)
     assert chance.outputs.bias < exact.outputs.bias
-    for call, message in (
-        (lambda: two_layer_errors("up", "LUQ"), "forward must be"),
-        (lambda: two_layer_errors("nearest", "up"), "backward must be one of"),
-        (lambda: two_layer_errors("nearest", "LUQ", passes=1), "passes must be at least 2"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
