@@ -1,7 +1,7 @@
 """One quantiser, two ways to run it, the same bits: eager torch, and Triton kernels.
 
 `luq_encode` with the random numbers of `counter_mantissas` is the definition. The kernels draw those numbers inside,
-read a tensor once, and write half a byte an entry: with the largest magnitude known, a little more than a copy.
+read a tensor once, and write half a byte per entry: with the largest magnitude known, a little more than a copy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Backend", "PackedLUQ", "active_backend", "luq_fused", "luq_levels", 
 
 Backend = Literal["auto", "eager", "triton"]
 
-# What the eager way takes at a time on the processor.
+# What the eager way takes at a time on the CPU.
 _PART = 1 << 16
 
 
@@ -49,13 +49,8 @@ def active_backend(device: torch.device | str, backend: str = "auto") -> str:
     device
         Where the tensors are.
     backend
-        `"eager"`; `"triton"`, on a GPU (on the processor only in Triton's interpreter); or `"auto"`: triton on a GPU
-        where it is installed, otherwise eager.
-
-    Raises
-    ------
-    ValueError
-        If triton cannot run there.
+        `"eager"`; `"triton"`, on a GPU (on the CPU only in Triton's interpreter); or `"auto"`: triton on a GPU where it
+        is installed, otherwise eager.
 
     Examples
     --------
@@ -75,7 +70,7 @@ def active_backend(device: torch.device | str, backend: str = "auto") -> str:
             )
         if kind != "cuda" and not (kind == "cpu" and _kernels().INTERPRETED):
             raise ValueError(
-                f"backend 'triton' needs a GPU, and the tensor is on {kind}; to try the kernels on the processor, "
+                f"backend 'triton' needs a GPU, and the tensor is on {kind}; to try the kernels on the CPU, "
                 "set TRITON_INTERPRET=1 in the environment before triton is first imported"
             )
     return backend
@@ -97,7 +92,7 @@ def floating_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedLUQ:
-    """A tensor in 4 bits an entry.
+    """A tensor in 4 bits per entry.
 
     Attributes
     ----------
@@ -144,7 +139,7 @@ class _Task(NamedTuple):
     backend: str
 
     def encoded(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Codes and alpha by the definition: on the processor in parts that stay in its cache."""
+        """Codes and alpha by the definition: on the CPU in parts that stay in its cache."""
         size = _PART if self.flat.device.type == "cpu" else max(self.flat.numel(), 1)
         for first in range(0, max(self.flat.numel(), 1), size):
             part = self.flat[first : first + size]

@@ -166,7 +166,7 @@ def int4_unpack(
 
 
 def relu_pack(x: Tensor, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
-    """The positive part of a tensor, where NaN stays NaN, and one bit an entry for its gradient (of `pack_bits`).
+    """The positive part of a tensor, where NaN stays NaN, and one bit per entry for its gradient (of `pack_bits`).
 
     What is more than float32 goes the eager way.
 

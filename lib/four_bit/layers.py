@@ -334,7 +334,15 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 class _FourBitLayer(nn.Module):
     """What 4-bit layers share: a quantizer beside the parameters of a float layer."""
 
+    weight: Tensor
     quantizer: _Quantizer
+
+    def __init__(
+        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> None:
+        with _initial_weights_from(generator):
+            super().__init__(*args, **kwargs)
+        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     @classmethod
     def from_float(cls, module: nn.Module, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
@@ -346,11 +354,16 @@ class _FourBitLayer(nn.Module):
         layer.quantizer = _Quantizer(config, generator)
         return layer
 
+    def multiplied(self, x: Tensor, product: _Product, dtype: torch.dtype, axes: int = 0) -> Tensor:
+        """The product with the weights, and the bias, in front of that many axes."""
+        out: Tensor = _FourBit.apply(x, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
+        bias = self.bias
+        return out + bias.to(out.dtype).view(-1, *[1] * axes) if isinstance(bias, Tensor) else out
+
     def extra_repr(self) -> str:
         """The layer's sizes, and how it is quantised on which path."""
         config = self.quantizer.config
-        weight = self.weight
-        path = active_backend(weight.device, config.backend) if isinstance(weight, Tensor) else config.backend
+        path = active_backend(self.weight.device, config.backend)
         return f"{super().extra_repr()}, forward={config.forward}, backward={config.backward}, path={path}"
 
 
@@ -359,8 +372,6 @@ class LUQLinear(_FourBitLayer, nn.Linear):
 
     Parameters
     ----------
-    in_features, out_features, bias
-        As for `nn.Linear`.
     config
         How to quantise.
     generator
@@ -384,9 +395,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         generator: torch.Generator | None = None,
     ) -> None:
         sides = positive_integer("in_features", in_features), positive_integer("out_features", out_features)
-        with _initial_weights_from(generator):
-            super().__init__(*sides, true_or_false("bias", bias))
-        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
+        super().__init__(*sides, true_or_false("bias", bias), config=config, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
@@ -394,22 +403,12 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x must have {self.in_features} entries on its last axis; its shape is {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            flat = x.reshape(-1, self.in_features)
-            out: Tensor = _FourBit.apply(flat, self.weight, _LINEAR, self.quantizer, dtype)  # type: ignore[no-untyped-call]
-            if self.bias is not None:
-                out = out + self.bias.to(out.dtype)
+            out = self.multiplied(x.reshape(-1, self.in_features), _LINEAR, dtype)
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype if dtype == torch.float32 else dtype)
 
 
 class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
     """Convolutions of any dimension, transposed or not."""
-
-    def __init__(
-        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
-    ) -> None:
-        with _initial_weights_from(generator):
-            super().__init__(*args, **kwargs)
-        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
@@ -426,10 +425,7 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
             elif self.padding_mode != "zeros" or isinstance(padding, str):
                 mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
                 wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0,) * axes
-            product = _convolution(self, padding, output_padding)
-            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
-            if self.bias is not None:
-                out = out + self.bias.to(out.dtype).view(-1, *[1] * axes)
+            out = self.multiplied(wide, _convolution(self, padding, output_padding), dtype, axes)
         out = out if x.ndim == axes + 2 else out[0]
         return out.to(x.dtype if dtype == torch.float32 else dtype)
 
@@ -489,7 +485,7 @@ class _PackedReLU(torch.autograd.Function):
 
 
 class PackedReLU(nn.Module):
-    """A ReLU that keeps one bit an entry for backward, instead of its output.
+    """A ReLU that keeps one bit per entry for backward, instead of its output.
 
     Examples
     --------

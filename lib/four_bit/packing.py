@@ -100,7 +100,7 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Pack a boolean mask, eight entries a byte, the lowest bit first.
+    """Pack a boolean mask, eight entries per byte, the lowest bit first.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The quantiser on a GPU: Triton kernels, bit for bit the codes of `luq_encode` with the numbers of `counter`.
 
 Nothing is read twice and no random number travels through memory: encoding reads a tensor once and writes half a
-byte an entry. Importing this module imports triton; nothing else in the package does.
+byte per entry. Importing this module imports triton; nothing else in the package does.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _quantise_kernel(
     tl.store(value_ptr + places, _stored(value, value_ptr.dtype.element_ty), mask=inside)
 
 
-#: Whether the kernels run in Triton's interpreter, on the processor: TRITON_INTERPRET=1 at triton's first import.
+#: Whether the kernels run in Triton's interpreter, on the CPU: TRITON_INTERPRET=1 at triton's first import.
 INTERPRETED = not isinstance(_pack_kernel, triton.runtime.JITFunction)
 
 

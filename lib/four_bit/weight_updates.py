@@ -119,13 +119,6 @@ def gradient_moments(
 def update_error(gradient: LayerGradient, config: LUQConfig, *, max_abs: Tensor | float | None = None) -> UpdateError:
     """The error that a quantiser of gradients makes in a layer's update, exactly.
 
-    Parameters
-    ----------
-    gradient
-        The layer's gradient and inputs.
-    config, max_abs
-        As for `gradient_moments`.
-
     Examples
     --------
     >>> error = update_error(captured_gradient(), LUQConfig())
@@ -167,11 +160,6 @@ def capture_gradients(
         `loss(model(inputs), targets)` is one number.
     inputs, targets
         The batch, finite.
-
-    Raises
-    ------
-    ValueError
-        If an argument or the loss is not finite, or no linear layer is called.
 
     Examples
     --------

@@ -166,7 +166,7 @@ def check_codes() -> int:
     return compared
 
 
-def check_ties() -> int:
+def check_ties(device: str = "cpu") -> int:
     """Exact ties go to even; and a float to either side of one goes where an exactly rounded division says."""
     from lib.four_bit import int4_kernels
 
@@ -179,7 +179,7 @@ def check_ties() -> int:
             near = [ties.nextafter(torch.tensor(side)) for side in (math.inf, -math.inf)]
             x = torch.cat([ties, *near, ties * 2, ties * 1e3])
             codes, _ = int4_encode(x, clip=bound, signed=signed, check=False)
-            there = (part.to(torch.get_default_device()) for part in (x, scale, signed))
+            there = (part.to(device) for part in (x, scale, signed))
             numbers, packed = (part.cpu() for part in int4_kernels.int4_codes(*there, torch.float32, packs=True))
             assert same(numbers, codes.float())
             assert same(packed, pack_nibbles(codes))

@@ -26,6 +26,7 @@ from tests.four_bit.kernel_checks import (
     NIBBLES,
     at_the_edge,
     cases,
+    check_ties,
     gaussian,
     heavy_tailed,
     same,
@@ -61,7 +62,7 @@ def test_every_format_and_every_mode() -> None:
     assert torch.equal(*(luq_fused(x, Rounding("reference"), seed=12, backend=way) for way in ("triton", "eager")))
 
 
-@pytest.mark.parametrize("check", [name for name in CHECKS if name not in ("check_luq", "check_scales")])
+@pytest.mark.parametrize("check", [name for name in CHECKS if name not in ("check_luq", "check_scales", "check_ties")])
 def test_int4_and_relu_are_eager_bit_for_bit(check: str, monkeypatch) -> None:
     def drawn(*shape: int, **options) -> torch.Tensor:
         with torch.device("cpu"):
@@ -70,6 +71,10 @@ def test_int4_and_relu_are_eager_bit_for_bit(check: str, monkeypatch) -> None:
     monkeypatch.setattr(kernel_checks, "gaussian", drawn)
     with torch.device("cuda"):
         assert CHECKS[check]() >= 9
+
+
+def test_ties_go_to_even() -> None:
+    assert check_ties("cuda") > 20
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
