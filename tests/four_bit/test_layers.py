@@ -77,13 +77,11 @@ def test_a_transposed_convolution_takes_the_size_of_its_output() -> None:
     assert layer(torch.ones(1, 1, 4, 4), output_size=[10, 9]).shape == (1, 1, 10, 9)
 
 
-@pytest.mark.parametrize(
-    ("plain", "shape"), [(lambda: nn.Linear(12, 8), (16, 12)), (lambda: nn.Conv2d(3, 4, 3), (4, 3, 6, 6))]
-)
-def test_gradients_are_right_on_average(plain, shape) -> None:
+def test_gradients_of_a_convolution_are_right_on_average() -> None:
     """The mean of many backward passes is the gradient of the INT4 network with exact gradients of its outputs."""
     torch.manual_seed(0)
-    layer, x = quantize_model(plain(), skip=(), generator=seeded(1)), torch.randn(shape, generator=seeded())
+    layer = LUQConv2d.from_float(nn.Conv2d(3, 4, 3), LUQConfig(), seeded(1))
+    x = torch.randn(4, 3, 6, 6, generator=seeded())
     draws = [gradients(layer, x) for _ in range(400)]
     reconfigure(layer, LUQConfig(backward="none"))
     exact = gradients(layer, x)
@@ -179,28 +177,9 @@ def test_weight_norm_trains_in_four_bits() -> None:
     assert "forward=none" in repr(ours)
 
 
-def test_what_backward_needs_is_a_fifth_or_less() -> None:
-    x = torch.rand(1024, 784, generator=seeded())
-    net = network()
-    plain = saved_for_backward(lambda: net(x), net.parameters())
-    ours = quantize_model(net, skip=())
-    packed = saved_for_backward(lambda: ours(x), ours.parameters())
-    assert packed.total < plain.total / 5
-    layer = nn.Linear(512, 512)
-    hidden = torch.rand(1024, 512, generator=seeded())
-    assert saved_for_backward(lambda: layer(hidden), layer.parameters()).total == 2_097_152
-    four_bit = LUQLinear.from_float(layer, LUQConfig())
-    # packed activations and weights, and two scales
-    assert saved_for_backward(lambda: four_bit(hidden), four_bit.parameters()).total == 262_144 + 131_072 + 8
-
-
-def test_a_convnet_is_small_too_and_nothing_is_kept_without_gradients() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
-    x = torch.rand(32, 1, 28, 28, generator=seeded())
-    plain = saved_for_backward(lambda: net(x), net.parameters())
-    ours = quantize_model(net, skip=())
-    assert saved_for_backward(lambda: ours(x), ours.parameters()).total < plain.total / 5
+def test_nothing_is_kept_without_gradients() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    ours, x = quantize_model(net, skip=()), torch.rand(2, 1, 28, 28, generator=seeded())
     with torch.no_grad():
         assert saved_for_backward(lambda: ours(x)).total == 0
 
@@ -221,7 +200,7 @@ def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
     net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
     model = quantize_model(net, LUQConfig(hindsight=0.9, samples=2), generator=seeded(3))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(200):
+    for _ in range(120):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
