@@ -11,6 +11,7 @@ NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 lab: install  ## set up, and open the start page in JupyterLab
 	$(RUN) -m jupyterlab $(AS_ROOT) notebooks/00_start_here.ipynb
 
+test: MARKED := not browser
 test: install-dev lint unit notebooks browser  ## set up, and run every test
 
 install:
@@ -28,8 +29,9 @@ lint: install-dev  ## style, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: install-dev  ## unit and property tests, doctests, claims, explorers, stored notebooks, environments
-	$(RUN) -m pytest -q -n 2 -m "not browser" --durations=8
+# neighbours share what they compute: each of the two processes takes one half of the tests, not every other one
+unit: install-dev  ## unit and property tests, doctests, explorers, stored notebooks; without what takes many seconds
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m "$(or $(MARKED),not browser and not slow)" --durations=8
 
 notebooks: install-dev  ## every notebook, cell by cell, against its stored outputs
 	$(RUN) -m pytest -q -n 2 --dist loadfile -o addopts="-p no:cacheprovider" --nbval --nbval-current-env \

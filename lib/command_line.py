@@ -14,9 +14,12 @@ __all__ = ["Command", "given", "refusals"]
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Say what was refused without a traceback; around a command, as `@refusals()`."""
+    """Say what was refused, or which package is missing, without a traceback; around a command, as `@refusals()`."""
     try:
         yield
+    except ImportError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -1,26 +1,23 @@
-"""The base of every live figure: declared controls, a pure `compute`, and a `draw` that updates in place.
+"""The base of every live figure: declared controls, panels and traces, and a pure `compute` between them.
 
-A subclass says what its controls are, how data follow from their values, which traces the figure has, and
-how the data go into them. Everything else is done here, once: layout, one controller for all panels, errors
-shown in the figure's place, a reset button, and a still picture for saved notebooks.
+A subclass says what its controls are, how data follow from their values, and which panels and traces show the data.
+Everything else is done here, once: layout, one controller for all panels, errors shown in the figure's place, a reset
+button, and a still picture for saved notebooks.
 
     class Parabola(Explorer):
         name = "parabola"
         title = "A parabola"
         caption = "The curve steepens as the slider moves to the right."
         declared = {"power": Slider("power", 1, 4, 0.1, 2)}
+        panels = (Panel("x to the power {power:.1f}", axis("x", (0, 1)), axis("y", (0, 1))),)
+        traces = (line("curve", "blue", x=np.linspace(0, 1, 50), y="y"),)
 
         def compute(self, power):
-            x = np.linspace(0, 1, 50)
-            return {"x": x, "y": x**power}
+            return {"y": np.linspace(0, 1, 50) ** power, "power": power}
 
-        def build(self):
-            figure = new_figure()
-            figure.add_scatter()
-            return figure
-
-        def draw(self, data):
-            self.figure.data[0].update(x=data["x"], y=data["y"])
+Data are named in three ways. The `x`, `y`, `z` and `customdata` of a trace are names of data, of which a single number
+is repeated, or numbers that stay; `xy` names an array of points (n, 2). Titles and names of traces are templates for
+`str.format`. Any other property of a trace or an axis, in plotly's own words, may be a `Key`.
 """
 
 from __future__ import annotations
@@ -29,23 +26,42 @@ import asyncio
 import base64
 import html
 import inspect
+import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from operator import itemgetter
+from string import Formatter
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
 
 from lib import picture
 from lib.chapters import open_chapters
+from lib.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Choice", "Explorer", "Slider", "Toggle", "all_explorers"]
+__all__ = [
+    "Choice",
+    "Explorer",
+    "Key",
+    "Panel",
+    "Slider",
+    "Toggle",
+    "Trace",
+    "all_explorers",
+    "axis",
+    "bars",
+    "dots",
+    "heatmap",
+    "line",
+    "swatch",
+]
 
 Data = Mapping[str, Any]
 
@@ -53,6 +69,9 @@ Data = Mapping[str, Any]
 _REST_SECONDS = 0.25
 
 _WIDE = {"description_width": "initial"}
+
+#: Properties of a trace that hold numbers; words there are names of data.
+_NUMBERS = ("x", "y", "z", "customdata")
 
 
 @dataclass(frozen=True)
@@ -143,6 +162,185 @@ class Choice:
         return self.options[int(rng.integers(len(self.options)))]
 
 
+class Key(str):
+    """The name of the data that a property of a trace or of an axis takes its value from."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A pair of axes under a title. Panels stand in a row, unless they have a place.
+
+    `place` is (left, right, bottom, top), each a fraction of the figure's sides; `equal` gives both axes one scale, so
+    that circles look like circles.
+    """
+
+    title: str
+    x: Mapping[str, Any]
+    y: Mapping[str, Any]
+    width: float = 1.0
+    place: tuple[float, float, float, float] | None = None
+    equal: bool = False
+
+
+def axis(title: str, limits: Any = None, *, log: bool = False, **plotly: Any) -> dict[str, Any]:
+    """An axis in plotly's words. `limits` are powers of ten where it is logarithmic.
+
+    Examples
+    --------
+    >>> axis("loss", (-4, 0), log=True, dtick=1)
+    {'title': 'loss', 'range': (-4, 0), 'type': 'log', 'dtick': 1}
+    """
+    chosen = {"title": title or None, "range": limits, "type": "log" if log else None, **plotly}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What is drawn in a panel: `line`, `dots`, `bars`, `heatmap` and `swatch` make one."""
+
+    kind: str
+    panel: int
+    properties: Mapping[str, Any]
+
+
+def _trace(kind: str, panel: int, name: str, legend: bool, hover: str | bool, **plotly: Any) -> Trace:
+    look = {
+        "name": name,
+        "showlegend": None if legend else False,  # plotly knows what belongs into a legend
+        "hovertemplate": f"{hover}<extra></extra>" if isinstance(hover, str) else None,
+        "hoverinfo": None if hover else "skip",
+        **plotly,
+    }
+    return Trace(kind, panel, {name: value for name, value in look.items() if value is not None})
+
+
+def _colour(name: str) -> str:
+    return COLOURS.get(name, name)
+
+
+def line(
+    name: str,
+    color: str,
+    *,
+    panel: int = 1,
+    width: float | Key | None = None,
+    dash: str | None = None,
+    legend: bool = True,
+    hover: str | bool = True,
+    **plotly: Any,
+) -> Trace:
+    """A line; NaN is a gap in it. Colours have the names of `lib.style.COLOURS`, or plotly's.
+
+    `hover` is plotly's template for what a pointer is told, or False for nothing.
+    """
+    look = {"mode": "lines", "line_color": _colour(color), "line_width": width, "line_dash": dash}
+    return _trace("scatter", panel, name, legend, hover, **(look | plotly))
+
+
+def dots(
+    name: str,
+    color: str,
+    *,
+    panel: int = 1,
+    size: float | Key | None = None,
+    symbol: str | None = None,
+    legend: bool = True,
+    hover: str | bool = True,
+    **plotly: Any,
+) -> Trace:
+    """Points that are not joined."""
+    look = {"mode": "markers", "marker_color": _colour(color), "marker_size": size, "marker_symbol": symbol}
+    return _trace("scatter", panel, name, legend, hover, **look, **plotly)
+
+
+def bars(
+    name: str,
+    *colors: str,
+    panel: int = 1,
+    width: float | None = None,
+    legend: bool = True,
+    hover: str | bool = True,
+    **plotly: Any,
+) -> Trace:
+    """Bars of one colour, or each of its own."""
+    colours = [_colour(color) for color in colors]
+    look = {"marker_color": colours if len(colours) > 1 else colours[0], "width": width}
+    return _trace("bar", panel, name, legend, hover, **look, **plotly)
+
+
+def heatmap(
+    name: str,
+    colors: Any,
+    low: float | Key,
+    high: float | Key,
+    *,
+    panel: int = 1,
+    hover: str | bool = True,
+    **plotly: Any,
+) -> Trace:
+    """A map of `z` (rows, columns); `colors` is plotly's colour scale, from `low` to `high`."""
+    look = {"colorscale": colors, "zmin": low, "zmax": high, "showscale": False}
+    return _trace("heatmap", panel, name, True, hover, **look, **plotly)
+
+
+def swatch(name: str, color: str) -> Trace:
+    """A square in the legend that says what a colour of a map means."""
+    return dots(name, color, size=12, symbol="square", x=(None,), y=(None,))
+
+
+class _Link(NamedTuple):
+    """A property that is drawn: where it stands, the names of the data it needs, and how it follows from them."""
+
+    target: Any
+    name: str
+    keys: list[str]
+    value: Callable[[Data], Any]
+
+
+def _links(target: Any, properties: Mapping[str, Any]) -> Iterator[_Link]:
+    for name, value in properties.items():
+        if name == "xy":
+            for column, coordinate in enumerate("xy"):
+                yield _Link(target, coordinate, [value], _column(value, column))
+        elif name in _NUMBERS and isinstance(value, str):
+            beside = properties.get("y" if name == "x" else "x")
+            keys = [value, beside] if isinstance(beside, str) else [value]
+            yield _Link(target, name, keys, _array(value, beside))
+        elif isinstance(value, Key):
+            yield _Link(target, name, [value], itemgetter(value))
+        elif name in ("name", "text", "title"):
+            fields = [re.split(r"[.[]", field)[0] for _, field, _, _ in Formatter().parse(value) if field]
+            if fields:
+                yield _Link(target, "title.text" if name == "title" else name, fields, value.format_map)
+
+
+def _column(key: str, column: int) -> Callable[[Data], Any]:
+    return lambda data: np.atleast_2d(data[key])[:, column]
+
+
+def _array(key: str, beside: Any) -> Callable[[Data], Any]:
+    """Numbers as they are; a single one for each of those beside it, such as of a line across a panel."""
+
+    def value(data: Data) -> Any:
+        array = np.asarray(data[key])
+        return array if array.ndim else np.repeat(array, np.size(data[beside] if isinstance(beside, str) else beside))
+
+    return value
+
+
+def _fixed(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The properties that are not drawn; numbers as lists, since plotly packs arrays that it is given at the start."""
+    drawn = {"xy", *(link.name.split(".")[0] for link in _links(None, properties))}
+    kept = {name: value for name, value in properties.items() if name not in drawn}
+    return {name: np.asarray(value).tolist() if name in _NUMBERS else value for name, value in kept.items()}
+
+
+class UnknownDataError(ValueError):
+    """A panel or a trace names data that an explorer does not compute."""
+
+
 class Explorer(widgets.VBox):
     """A live figure: controls above, panels below, all of them redrawn from one `compute`.
 
@@ -160,13 +358,18 @@ class Explorer(widgets.VBox):
     Raises
     ------
     ValueError
-        If a keyword at construction is not one of the controls, or its value is outside the control's range.
+        If a keyword at construction is not one of the controls, or its value is outside the control's range, or if a
+        panel or a trace names data that `compute` does not give.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     caption: ClassVar[str]
     declared: ClassVar[dict[str, Slider | Toggle | Choice]]
+    panels: ClassVar[tuple[Panel, ...]]
+    traces: ClassVar[tuple[Trace, ...]]
+    #: More of plotly's layout, such as a height.
+    figure_layout: ClassVar[Mapping[str, Any]] = {}
     #: Names of data that a setting may leave empty (all NaN), such as a root that does not exist.
     may_be_absent: ClassVar[tuple[str, ...]] = ()
     #: Names of data that hold NaN on purpose, as gaps between lines.
@@ -176,6 +379,8 @@ class Explorer(widgets.VBox):
     coarse_while_moving: ClassVar[bool] = False
     #: The name of a slider of whole numbers that a play button moves from end to end, such as a time.
     played: ClassVar[str | None] = None
+    #: The sliders that a click on a map sets to its x and y.
+    clicked: ClassVar[tuple[str, str] | None] = None
 
     def __init__(self, **values: Any) -> None:
         from lib.live_figure import LiveFigure
@@ -187,6 +392,7 @@ class Explorer(widgets.VBox):
         self.figure: go.FigureWidget = LiveFigure(self.build())
         # Without it a figure that is drawn before its cell has a size keeps a width of 700 pixels.
         self.figure._config = {**self.figure._config, "responsive": True}
+        self._links = list(self._linked())
         self.data: Data = {}
         self._message = widgets.HTML(layout=widgets.Layout(display="none"))
         reset = widgets.Button(description="Reset", tooltip="Back to the first picture", icon="undo")
@@ -202,6 +408,8 @@ class Explorer(widgets.VBox):
         self._rest: asyncio.TimerHandle | None = None
         for control in self.controls.values():
             control.observe(self._on_change, names="value")
+        for trace in self.figure.select_traces(selector={"type": "heatmap"}) if self.clicked else ():
+            trace.on_click(self._on_click)
         self.refresh()
         self.figure.open()  # a page is told the first picture together with the figure, not after it
         self._told = True
@@ -231,17 +439,51 @@ class Explorer(widgets.VBox):
                 shown.append(play)
         return shown
 
-    @abstractmethod
     def build(self) -> go.Figure:
-        """The figure with all its traces, still without data, which belong into `draw`. Called once."""
+        """The figure with all that stays as it is, still without numbers."""
+        widths = tuple(panel.width for panel in self.panels)
+        figure = new_figure(len(widths), titles=tuple(panel.title for panel in self.panels), widths=widths)
+        for column, panel in enumerate(self.panels, start=1):
+            x, y = _fixed(panel.x), _fixed(panel.y)
+            if panel.equal:
+                x["constrain"] = y["constrain"] = "domain"
+                y["scaleanchor"] = f"x{column if column > 1 else ''}"
+            if panel.place:
+                left, right, bottom, top = panel.place
+                x["domain"], y["domain"] = (left, right), (bottom, top)
+                figure.layout.annotations[column - 1].update(x=(left + right) / 2, y=top)
+            figure.update_xaxes(x, row=1, col=column)
+            figure.update_yaxes(y, row=1, col=column)
+        for trace in self.traces:
+            figure.add_trace({"type": trace.kind, **_fixed(trace.properties)}, row=1, col=trace.panel)
+        figure.update_layout(self.figure_layout)
+        return figure
+
+    def _linked(self) -> Iterator[_Link]:
+        """All properties of the figure that are drawn."""
+        for target, trace in zip(self.figure.data, self.traces, strict=True):
+            yield from _links(target, trace.properties)
+        layout = self.figure.layout
+        for number, panel in enumerate(self.panels, start=1):
+            yield from _links(layout[f"xaxis{number}"], panel.x)
+            yield from _links(layout[f"yaxis{number}"], panel.y)
+            yield from _links(layout.annotations[number - 1], {"text": panel.title})
 
     @abstractmethod
     def compute(self, *args: Any, **kwargs: Any) -> Data:
         """Data from the controls' values: pure, and fast enough to follow a finger."""
 
-    @abstractmethod
     def draw(self, data: Data) -> None:
-        """Put data into the traces of `self.figure`, in place."""
+        """Put data into the traces, titles and axes that name them."""
+        unknown = sorted({key for link in self._links for key in link.keys} - data.keys())
+        if unknown:
+            raise UnknownDataError(f"{type(self).__name__} draws {', '.join(unknown)}; it computes {', '.join(data)}")
+        for target, name, _, value in self._links:
+            new, old = value(data), target[name]
+            # plotly sends what changed, but takes NaN for a change
+            numbers = all(isinstance(each, np.ndarray) and each.dtype.kind == "f" for each in (new, old))
+            if not (numbers and np.array_equal(new, old, equal_nan=True)):
+                target[name] = new
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -259,6 +501,16 @@ class Explorer(widgets.VBox):
                 margin = 1e-9 * (high - low)
                 if not low - margin <= value <= high + margin:
                     raise ValueError(f"{name} must lie between {low:g} and {high:g}; it is {value}")
+
+    def _on_click(self, _: Any, points: Any, __: Any) -> None:
+        """Move two sliders to where a map was clicked, to a hundredth."""
+        if self.clicked and points.xs:
+            moved = {}
+            for name, place in zip(self.clicked, (points.xs[0], points.ys[0]), strict=True):
+                slider = self.controls[name]
+                decimals = None if isinstance(slider, widgets.IntSlider) else 2
+                moved[name] = round(min(max(place, slider.min), slider.max), decimals)
+            self.set(**moved)
 
     def _on_change(self, _: Any) -> None:
         if self._held:
@@ -279,7 +531,8 @@ class Explorer(widgets.VBox):
             data = self.compute(**self.parameters) if fine else self.compute(**self.parameters, fine=False)
             with self.figure.batch_update():
                 self.draw(data)
-                _complete(self.figure)
+        except UnknownDataError:  # a mistake in the class
+            raise
         except Exception as error:  # whatever happens in a handler would vanish in a log that nobody reads
             text = html.escape(f"{type(error).__name__}: {error}")
             self._message.value = f'<pre role="alert" style="color:#a00;white-space:pre-wrap">{text}</pre>'
@@ -340,19 +593,6 @@ class Explorer(widgets.VBox):
             self.figure.send_whole()
             self._told = True
         return live, {"image/png": {"alt": f"{self.title}. {self.caption}"}}
-
-
-def _complete(figure: go.FigureWidget) -> None:
-    """Give each trace of a batch all properties that any of them gets, as it has them.
-
-    For the others plotly would send a word that stands for "as it was", and its browser side takes the word for a
-    value: colours, widths and names would be lost.
-    """
-    edits = figure._batch_trace_edits
-    names = {name for changed in edits.values() for name in changed}
-    for number, changed in edits.items():
-        trace = figure.data[number]
-        changed.update({name: trace[name] for name in names - changed.keys() if name in trace})
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

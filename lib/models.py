@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -130,7 +130,9 @@ def small_convnet(
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation, and a way around them (He et al. 2015).
+    """Two 3 x 3 convolutions, each with a normalisation, and a way around them (He et al. 2015).
+
+    `norm` makes the normalisation of a number of channels; `padding_mode` is that of `torch.nn.Conv2d`.
 
     Examples
     --------
@@ -138,24 +140,33 @@ class ResidualBlock(nn.Module):
     torch.Size([1, 8, 4, 4])
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        padding_mode: str = "zeros",
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
-        for name, value in (("inputs", inputs), ("outputs", outputs), ("stride", stride)):
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("stride", stride)):
             positive_integer(name, value)
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False, padding_mode=padding_mode),
+            norm(out_channels),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False, padding_mode=padding_mode),
+            norm(out_channels),
         )
-        same = stride == 1 and inputs == outputs
-        project = (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.shortcut = nn.Identity() if same else nn.Sequential(*project)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(project, norm(out_channels))
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         result: Tensor = self.activation(self.body(x) + self.shortcut(x))
         return result
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "FONT_SIZE", "MATPLOTLIB", "PALETTE", "new_figure", "panels", "show"]
+__all__ = ["COLOURS", "DIVERGING", "FONT_SIZE", "MATPLOTLIB", "PALETTE", "new_figure", "panels", "show"]
 
 #: Okabe and Ito's palette, by name.
 COLOURS = {
@@ -25,6 +25,9 @@ COLOURS = {
 }
 #: The same as a list, in the order in which curves take them.
 PALETTE = [COLOURS[name] for name in ("blue", "vermilion", "green", "orange", "purple", "sky", "black")]
+
+#: Plotly's colour scale from blue over white to red, for differences.
+DIVERGING = [[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]]
 
 FONT_SIZE = 13
 

@@ -55,6 +55,7 @@ def test_every_claim_has_breaks(chapter: str) -> None:
     assert [claim for claim, ways in breaks.items() if len(ways) < 2] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chapter", "claim", "number"), CASES)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_broken_implementation_is_noticed(chapter: str, claim: str, number: int) -> None:

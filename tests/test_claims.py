@@ -81,11 +81,13 @@ def tape(request: pytest.FixtureRequest) -> Tape:
     return Tape(ledger(chapter_name)[claim_id])
 
 
+@pytest.mark.slow
 def test_claim_holds(tape: Tape) -> None:
     result = tape.result.require()
     assert result.markdown() in SCOREBOARD, "docs/scoreboard.md is out of date (make docs writes it)"
 
 
+@pytest.mark.slow
 def test_claim_lets_no_nan_through(tape: Tape) -> None:
     """One result of each function that it calls, in one entry, is enough for it not to hold, or to raise an error."""
     assert tape.again() == tape.result.evidence, "the tape does not tell the whole story"

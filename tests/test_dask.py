@@ -12,7 +12,7 @@ from lib.flood.scenarios import draw_floods
 from lib.parallel import in_parallel
 
 # of dask's and tornado's own, at their start and end
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")

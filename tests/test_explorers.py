@@ -1,27 +1,46 @@
-"""Every explorer of every chapter: any setting of its controls gives finite data and no error; and the base class."""
+"""Every explorer of every chapter, on any setting of its controls, and what a page is told; and the base class."""
 
+import asyncio
 import base64
-import json
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
-from comm import DummyComm
-from plotly.basedatatypes import Undefined
+from plotly.callbacks import Points
 
-from lib.explorer import Choice, Explorer, Slider, Toggle, all_explorers
-from lib.style import new_figure
+from lib.explorer import (
+    Choice,
+    Explorer,
+    Key,
+    Panel,
+    Slider,
+    Toggle,
+    UnknownDataError,
+    all_explorers,
+    axis,
+    bars,
+    dots,
+    heatmap,
+    line,
+)
+from lib.live_figure import packed
+from lib.style import COLOURS
+from tests.wire import Page, Wire, unpacked
 
 EXPLORERS = all_explorers()
-RANDOM_SETTINGS = 40
+RANDOM_SETTINGS = 25
+#: The most bytes that one move of a control may send, and the median over explorers of the most that each sends.
+MOST, MEDIAN = 40_000, 10_000
 
 
 def check(explorer: Explorer) -> None:
-    """No error, and data that can be drawn."""
+    """No error, data that are finite, and traces that have been drawn in full."""
     assert explorer.error == ""
     assert explorer.data
     for name, value in explorer.data.items():
         array = np.asarray(value)
+        assert array.dtype != object, f"{name} is of mixed shapes or types at {explorer!r}"
         if array.dtype.kind == "f" and array.size:
             # gaps between lines are NaN on purpose; infinities never are
             assert not np.isinf(array).any(), f"{name} is infinite at {explorer!r}"
@@ -29,12 +48,30 @@ def check(explorer: Explorer) -> None:
                 assert np.isfinite(array).mean() > 0.5, f"{name} is nearly empty at {explorer!r}"
             elif name not in explorer.may_be_absent:
                 assert np.isfinite(array).all(), f"{name} is not finite at {explorer!r}"
+    assert len(explorer.figure.data) == len(explorer.traces)
+    for trace in explorer.figure.data:
+        rows, columns = (len(trace.y), len(trace.x))
+        shown = np.shape(trace.z) if trace.type == "heatmap" else (columns,)
+        assert shown == ((rows, columns) if trace.type == "heatmap" else (rows,)), f"{trace.name} at {explorer!r}"
+
+
+def drawn(explorer: Explorer) -> str:
+    """All that the figure shows."""
+    figure = explorer.figure
+    return repr([unpacked([trace.to_plotly_json() for trace in figure.data]), unpacked(figure.layout.to_plotly_json())])
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_explorer_survives_every_control(name: str) -> None:
+def test_every_setting_can_be_drawn(name: str) -> None:
     explorer = EXPLORERS[name]()
     check(explorer)
+    first = drawn(explorer)
+    control, slider = next(iter(explorer.declared.items()))
+    beside = slider.default / 10**slider.step if slider.log else slider.default - slider.step
+    for value in (beside, slider.extremes()[0]):
+        explorer.controls[control].value = value
+        assert drawn(explorer) != first
+    explorer.reset()
     for control, declared in explorer.declared.items():
         for value in declared.extremes():
             explorer.controls[control].value = value
@@ -44,38 +81,8 @@ def test_explorer_survives_every_control(name: str) -> None:
     for _ in range(RANDOM_SETTINGS):
         explorer.set(**{control: declared.random(rng) for control, declared in explorer.declared.items()})
         check(explorer)
-
-
-@pytest.mark.parametrize("name", EXPLORERS)
-def test_first_control_changes_the_figure_and_reset_brings_it_back(name: str) -> None:
-    explorer = EXPLORERS[name]()
-
-    def drawn() -> str:
-        return json.dumps(explorer.figure.to_plotly_json()["data"], default=lambda value: np.asarray(value).tolist())
-
-    first = drawn()
-    control, declared = next(iter(explorer.declared.items()))
-    traces = len(explorer.figure.data)
-    explorer.controls[control].value = declared.extremes()[0]
-    assert drawn() != first
-    assert len(explorer.figure.data) == traces
     explorer.reset()
-    assert drawn() == first
-    assert explorer.parameters == pytest.approx(EXPLORERS[name]().parameters)
-
-
-@pytest.mark.parametrize("name", EXPLORERS)
-def test_no_trace_is_left_out_of_what_another_one_gets(name: str) -> None:
-    """The browser would take the word that stands for "as it was" for a value: a colour, a width, a name."""
-    explorer = EXPLORERS[name]()
-    messages = []
-    explorer.figure.observe(lambda change: messages.append(change["new"]), names="_py2js_update")
-    control, declared = next(iter(explorer.declared.items()))
-    explorer.controls[control].value = declared.extremes()[0]
-    message = next(message for message in messages if message)
-    for path, values in message["style_data"].items():
-        for trace, value in zip(message["style_traces"], values, strict=False):
-            assert value is not Undefined or path not in explorer.figure.data[trace], (path, trace)
+    assert drawn(explorer) == first
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
@@ -92,47 +99,35 @@ def test_explorer_is_pure_labelled_and_has_a_picture_with_words(name: str) -> No
     assert bundle["text/plain"] == repr(explorer)
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert explorer.caption in metadata["image/png"]["alt"]
-    for axis in (*explorer.figure.select_xaxes(), *explorer.figure.select_yaxes()):
-        assert axis.title.text or axis.tickvals, f"an axis of {name} has no title"
+    for side in (*explorer.figure.select_xaxes(), *explorer.figure.select_yaxes()):
+        assert side.title.text or side.tickvals, f"an axis of {name} has no title"
 
 
-def plain(value: Any) -> Any:
-    """Arrays, and what stands for them on the way to a page, as lists."""
-    if isinstance(value, dict):
-        if value.keys() == {"buffer", "dtype", "shape"}:
-            return np.frombuffer(value["buffer"], value["dtype"]).reshape(value["shape"]).tolist()
-        return {name: plain(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
-def present(explorer: Explorer) -> str:
-    """The figure as it is, traces first."""
-    figure = explorer.figure
-    return repr([[plain(trace.to_plotly_json()) for trace in figure.data], plain(figure.layout.to_plotly_json())])
-
-
-def told(state: dict) -> str:
-    """The figure in a state that a page is given."""
-    return repr([plain(state["_widget_data"]), plain(state["_widget_layout"])])
-
-
-@pytest.mark.parametrize("name", EXPLORERS)
-def test_a_page_that_asks_is_told_the_present_figure(name: str) -> None:
-    """A page loaded again and a stored notebook ask for the whole state, or for single properties of it."""
-    explorer = EXPLORERS[name]()
-    figure = explorer.figure
-    assert any(np.size(trace[key]) > 1 for trace in figure.data for key in ("x", "y", "z") if key in trace)
-    assert told(figure.get_state()) == present(explorer)
-    before = explorer.parameters
+def most_bytes(explorer: Explorer, wire: Wire) -> int:
+    """The most bytes that a move of one control sends; the page has the present figure after each."""
+    figure, page = explorer.figure, Page(wire, explorer.figure)
+    rng = np.random.default_rng(1)
+    most = 0
     for control, declared in explorer.declared.items():
-        explorer.controls[control].value = declared.extremes()[0]
-        assert told(figure.get_state()) == present(explorer)
-    explorer.reset()
-    assert explorer.parameters == pytest.approx(before)
-    single = {key: figure.get_state(key)[key] for key in ("_widget_data", "_widget_layout")}
-    assert told(single) == told(figure.get_state(["_widget_data", "_widget_layout"])) == present(explorer)
+        for value in (*declared.extremes(), declared.random(rng)):
+            wire.bytes = 0
+            explorer.controls[control].value = value
+            most = max(most, wire.bytes)
+            page.follow()
+            present = [trace.to_plotly_json() for trace in figure.data], figure.layout.to_plotly_json()
+            # what is told to a page that is loaded again, or stored, and all changes that were sent since the first
+            told = figure.get_state(["_widget_data", "_widget_layout"])
+            wanted = repr(unpacked(packed(present)))  # as text, in which NaN is itself
+            for state in (told.values(), (page.traces, page.layout)):
+                assert repr(unpacked(tuple(state))) == wanted, f"{control} = {value} at {explorer!r}"
+    return most
+
+
+def test_a_page_has_the_present_figure_and_little_is_sent_for_it(monkeypatch) -> None:
+    wire = Wire(monkeypatch)
+    most = {name: most_bytes(kind(), wire) for name, kind in EXPLORERS.items()}
+    assert max(most.values()) <= MOST, most
+    assert np.median(list(most.values())) <= MEDIAN, most
 
 
 class Parabola(Explorer):
@@ -147,21 +142,91 @@ class Parabola(Explorer):
         "broken": Toggle("broken"),
         "kind": Choice("kind", ("plain", "mirrored"), "plain"),
     }
-
-    def build(self):
-        figure = new_figure()
-        figure.add_scatter(name="curve")
-        return figure
+    panels = (Panel("to the power {power}", axis("x", (0, 1)), axis("{kind} y", Key("range"))),)
+    traces = (line("curve of {kind}", "blue", x=np.linspace(0, 1, 5), y="y"), dots("end", "green", size=7, xy="end"))
 
     def compute(self, power, scale, broken, kind):
         self.calls = getattr(self, "calls", 0) + 1
         if broken:
             raise ZeroDivisionError("<broken> on purpose")
-        x = np.linspace(0, 1, 5)
-        return {"x": x, "y": scale * x**power * (-1 if kind == "mirrored" else 1)}
+        y = scale * np.linspace(0, 1, 5) ** power * (-1 if kind == "mirrored" else 1)
+        return {"y": y, "end": np.array([1.0, y[-1]]), "range": (0, y[-1]), "power": power, "kind": kind}
 
-    def draw(self, data):
-        self.figure.data[0].update(x=data["x"], y=data["y"])
+
+def test_traces_titles_and_axes_are_drawn_by_name() -> None:
+    explorer = Parabola()
+    explorer.set(power=3, scale=10.0, kind="mirrored")
+    curve, end = explorer.figure.data
+    assert curve.name == "curve of mirrored"
+    assert curve.line.color == COLOURS["blue"]
+    np.testing.assert_array_equal(curve.y, explorer.data["y"])
+    assert (list(end.x), list(end.y), end.mode, end.marker.size) == ([1.0], [-10.0], "markers", 7)
+    layout = explorer.figure.layout
+    assert layout.annotations[0].text == "to the power 3"
+    assert layout.yaxis.title.text == "mirrored y"
+    assert tuple(layout.yaxis.range) == (0, -10)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"traces": (line("curve", "blue", x="y", y="height"),)},
+        {"traces": (dots("end", "blue", xy="height"),)},
+        {"traces": (bars("curve of {height:.2f}", "blue", x=(0,), y="power"),)},
+        {"traces": (line("curve", "blue", width=Key("height"), x="y", y="y"),)},
+        {"panels": (Panel("{height[0]}", axis("x"), axis("y")),)},
+        {"panels": (Panel("title", axis("x"), axis("y", Key("height"))),)},
+    ],
+)
+def test_data_that_are_not_computed_cannot_be_drawn(wrong: dict) -> None:
+    with pytest.raises(UnknownDataError, match="draws height; it computes y, end, range, power, kind"):
+        type("Wrong", (Parabola,), wrong)()
+
+
+class Map(Explorer):
+    """A map that can be clicked, and a time that plays."""
+
+    name = "map"
+    title = "A map"
+    caption = "It has places."
+    declared: ClassVar[dict] = {
+        "row": Slider("row", 0, 3, 1, 1),
+        "place": Slider("place", 0.0, 2.0, 0.25, 1.0),
+    }
+    clicked = ("place", "row")
+    played = "row"
+    panels = (Panel("map", axis("x"), axis("y"), equal=True),)
+    traces = (heatmap("map", "Viridis", 0, 1, x=np.arange(3), y=np.arange(4), z="map"),)
+
+    def compute(self, row, place):
+        return {"map": np.outer(np.arange(4) == row, np.linspace(0, 1, 3) * place)}
+
+
+def test_a_click_on_a_map_moves_two_sliders() -> None:
+    explorer = Map()
+    explorer._on_click(None, Points(xs=[1.234], ys=[2.6]), None)
+    assert explorer.parameters == {"row": 3, "place": 1.23}
+    explorer._on_click(None, Points(xs=[-0.4], ys=[3.4]), None)
+    assert explorer.parameters == {"row": 3, "place": 0.0}
+    explorer._on_click(None, Points(xs=[], ys=[]), None)
+    assert explorer.parameters == {"row": 3, "place": 0.0}
+
+
+def test_a_play_button_moves_its_slider_and_follows_it() -> None:
+    explorer = Map()
+    children = explorer.children[1].children
+    (play,) = (child for child in children if isinstance(child, widgets.Play))
+    assert children.index(play) == children.index(explorer.controls["row"]) + 1
+    assert (play.min, play.max, play.value) == (0, 3, 1)
+    play.value = 2
+    assert explorer.parameters["row"] == 2
+    assert explorer.data["map"][2].any()
+    explorer.reset()
+    assert play.value == 1
+    with pytest.raises(ValueError, match="played must name a control"):
+        type("Wrong", (Map,), {"played": "column"})()
+    with pytest.raises(TypeError, match="played must name a slider of whole numbers"):
+        type("Wrong", (Map,), {"played": "place"})()
 
 
 def test_an_error_stands_in_the_figures_place_and_goes_away() -> None:
@@ -208,8 +273,6 @@ class Refined(Parabola):
 
 
 def test_a_coarse_picture_is_refined_when_the_controls_rest() -> None:
-    import asyncio
-
     async def move() -> list[bool]:
         explorer = Refined()
         seen = [explorer.data["fine"]]
@@ -228,49 +291,6 @@ def test_a_coarse_picture_is_refined_when_the_controls_rest() -> None:
     alone = Refined()
     alone.controls["power"].value = 3
     assert alone.data["fine"], "without an event loop nobody would refine it later"
-
-
-class Wire:
-    """What goes to a page, widget by widget: the state at first, then every update."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.opened: dict[str, dict] = {}
-        self.updates: dict[str, list[dict]] = {}
-        wire = self
-
-        class Recorded(DummyComm):
-            def publish_msg(self, msg_type, data=None, **_rest):
-                if msg_type == "comm_open":
-                    wire.opened[self.comm_id] = data["state"]
-                elif msg_type == "comm_msg":
-                    wire.updates.setdefault(self.comm_id, []).append(data.get("state", {}))
-
-        monkeypatch.setattr("comm.create_comm", Recorded)
-
-
-def test_a_page_hears_of_a_figure_with_its_first_picture_and_then_of_changes_only(monkeypatch) -> None:
-    wire = Wire(monkeypatch)
-    explorer, second = Parabola(power=3), Parabola()
-    opened, updates = wire.opened[explorer.figure.model_id], wire.updates.setdefault(explorer.figure.model_id, [])
-    assert opened["_widget_data"][0]["name"] == "curve"
-    assert opened["_widget_data"][0]["y"]["shape"] == (5,)
-    assert not updates, "all was said at first"
-    explorer._repr_mimebundle_()
-    assert not updates
-    explorer.controls["power"].value = 4
-    sent = {name for update in updates for name in update}
-    assert "_py2js_update" in sent
-    assert not sent & {"_widget_data", "_widget_layout", "_esm"}
-    explorer._repr_mimebundle_()
-    assert updates[-1].keys() == {"_widget_data", "_widget_layout"}, "a stored notebook has the figure as displayed"
-    assert second.figure._library is explorer.figure._library, "plotly's five megabytes go once to a page"
-    large = [model for model, state in wire.opened.items() if len(repr(state)) > 1_000_000]
-    assert large in ([], [explorer.figure._library.model_id])
-
-
-def test_widgets_that_were_all_closed_can_be_made_again() -> None:
-    Parabola().figure._library.close()
-    assert Parabola().figure._library.comm is not None
 
 
 def test_slow_sliders_wait_for_the_end_of_the_movement_and_say_so() -> None:

@@ -8,6 +8,7 @@ package sources that pip is configured with.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -74,6 +75,14 @@ def install_cpu_torch(constraints: Path) -> None:
         run(PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", requirement)
 
 
+def keep_lab_quiet(prefix: Path) -> None:
+    """JupyterLab's defaults in an environment: no question about news over the page, and no request for updates."""
+    folder = prefix / "share" / "jupyter" / "lab" / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    defaults = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (folder / "overrides.json").write_text(json.dumps(defaults, indent=1))
+
+
 def main(extras: list[str]) -> None:
     """Bring the environment up to date."""
     if sys.version_info < (3, 11):
@@ -93,6 +102,7 @@ def main(extras: list[str]) -> None:
     install_cpu_torch(constraints)
     target = f".[{','.join(wanted)}]" if wanted else "."
     run(PYTHON, "-m", "pip", "install", "--quiet", "--editable", target, "-c", constraints)
+    keep_lab_quiet(VENV)
     with tempfile.NamedTemporaryFile("w", dir=VENV, delete=False) as temporary:
         temporary.write(fingerprint(wanted))
     Path(temporary.name).replace(STAMP)

@@ -59,6 +59,8 @@ def binder_post_build() -> str:
         f"python -m uv pip install --system --torch-backend=cpu torch=={pins()['torch']} -c constraints.txt\n"
         f"python -m pip install accelerate=={pins()['accelerate']} -c constraints.txt\n"
         "python -m pip install --no-deps --editable .\n"
+        "PYTHONPATH=tools python -c "
+        "'import bootstrap, pathlib, sys; bootstrap.keep_lab_quiet(pathlib.Path(sys.prefix))'\n"
     )
 
 

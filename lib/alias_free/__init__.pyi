@@ -30,7 +30,6 @@ from .layers import IdealDownsample2d as IdealDownsample2d
 from .layers import IdealPixelShuffle as IdealPixelShuffle
 from .layers import IdealResample2d as IdealResample2d
 from .layers import PolyActivation as PolyActivation
-from .plain import plain_version as plain_version
 from .polynomials import GELU_QUADRATIC as GELU_QUADRATIC
 from .polynomials import dealias_size as dealias_size
 from .polynomials import evaluate_polynomial as evaluate_polynomial

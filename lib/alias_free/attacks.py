@@ -32,7 +32,7 @@ BACKGROUND = -FASHION_MEAN / FASHION_SPREAD
 
 
 def whole_shifts(reach: int) -> list[Shift]:
-    """All shifts by whole pixels, up to so many in every direction; no shift at all is among them.
+    """All shifts by whole pixels, up to `reach` in every direction, the shift by nothing included.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def whole_shifts(reach: int) -> list[Shift]:
 
 
 def fraction_shifts(reach: int, parts: int) -> list[Shift]:
-    """All shifts by multiples of a part of a pixel, up to so many pixels in every direction.
+    """All shifts by multiples of `1 / parts` of a pixel, up to `reach` pixels in every direction.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def fraction_shifts(reach: int, parts: int) -> list[Shift]:
 
 
 def half_shifts(reach: int) -> list[Shift]:
-    """All shifts by half pixels in both directions that lie between pixels.
+    """All shifts by half pixels in both directions, without whole ones, up to `reach` pixels.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def half_shifts(reach: int) -> list[Shift]:
 
 
 def any_shifts(reach: float, count: int = 32, *, seed: int = 0) -> list[Shift]:
-    """Shifts by any real number, drawn evenly from a square of so many pixels in every direction.
+    """Shifts by any real number, drawn uniformly from a square of `reach` pixels in every direction.
 
     Examples
     --------
@@ -82,15 +82,7 @@ def any_shifts(reach: float, count: int = 32, *, seed: int = 0) -> list[Shift]:
 
 
 class Attack(NamedTuple):
-    """Shifts, and what comes in where content leaves the picture.
-
-    Attributes
-    ----------
-    kind, fill
-        As in `translate`.
-    shifts
-        To choose from.
-    """
+    """Shifts to choose from, and what `translate` fills in where content leaves the picture."""
 
     kind: Kind
     shifts: list[Shift]
@@ -106,12 +98,7 @@ def check_named(name: str, attack: Attack) -> None:
 def standard_attacks(reach: int = 3, *, fill: float = BACKGROUND) -> dict[str, Attack]:
     """The five attacks that the chapter's tables are made of, by name: three on the torus, two with a background.
 
-    Parameters
-    ----------
-    reach
-        Pixels, in every direction.
-    fill
-        Value of the background.
+    Shifts go up to `reach` pixels in every direction; `fill` is the background's value.
 
     Examples
     --------

@@ -6,7 +6,8 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +33,14 @@ _UNITS = (AliasFreeActivation, AliasFreeMLP, _GELUMLP)
 _FINER_FUNCTIONS = (functional.interpolate, functional.pixel_shuffle, functional.conv_transpose2d)
 
 
-class LayerAudit(NamedTuple):
+@dataclass(frozen=True)
+class LayerAudit:
     """What a shift does to one layer.
 
     Attributes
     ----------
     name, kind
-        Where it is in the network, and its class. The last line, without a name, is the network itself.
+        Its place in the network, and its class. The last line, without a name, is the network itself.
     stride
         By how much coarser its result is, 1 / 2 for one that is twice as fine; the larger number where rows and columns
         differ, 0 for a network whose result is no picture.
@@ -53,19 +55,18 @@ class LayerAudit(NamedTuple):
     error: float
 
 
-class LayerCall(NamedTuple):
+@dataclass(frozen=True)
+class LayerCall:
     """One call of a layer, or of a function that makes pictures finer.
 
     Attributes
     ----------
     name, layer
-        Where it is in the network.
-    given
-        What came in.
-    shape
-        Of what went out.
+        Its place in the network, and itself.
+    given, shape
+        What came in, and the shape of what went out.
     again
-        The layer as a function of what comes in, all else that it was called with as it was.
+        The layer as a function of what comes in; its other arguments are those of the call.
     channels_last
         Whether pictures are (B, H, W, C) there.
     one_pixel
@@ -130,27 +131,20 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
     Parameters
     ----------
     model
-        The network; it is left in the mode in which it came, and looked at in evaluation mode.
+        The network; it is looked at in evaluation mode, and left in the mode in which it came.
     x
         Pictures (B, C, H, W) that it takes.
     shift
-        Rows and columns.
+        Rows and columns [pixels].
 
     Returns
     -------
     list
         One entry for each call of a layer that takes one picture and gives one, coarser, finer or of the same size; and
         one for the network itself, at the end, which names the worst of its results if it gives several. The frequency
-        `N / 2` of even sides is removed from what comes in, since no layer could do right by it. Functions that
+        `N / 2` of even sides is removed from what comes in, since no layer can treat it exactly. Functions that
         `forward` calls without a layer have an entry if they make pictures finer (`functional.interpolate`); others,
         such as `functional.relu`, cannot be seen: if all layers are exact and the last line is not, look there.
-
-    Raises
-    ------
-    TypeError
-        If the model is no module, or `x` not floating point.
-    ValueError
-        If `x` has another shape or is not finite, or the model does not take it: the message names the layer.
 
     Examples
     --------
@@ -200,10 +194,8 @@ def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     """All calls of layers with one tensor, in evaluation mode, in their order.
 
     Whether rows and columns are the second and third axis of a tensor or the last ones is seen from a second picture,
-    twice as large. Where the network does not take one, it is seen from which of them are to each other as the
-    picture's own.
-
-    Parameters and errors are those of `audit`.
+    twice as large. Where the network does not take one, it is seen from which of them have the ratio of the picture's
+    own.
 
     Examples
     --------
@@ -239,7 +231,7 @@ def _with_layout(call: LayerCall, larger: torch.Size | None, picture: torch.Size
     else:
         last = [after > before for before, after in zip(shape[1:], larger[1:], strict=False)] == [True, True, False]
     one_pixel = all(held[side] == 1 for held in (shape, larger or shape) for side in _sides(last))
-    return call._replace(channels_last=last, one_pixel=one_pixel)
+    return replace(call, channels_last=last, one_pixel=one_pixel)
 
 
 class _FinerFunctions(TorchFunctionMode):

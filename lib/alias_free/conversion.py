@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -58,16 +59,14 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     x
         Pictures (B, C, H, W) that it takes, from which the channels of its activation functions are read.
     degree, half_width
-        Of the polynomials, as in `fit_activation`.
+        Of the polynomials, see `fit_activation`.
 
     Raises
     ------
-    TypeError
-        If the model is no module, or `x` not floating point.
     ValueError
-        If the model does not take `x`, a layer is of a kind that has no such version (kernels that are not square,
-        sides that shrink or do not become a multiple, subclasses, pooling without a stride or with indices,
-        `MaxUnpool2d`), an activation function works on three axes, or a side is no multiple of a stride.
+        If a layer has no such version (kernels that are not square, sides that shrink or do not become a multiple,
+        subclasses, pooling without a stride or with indices, `MaxUnpool2d`), an activation function works on three
+        axes, or a side is no multiple of a stride; the message names the layer.
 
     Examples
     --------
@@ -81,36 +80,16 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     positive_integer("degree", degree)
     positive_number("half_width", half_width)
     calls = layer_calls(model, x)
-    constant = _constant(model, calls, x)
-    shapes: dict[str, list[torch.Size]] = {}
-    widths: dict[str, set[int]] = {}
-    channels_last: dict[str, bool] = {}
-    still: set[str] = set()
-    for k, call in enumerate(calls):
-        shapes.setdefault(call.name, []).append(call.shape)
-        if not isinstance(call.layer, _ACTIVATIONS):
-            continue
-        if call.given.ndim == 2 or call.one_pixel or k in constant:
-            still.add(call.name)
-            continue
-        if call.given.ndim != 4:
-            raise ValueError(f"{call.name} must work on pictures (B, C, H, W); it is given {tuple(call.given.shape)}")
-        widths.setdefault(call.name, set()).add(call.given.shape[-1 if call.channels_last else 1])
-        channels_last[call.name] = call.channels_last
+    uses = _uses(calls, _constant(model, calls, x))
     free = copy.deepcopy(model)
     made: dict[nn.Module, nn.Module] = {}
     changed: dict[str, nn.Module] = {}
     for name, module in list(free.named_modules(remove_duplicate=False)):
         if module not in made:
-            other = _exchanged(name, module)
-            if isinstance(module, _ACTIVATIONS) and name in widths:
-                coefficients = fit_activation(_as_function(module), degree, half_width)
-                other = _Activations(
-                    coefficients,
-                    sorted(widths[name]),
-                    channels_last=channels_last[name],
-                    elsewhere=module if name in still else None,
-                ).single()
+            if isinstance(module, _ACTIVATIONS):
+                other = uses[name].polynomial(module, degree, half_width) if name in uses else None
+            else:
+                other = _exchanged(name, module)
             if other is None:
                 continue
             made[module] = changed[name] = other.to(x.device, x.dtype).train(module.training)
@@ -118,8 +97,44 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
             return made[module]
         parent, _, leaf = name.rpartition(".")
         setattr(free.get_submodule(parent), leaf, made[module])
-    _check_sizes(free, x, changed, shapes)
+    _check_sizes(free, x, changed, calls)
     return free
+
+
+@dataclass
+class _Use:
+    """How an activation function is called on pictures, and whether it is also called on what may stay."""
+
+    channels_last: bool = False
+    widths: set[int] = field(default_factory=set)
+    elsewhere: bool = False
+
+    def polynomial(self, module: nn.Module, degree: int, half_width: float) -> nn.Module | None:
+        """What takes its place; None where it may stay."""
+        if not self.widths:
+            return None
+        coefficients = fit_activation(_as_function(module), degree, half_width)
+        layers = {str(width): _activation(width, coefficients) for width in sorted(self.widths)}
+        if len(layers) == 1 and not self.channels_last and not self.elsewhere:
+            return next(iter(layers.values()))
+        return _Activations(layers, channels_last=self.channels_last, elsewhere=module if self.elsewhere else None)
+
+
+def _uses(calls: list[LayerCall], constant: set[int]) -> dict[str, _Use]:
+    """The activation functions among the calls, by name."""
+    uses: dict[str, _Use] = {}
+    for k, call in enumerate(calls):
+        if not isinstance(call.layer, _ACTIVATIONS):
+            continue
+        use = uses.setdefault(call.name, _Use())
+        if call.given.ndim == 2 or call.one_pixel or k in constant:
+            use.elsewhere = True
+            continue
+        if call.given.ndim != 4:
+            raise ValueError(f"{call.name} must work on pictures (B, C, H, W); it is given {tuple(call.given.shape)}")
+        use.widths.add(call.given.shape[-1 if call.channels_last else 1])
+        use.channels_last = call.channels_last
+    return uses
 
 
 def _constant(model: nn.Module, calls: list[LayerCall], x: Tensor) -> set[int]:
@@ -145,23 +160,9 @@ def _constant(model: nn.Module, calls: list[LayerCall], x: Tensor) -> set[int]:
 class _Activations(nn.Module):
     """One alias-free activation for each number of channels that comes in; where no picture comes in, what it was."""
 
-    def __init__(
-        self,
-        coefficients: np.ndarray[Any, Any],
-        widths: list[int],
-        *,
-        channels_last: bool,
-        elsewhere: nn.Module | None,
-    ) -> None:
+    def __init__(self, layers: dict[str, nn.Module], *, channels_last: bool, elsewhere: nn.Module | None) -> None:
         super().__init__()
-        self.channels_last = channels_last
-        self.layers = nn.ModuleDict({str(width): _activation(width, coefficients) for width in widths})
-        self.elsewhere = elsewhere
-
-    def single(self) -> nn.Module:
-        """The layer itself where there is one, on (B, C, H, W)."""
-        alone = len(self.layers) == 1 and not self.channels_last and self.elsewhere is None
-        return next(iter(self.layers.values())) if alone else self
+        self.channels_last, self.layers, self.elsewhere = channels_last, nn.ModuleDict(layers), elsewhere
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), or (B, H, W, C), to the same shape."""
@@ -173,7 +174,7 @@ class _Activations(nn.Module):
         return result.movedim(1, -1) if self.channels_last else result
 
 
-def _activation(channels: int, coefficients: np.ndarray[Any, Any]) -> AliasFreeActivation:
+def _activation(channels: int, coefficients: np.ndarray[Any, Any]) -> nn.Module:
     layer = AliasFreeActivation(channels, coef=tuple(coefficients)).double()
     with torch.no_grad():  # in full precision, whatever the precision of the network
         layer.poly.coef.copy_(torch.from_numpy(coefficients))
@@ -208,34 +209,14 @@ def _circular(name: str, conv: nn.Conv2d) -> CircularConv2d:
     same = padding in ((reach // 2,) * 2, (reach - reach // 2,) * 2) or kernel == stride
     if not same and not isinstance(conv, CircularConv2d):
         raise ValueError(f"{name} must keep sides, or divide them by its stride: {conv}")
-    other = CircularConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        kernel,
-        stride=stride,
-        lowpass=stride > 1,
-        dilation=dilation,
-        groups=conv.groups,
-        bias=conv.bias is not None,
-    )
-    return _with_weights(other, conv)
+    return _with_weights_of(conv, CircularConv2d, lowpass=stride > 1)
 
 
 def _transposed(name: str, conv: nn.ConvTranspose2d) -> CircularConvTranspose2d:
     _check_kind(name, conv, nn.ConvTranspose2d)
     if len({*conv.padding}) != 1:
         raise ValueError(f"{name} must have one padding: {conv}")
-    other = CircularConvTranspose2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size[0],
-        stride=conv.stride[0],
-        padding=int(conv.padding[0]),
-        dilation=conv.dilation[0],
-        groups=conv.groups,
-        bias=conv.bias is not None,
-    )
-    return _with_weights(other, conv)
+    return _with_weights_of(conv, CircularConvTranspose2d, padding=int(conv.padding[0]))
 
 
 def _check_kind(name: str, conv: nn.Conv2d | nn.ConvTranspose2d, *kinds: type[nn.Module]) -> None:
@@ -245,8 +226,18 @@ def _check_kind(name: str, conv: nn.Conv2d | nn.ConvTranspose2d, *kinds: type[nn
         raise ValueError(f"{name} must have a square kernel, one stride and one dilation: {conv}")
 
 
-def _with_weights(other: Conv, conv: nn.Module) -> Conv:
-    """The new layer with the weights of the former one."""
+def _with_weights_of(conv: nn.Conv2d | nn.ConvTranspose2d, kind: Callable[..., Conv], **options: Any) -> Conv:
+    """A layer of another kind with the sizes and weights of a convolution."""
+    other = kind(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size[0],
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        **options,
+    )
     other.load_state_dict(conv.state_dict())
     for part, before in zip(other.parameters(), conv.parameters(), strict=True):
         part.requires_grad_(before.requires_grad)
@@ -294,12 +285,10 @@ class _SidesError(ValueError):
     """A layer that was exchanged gives a picture of another size."""
 
 
-def _check_sizes(
-    free: nn.Module, x: Tensor, changed: dict[str, nn.Module], shapes: dict[str, list[torch.Size]]
-) -> None:
-    """See that every layer that was exchanged gives what it gave before."""
+def _check_sizes(free: nn.Module, x: Tensor, changed: dict[str, nn.Module], calls: list[LayerCall]) -> None:
+    """See that every layer that was exchanged gives sizes that it gave before."""
     entered = ""
-    waiting = {name: iter(shapes.get(name, [])) for name in changed}
+    waiting = {name: iter([call.shape for call in calls if call.name == name]) for name in changed}
 
     def before(*_: Any, name: str) -> None:
         nonlocal entered

@@ -56,13 +56,13 @@ class _GELUMLP(nn.Module):
         return result
 
 
-def _strided(channels_in: int, channels_out: int, kernel: int, stride: int, mode: Mode) -> nn.Module:
+def _strided(in_channels: int, out_channels: int, kernel: int, stride: int, mode: Mode) -> nn.Module:
     """A convolution whose result is coarser by the stride, in the way of the mode."""
     if mode in ("baseline", "afc") or stride == 1:
-        return CircularConv2d(channels_in, channels_out, kernel, stride=stride, lowpass=mode == "afc")
-    conv = CircularConv2d(channels_in, channels_out, kernel)
+        return CircularConv2d(in_channels, out_channels, kernel, stride=stride, lowpass=mode == "afc")
+    conv = CircularConv2d(in_channels, out_channels, kernel)
     if mode == "blurpool":
-        return nn.Sequential(conv, BlurPool2d(channels_out, stride))
+        return nn.Sequential(conv, BlurPool2d(out_channels, stride))
     # a stride of four is two of two, as far as that goes
     steps = [2] * (stride.bit_length() - 1) if stride & (stride - 1) == 0 else [stride]
     return nn.Sequential(conv, *(APSDownsample2d(step) for step in steps))
@@ -90,17 +90,15 @@ class ConvNeXt(nn.Module):
 
     Parameters
     ----------
-    in_chans, num_classes
-        Channels of the pictures, and outputs.
     depths, dims
         Blocks and channels of each stage.
     mode
         `"baseline"`: strided convolutions, GELU, normalisation of each pixel. `"blurpool"`, `"aps"`: the same with
-        other strides. `"afc"`: no layer creates an alias, so that outputs do not depend on the place of the picture.
+        other strides. `"afc"`: no layer creates an alias, so that outputs are the same for every translation.
     patch, stem_kernel
         Stride and kernel of the first convolution; those between stages have 2 and 2.
     kernel
-        Of the depthwise convolutions.
+        That of the depthwise convolutions.
     layer_scale
         What blocks are multiplied by at the start.
     init_std
@@ -113,12 +111,6 @@ class ConvNeXt(nn.Module):
     generator
         Source of the weights; None: torch's own, global one.
 
-    Raises
-    ------
-    ValueError
-        If the mode is unknown or does not fit, or a number is out of range; in use, if a side of the pictures is no
-        multiple of the total stride.
-
     Examples
     --------
     >>> from lib.alias_free import fourier_shift
@@ -130,7 +122,7 @@ class ConvNeXt(nn.Module):
 
     def __init__(
         self,
-        in_chans: int = 1,
+        in_channels: int = 1,
         num_classes: int = 10,
         depths: Sequence[int] = (2, 2),
         dims: Sequence[int] = (24, 48),
@@ -148,7 +140,7 @@ class ConvNeXt(nn.Module):
         super().__init__()
         one_of("mode", mode, get_args(Mode))
         for name, number in (
-            ("in_chans", in_chans), ("num_classes", num_classes), ("patch", patch), ("stem_kernel", stem_kernel),
+            ("in_channels", in_channels), ("num_classes", num_classes), ("patch", patch), ("stem_kernel", stem_kernel),
             ("kernel", kernel),
         ):  # fmt: skip
             positive_integer(name, number)
@@ -161,7 +153,7 @@ class ConvNeXt(nn.Module):
         true_or_false("stem_activation", stem_activation)
         torch_generator("generator", generator)
         self.mode: Mode = mode
-        self.in_chans = in_chans
+        self.in_channels = in_channels
         self.total_stride = patch * 2 ** (len(dims) - 1)
         if stem_activation and (mode != "afc" or patch == 1):
             raise ValueError(f"stem_activation needs the mode 'afc' and a stride; they are {mode!r} and {patch}")
@@ -171,10 +163,10 @@ class ConvNeXt(nn.Module):
                 seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
                 torch.default_generator.manual_seed(int(seed))
             norm = AliasFreeLayerNorm if mode == "afc" else _PixelNorm
-            first = [_strided(in_chans, dims[0], stem_kernel, patch, mode)]
+            first = [_strided(in_channels, dims[0], stem_kernel, patch, mode)]
             if stem_activation:
                 quadratic = DemodulatingStem(dims[0], patch, in_scale=act_scale, out_scale=act_scale)
-                first = [CircularConv2d(in_chans, dims[0], stem_kernel), quadratic, IdealDownsample2d(patch)]
+                first = [CircularConv2d(in_channels, dims[0], stem_kernel), quadratic, IdealDownsample2d(patch)]
             self.stem = nn.Sequential(*first, norm(dims[0], eps=1e-6))
             self.downsamples = nn.ModuleList(
                 nn.Sequential(norm(before, eps=1e-6), _strided(before, after, 2, 2, mode))
@@ -189,7 +181,7 @@ class ConvNeXt(nn.Module):
             _draw(self, init_std, generator)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) to (B, dims[-1], H / total stride, W / total stride)."""
+        """(B, in_channels, H, W) to (B, dims[-1], H / total stride, W / total stride)."""
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
         if any(side % self.total_stride for side in x.shape[-2:]):
@@ -203,7 +195,7 @@ class ConvNeXt(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) to (B, num_classes)."""
+        """(B, in_channels, H, W) to (B, num_classes)."""
         logits: Tensor = self.head(self.norm(self.forward_features(x).mean((-2, -1))))
         return logits
 

@@ -390,7 +390,7 @@ def save_alias_free(path: str | Path, run: AliasFreeRun) -> None:
     """Write a trained network, how it was made and its training; `load_alias_free` reads it."""
     head = run.model.head
     # what a folder of pictures decides is not in the preset
-    settings = {**asdict(run.preset), "channels": run.model.in_chans, "classes": head.out_features}
+    settings = {**asdict(run.preset), "channels": run.model.in_channels, "classes": head.out_features}
     save_network(path, run.model, settings, losses=run.losses, scores=run.scores)
 
 

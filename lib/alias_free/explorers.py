@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,11 +17,10 @@ from lib.alias_free.polynomials import GELU_QUADRATIC, evaluate_polynomial, gelu
 from lib.alias_free.resampling import fourier_shift, ideal_lowpass
 from lib.alias_free.robustness import Kind, equivariance_error, translate
 from lib.datasets import FASHION_CLASSES, FASHION_MEAN, FASHION_SPREAD
-from lib.explorer import Choice, Data, Explorer, Slider
-from lib.style import COLOURS, new_figure
+from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Trace, axis, bars, dots, heatmap, line
+from lib.style import COLOURS, DIVERGING
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -31,18 +30,8 @@ __all__ = ["AliasMicroscope", "FilterShootOut", "FollowingFeatures", "MovingPict
 #: The networks, as the figures call them, and their colours.
 _NETS: dict[str, Mode] = {"baseline": "baseline", "BlurPool": "blurpool", "APS": "aps", "AFC": "afc"}
 _NET_COLOURS = dict(zip(_NETS, ("vermilion", "orange", "purple", "blue"), strict=True))
-_GUIDE = {"color": COLOURS["grey"], "dash": "dash", "width": 1.5}
-_HERE = {"color": COLOURS["black"], "size": 9}
 #: Below this an error is nothing but rounding, and a logarithm would go wrong at zero.
 _SMALLEST = 1e-17
-
-
-def _arrange(figure: go.Figure, places: tuple[tuple[float, float, float, float], ...]) -> None:
-    """Move panels out of their row to (left, right, bottom, top), each a part of the figure's sides."""
-    for column, (left, right, bottom, top) in enumerate(places, start=1):
-        figure.update_xaxes(domain=(left, right), row=1, col=column)
-        figure.update_yaxes(domain=(bottom, top), row=1, col=column)
-        figure.layout.annotations[column - 1].update(x=(left + right) / 2, y=top)
 
 
 @lru_cache(maxsize=4)
@@ -51,6 +40,7 @@ def _network(name: str) -> ConvNeXt:
 
 
 _PICTURES = 100
+_PIXELS = np.arange(28)
 _REACH = 3
 _CURVE_SHIFTS = np.linspace(-_REACH, _REACH, 16 * _REACH + 1)
 _KINDS: tuple[Kind, ...] = ("circular", "zero", "bilinear")
@@ -125,94 +115,99 @@ class MovingPicture(Explorer):
         "curve": Choice("curve", (_PROBABILITY, _LOGIT), _PROBABILITY),
     }
 
-    def build(self) -> go.Figure:
-        """The picture, bars for its place, curves over all places."""
-        figure = new_figure(3, titles=("picture", "classes", "curve"), height=640)
-        figure.add_heatmap(
-            colorscale=[[0, "#FFFFFF"], [1, "#000000"]],
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            name="picture",
-            hovertemplate="row %{y}, column %{x}: %{z:.2f}<extra></extra>",
-            row=1,
-            col=1,
-        )
-        place = {"width": 0.38, "row": 1, "col": 2}
-        colours = [COLOURS[colour] for colour in _NET_COLOURS.values()]
-        hover = "%{customdata}: %{y:.3f}<extra></extra>"
-        figure.add_bar(marker={"color": colours}, name="right class", showlegend=False, hovertemplate=hover, **place)
-        figure.add_bar(marker={"color": COLOURS["grey"]}, name="strongest rival", hovertemplate=hover, **place)
-        for name, colour in _NET_COLOURS.items():
-            width = 3.5 if name == "AFC" else 2
-            figure.add_scatter(mode="lines", line={"color": COLOURS[colour], "width": width}, name=name, row=1, col=3)
-        figure.add_scatter(mode="markers", marker=_HERE, name="now", row=1, col=3)
-        figure.update_layout(barmode="overlay", margin={"b": 70})
-        _arrange(figure, ((0.0, 0.32, 0.62, 1.0), (0.42, 1.0, 0.62, 1.0), (0.0, 1.0, 0.05, 0.42)))
-        figure.update_xaxes(title="column [pixels]", range=[-0.5, 27.5], constrain="domain", row=1, col=1)
-        figure.update_yaxes(title="row [pixels]", range=[27.5, -0.5], scaleanchor="x", row=1, col=1)
-        figure.update_xaxes(
-            title="net and its answer", range=[-0.55, 3.55], tickvals=[0, 1, 2, 3], tickangle=0, row=1, col=2
-        )
-        figure.update_yaxes(title="probability", range=[0, 1.02], row=1, col=2)
-        figure.update_xaxes(range=[-3.1, 3.1], tickvals=[-3, -2, -1, 0, 1, 2, 3], row=1, col=3)
-        return figure
+    figure_layout = {"height": 640, "barmode": "overlay", "margin": {"b": 70}}
+    panels = (
+        Panel(
+            "dx {right_shift:.2f}, dy {down_shift:.2f}",
+            axis("column [pixels]", (-0.5, 27.5)),
+            axis("row [pixels]", (27.5, -0.5)),
+            place=(0.0, 0.32, 0.62, 1.0),
+            equal=True,
+        ),
+        Panel(
+            "right class: {label}",
+            axis("net and its answer", (-0.55, 3.55), tickvals=[0, 1, 2, 3], ticktext=Key("answers"), tickangle=0),
+            axis("probability", (0, 1.02)),
+            place=(0.42, 1.0, 0.62, 1.0),
+        ),
+        Panel(
+            "{what} of “{label}”",
+            axis("dx [pixels{rounded}]", (-3.1, 3.1), tickvals=[-3, -2, -1, 0, 1, 2, 3]),
+            axis("{what}", Key("curve_range")),
+            place=(0.0, 1.0, 0.05, 0.42),
+        ),
+    )
+    traces = (
+        heatmap(
+            "picture",
+            [[0, "#FFFFFF"], [1, "#000000"]],
+            0,
+            1,
+            hover="row %{y}, column %{x}: %{z:.2f}",
+            x=_PIXELS,
+            y=_PIXELS,
+            z="picture",
+        ),
+        bars(
+            "right class",
+            *_NET_COLOURS.values(),
+            width=0.38,
+            legend=False,
+            hover="%{customdata}: %{y:.3f}",
+            panel=2,
+            x=np.arange(4) - 0.2,
+            y="right",
+            customdata="label",
+        ),
+        bars(
+            "strongest rival",
+            "grey",
+            width=0.38,
+            hover="%{customdata}: %{y:.3f}",
+            panel=2,
+            x=np.arange(4) + 0.2,
+            y="rival",
+            customdata="rivals",
+        ),
+        *(
+            line(net, colour, width=3.5 if net == "AFC" else 2, panel=3, x=_CURVE_SHIFTS, y=net)
+            for net, colour in _NET_COLOURS.items()
+        ),
+        dots("now", "black", size=9, panel=3, x="dx", y="here"),
+    )
 
     def compute(self, dx: float, dy: float, picture: int, kind: Kind, curve: str) -> Data:
         """A remembered curve for each picture, dy and kind; only the present place is classified anew."""
         right, down = (_carried_out(round(shift, 3), kind) for shift in (dx, dy))
-        label = _clothes()[1][picture]
+        right_class = _clothes()[1][picture]
         with torch.inference_mode():
             moved = _moved(picture, down, kind, _mover(right, kind))
             logits = np.stack([_network(name)(moved[None, None])[0].double().numpy() for name in _NETS])
         along = _curve(picture, down, kind)
         chances = _softmax(logits)
         rivals = chances.copy()
-        rivals[:, label] = -1.0
+        rivals[:, right_class] = -1.0
         shown, here = (_softmax(along), chances) if curve == _PROBABILITY else (along, logits)
+        curves = shown[:, :, right_class]
+        low, high = (0.0, 1.0) if curve == _PROBABILITY else (float(curves.min()), float(curves.max()))
+        margins = (0.0, 0.02) if curve == _PROBABILITY else (0.05 * (high - low) + 0.1,) * 2
+        answers = [FASHION_CLASSES[k] for k in chances.argmax(axis=1)]
         return {
             "picture": moved.double().numpy() * FASHION_SPREAD + FASHION_MEAN,
-            "shift": np.array([right, down]),
-            "label": label,
-            "right": chances[:, label],
+            "right_shift": right,
+            "down_shift": down,
+            "rounded": ", rounded" if kind == "zero" else "",
+            "label": FASHION_CLASSES[right_class],
+            "right": chances[:, right_class],
             "rival": rivals.max(axis=1),
-            "rival_class": rivals.argmax(axis=1),
-            "answer": chances.argmax(axis=1),
-            "curves": shown[:, :, label],
-            "here": here[:, label],
+            "rivals": [FASHION_CLASSES[k] for k in rivals.argmax(axis=1)],
+            "answers": [f"{name}:<br>{answer}" for name, answer in zip(_NETS, answers, strict=True)],
+            **dict(zip(_NETS, curves, strict=True)),
+            "curve_range": (low - margins[0], high + margins[1]),
+            "here": here[:, right_class],
             "dx": dx,
-            "kind": kind,
-            "curve": curve,
+            "what": curve,
         }
-
-    def draw(self, data: Data) -> None:
-        """Put picture, bars and curves in place."""
-        image, right, rival, *curves, here = self.figure.data
-        pixels = np.arange(data["picture"].shape[0])
-        image.update(x=pixels, y=pixels, z=data["picture"])
-        nets = np.arange(len(_NETS))
-        label = FASHION_CLASSES[data["label"]]
-        right.update(x=nets - 0.2, y=data["right"], customdata=[label] * len(nets))
-        rivals = [FASHION_CLASSES[index] for index in data["rival_class"]]
-        rival.update(x=nets + 0.2, y=data["rival"], customdata=rivals)
-        for trace, values in zip(curves, data["curves"], strict=True):
-            trace.update(x=_CURVE_SHIFTS, y=values)
-        here.update(x=[data["dx"]] * len(nets), y=data["here"])
-        answers = [f"{name}:<br>{FASHION_CLASSES[k]}" for name, k in zip(_NETS, data["answer"], strict=True)]
-        self.figure.update_xaxes(ticktext=answers, row=1, col=2)
-        rounded = ", rounded" if data["kind"] == "zero" else ""
-        self.figure.update_xaxes(title=f"dx [pixels{rounded}]", row=1, col=3)
-        if data["curve"] == _PROBABILITY:
-            low, high, what = 0.0, 1.02, "probability"
-        else:
-            low, high = float(data["curves"].min()), float(data["curves"].max())
-            low, high, what = low - 0.05 * (high - low) - 0.1, high + 0.05 * (high - low) + 0.1, "logit"
-        self.figure.update_yaxes(title=what, range=[low, high], row=1, col=3)
-        across, down = data["shift"]
-        titles = self.figure.layout.annotations
-        titles[0].text = f"dx {across:.2f}, dy {down:.2f}"
-        titles[1].text = f"right class: {label}"
-        titles[2].text = f"{what} of “{label}”"
 
 
 _SAMPLES, _HIGHEST = 64, 31
@@ -224,6 +219,10 @@ _STILL = 200  # where no shift stands in `_ALL_SHIFTS`
 _WIDEST = 3 * _HIGHEST
 #: Points of the lines, and how many of them are drawn.
 _LINE, _LINE_SHOWN = 512, 24 * 8 + 1
+_LINE_PLACES = np.arange(_LINE_SHOWN) * (_SAMPLES / _LINE)
+#: Frequencies that the way back to 64 samples keeps, and those that it cuts off.
+_KEPT, _CUT = np.arange(_HIGHEST + 1), np.arange(_HIGHEST + 1, _WIDEST + 1)
+_LINE_HOVER = "frequency %{x}: %{y:.2g}"
 _CUBIC = (0.0, 0.5, 0.3, 0.2)
 _ACTIVATIONS = ("quadratic", "cubic", "ReLU", "GELU")
 
@@ -286,40 +285,48 @@ class AliasMicroscope(Explorer):
         "shift": Slider("shift (pixels)", -2.0, 2.0, 0.01, 0.37, format=".2f"),
     }
 
-    def build(self) -> go.Figure:
-        """The spectrum above, the signal and the error below."""
-        figure = new_figure(3, titles=("spectrum", "signal", "error"), height=660)
-        hover = "frequency %{x}: %{y:.2g}<extra></extra>"
-        for name, colour, width in (
-            ("true, kept", COLOURS["sky"], 0.9),
-            ("true, cut off", "#CCCCCC", 0.9),
-            ("folded, kept", COLOURS["vermilion"], 0.4),
-            ("folded, cut off", "#EEB891", 0.4),
-        ):
-            figure.add_bar(width=width, marker={"color": colour}, name=name, hovertemplate=hover, row=1, col=1)
-        black = {"color": COLOURS["black"], "width": 1.5}
-        for name, dash in (("mirror: half the grid", "dash"), ("end of the output's band", "dot")):
-            figure.add_scatter(mode="lines", line={**black, "dash": dash}, name=name, hoverinfo="skip", row=1, col=1)
-        for name, line in (
-            ("signal, moved", {"color": COLOURS["grey"], "width": 1.2}),
-            ("moved first", {"color": COLOURS["blue"], "width": 4}),
-            ("moved last", {"color": COLOURS["orange"], "width": 2, "dash": "dash"}),
-        ):
-            figure.add_scatter(mode="lines", line=line, name=name, row=1, col=2)
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["green"], "width": 1.5}, name="error", showlegend=False, row=1, col=3
-        )
-        figure.add_scatter(mode="markers", marker=_HERE, name="this shift", row=1, col=3)
-        figure.update_layout(barmode="overlay", bargap=0, margin={"b": 110})
-        _arrange(figure, ((0.0, 1.0, 0.62, 1.0), (0.0, 0.52, 0.07, 0.42), (0.64, 1.0, 0.07, 0.42)))
-        figure.update_xaxes(title="frequency [cycles per 64 pixels]", range=[-1, _WIDEST + 1], row=1, col=1)
-        figure.update_yaxes(title="amplitude", type="log", dtick=1, range=[-7, 0.6], row=1, col=1)
-        figure.update_xaxes(title="place [pixels]", range=[0, 24], row=1, col=2)
-        figure.update_yaxes(title="value", row=1, col=2)
-        figure.update_xaxes(title="shift [pixels]", range=[-2.05, 2.05], tickvals=[-2, -1, 0, 1, 2], row=1, col=3)
-        figure.update_yaxes(title="error / largest value", type="log", dtick=4, range=[-17.3, 1], row=1, col=3)
-        figure.update_yaxes(exponentformat="power")
-        return figure
+    figure_layout = {"height": 660, "barmode": "overlay", "bargap": 0, "margin": {"b": 110}}
+    panels = (
+        Panel(
+            "{activation} on {points} points for 64 samples: {said} in the output is an alias",
+            axis("frequency [cycles per 64 pixels]", (-1, _WIDEST + 1)),
+            axis("amplitude", (-7, 0.6), log=True, dtick=1, exponentformat="power"),
+            place=(0.0, 1.0, 0.62, 1.0),
+        ),
+        Panel(
+            "a third of the signal, moved by {shift:.2f}",
+            axis("place [pixels]", (0, 24)),
+            axis("value", exponentformat="power"),
+            place=(0.0, 0.52, 0.07, 0.42),
+        ),
+        Panel(
+            "error {error:.2g} at {shift:.2f}",
+            axis("shift [pixels]", (-2.05, 2.05), tickvals=[-2, -1, 0, 1, 2]),
+            axis("error / largest value", (-17.3, 1), log=True, dtick=4, exponentformat="power"),
+            place=(0.64, 1.0, 0.07, 0.42),
+        ),
+    )
+    traces = (
+        bars("true, kept", "sky", width=0.9, hover=_LINE_HOVER, x=_KEPT, y="true_kept"),
+        bars("true, cut off", "#CCCCCC", width=0.9, hover=_LINE_HOVER, x=_CUT, y="true_cut"),
+        bars("folded, kept", "vermilion", width=0.4, hover=_LINE_HOVER, x=_KEPT, y="folded_kept"),
+        bars("folded, cut off", "#EEB891", width=0.4, hover=_LINE_HOVER, x=_CUT, y="folded_cut"),
+        line("mirror: half the grid", "black", dash="dash", width=1.5, hover=False, x="mirror", y=(1e-7, 4.0)),
+        line(
+            "end of the output's band",
+            "black",
+            dash="dot",
+            width=1.5,
+            hover=False,
+            x=(_HIGHEST + 0.5, _HIGHEST + 0.5),
+            y=(1e-7, 4.0),
+        ),
+        line("signal, moved", "grey", width=1.2, panel=2, x=_LINE_PLACES, y="signal"),
+        line("moved first", "blue", width=4, panel=2, x=_LINE_PLACES, y="moved_first"),
+        line("moved last", "orange", width=2, dash="dash", panel=2, x=_LINE_PLACES, y="moved_last"),
+        line("error", "green", width=1.5, legend=False, panel=3, x=_ALL_SHIFTS, y="errors"),
+        dots("this shift", "black", size=9, panel=3, x="shift", y="error"),
+    )
 
     def compute(
         self,
@@ -355,11 +362,17 @@ class AliasMicroscope(Explorer):
         energy = float((np.abs(true[kept]) ** 2).sum())
         share = float((np.abs(wrong[kept]) ** 2).sum()) / max(energy, 1e-300)
         shown = slice(0, _LINE_SHOWN)
+        true_kept, true_cut = np.split(np.maximum(_heights(true[: _WIDEST + 1]), _SMALLEST), [_HIGHEST + 1])
+        folded_kept, folded_cut = np.split(np.maximum(folded, _SMALLEST), [_HIGHEST + 1])
         return {
-            "true": np.maximum(_heights(true[: _WIDEST + 1]), _SMALLEST),
-            "folded": np.maximum(folded, _SMALLEST),
+            "true_kept": true_kept,
+            "true_cut": true_cut,
+            "folded_kept": folded_kept,
+            "folded_cut": folded_cut,
             "folded_share": share,
+            "said": "nothing" if share < 1e-24 else f"{share:.2g} of the energy",
             "points": points,
+            "mirror": points / 2,
             "signal": _tones(*tones, _LINE, shifts[-1:])[0, shown],
             "moved_first": _sampled(output[-1], _LINE)[shown],
             "moved_last": _sampled(wanted[-1], _LINE)[shown],
@@ -369,36 +382,10 @@ class AliasMicroscope(Explorer):
             "activation": activation,
         }
 
-    def draw(self, data: Data) -> None:
-        """Put lines in place."""
-        kept, cut, folded, folded_cut, mirror, end, signal, first, last, errors, here = self.figure.data
-        k = np.arange(_WIDEST + 1)
-        inside, outside = slice(0, _HIGHEST + 1), slice(_HIGHEST + 1, None)
-        kept.update(x=k[inside], y=data["true"][inside])
-        cut.update(x=k[outside], y=data["true"][outside])
-        folded.update(x=k[inside], y=data["folded"][inside])
-        folded_cut.update(x=k[outside], y=data["folded"][outside])
-        mirror.update(x=[data["points"] / 2] * 2, y=[1e-7, 4.0])
-        end.update(x=[_HIGHEST + 0.5] * 2, y=[1e-7, 4.0])
-        places = np.arange(_LINE_SHOWN) * (_SAMPLES / _LINE)
-        for trace, name in ((signal, "signal"), (first, "moved_first"), (last, "moved_last")):
-            trace.update(x=places, y=data[name])
-        errors.update(x=_ALL_SHIFTS, y=data["errors"])
-        here.update(x=[data["shift"]], y=[data["error"]])
-        titles = self.figure.layout.annotations
-        share = data["folded_share"]
-        said = "nothing" if share < 1e-24 else f"{share:.2g} of the energy"
-        titles[
-            0
-        ].text = f"{data['activation']} on {data['points']} points for 64 samples: {said} in the output is an alias"
-        titles[1].text = f"a third of the signal, moved by {data['shift']:.2f}"
-        titles[2].text = f"error {data['error']:.2g} at {data['shift']:.2f}"
-
 
 _MARGIN = 14
 _SHOWN_CHANNELS = 16
 _LAYERS = {"stem": 2, "first block": 2, "downsampling": 4, "last features": 4}
-_DIVERGING = [[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]]
 
 
 @lru_cache(maxsize=1)
@@ -427,6 +414,11 @@ def _still_features(network: str, layer: str) -> torch.Tensor:
     return _features(network, layer, _bag())
 
 
+def _feature_map(panel: int, name: str, colors: Any, low: float | Key, high: float | Key) -> Trace:
+    hover = "row %{y}, column %{x}: %{z:.3g}"
+    return heatmap(name, colors, low, high, hover=hover, panel=panel, x="pixels", y="pixels", z=name)
+
+
 class FollowingFeatures(Explorer):
     """A feature map that moves with the picture, beside one that flickers."""
 
@@ -449,24 +441,25 @@ class FollowingFeatures(Explorer):
         "gain": Slider("gain of the difference", 0.0, 7.0, 0.5, 10**0.5, log=True),
     }
 
-    def build(self) -> go.Figure:
-        """Three maps."""
-        figure = new_figure(3, titles=("moved", "wanted", "difference"), height=340)
-        for column, name in enumerate(("moved", "wanted", "difference"), start=1):
-            figure.add_heatmap(
-                colorscale="Viridis" if column < 3 else _DIVERGING,
-                showscale=False,
-                name=name,
-                hovertemplate="row %{y}, column %{x}: %{z:.3g}<extra></extra>",
-                row=1,
-                col=column,
-            )
-            figure.update_xaxes(constrain="domain", title="column [feature pixels]", row=1, col=column)
-            anchor = f"x{column}" if column > 1 else "x"
-            figure.update_yaxes(title="row [feature pixels]", scaleanchor=anchor, constrain="domain", row=1, col=column)
-        figure.update_traces(zmin=-1, zmax=1, row=1, col=3)
-        figure.update_layout(margin={"b": 60})
-        return figure
+    figure_layout = {"height": 340, "margin": {"b": 60}}
+    panels = tuple(
+        Panel(
+            title,
+            axis("column [feature pixels]", Key("columns"), tickvals=Key("ticks")),
+            axis("row [feature pixels]", Key("rows"), tickvals=Key("ticks")),
+            equal=True,
+        )
+        for title in (
+            "picture moved by {shift:.1f} pixels",
+            "features moved by {feature_shift:.3g} pixels",
+            "gain {gain:.2g}; e = {error:.2g}",
+        )
+    )
+    traces = (
+        _feature_map(1, "moved", "Viridis", Key("low"), Key("high")),
+        _feature_map(2, "wanted", "Viridis", Key("low"), Key("high")),
+        _feature_map(3, "difference", DIVERGING, -1, 1),
+    )
 
     def compute(self, shift: float, network: str, layer: str, channel: int, gain: float) -> Data:
         """One pass of the moved picture through the layers; the picture at rest is remembered."""
@@ -475,32 +468,22 @@ class FollowingFeatures(Explorer):
         plain = _still_features(network, layer).double()
         wanted = fourier_shift(plain, (0.0, shift / stride))
         difference = (moved - wanted) / plain.abs().max()
+        side = moved.shape[-1]
         return {
             "moved": moved[channel].numpy(),
             "wanted": wanted[channel].numpy(),
-            "difference": (gain * difference[channel]).numpy(),
-            "range": np.array([float(plain[channel].min()), float(plain[channel].max())]),
+            "difference": (gain * difference[channel]).clip(-1.0, 1.0).numpy(),
+            "low": float(plain[channel].min()),
+            "high": float(plain[channel].max()),
             "error": float(difference.abs().max()),
             "gain": gain,
             "shift": shift,
-            "stride": stride,
+            "feature_shift": shift / stride,
+            "pixels": np.arange(side),
+            "columns": (-0.5, side - 0.5),
+            "rows": (side - 0.5, -0.5),
+            "ticks": list(range(0, side, side // 4)),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put maps in place."""
-        low, high = data["range"]
-        side = data["moved"].shape[0]
-        pixels = np.arange(side)
-        for trace, name in zip(self.figure.data, ("moved", "wanted"), strict=False):
-            trace.update(x=pixels, y=pixels, z=data[name], zmin=low, zmax=high)
-        self.figure.data[2].update(x=pixels, y=pixels, z=np.clip(data["difference"], -1.0, 1.0))
-        ticks = list(range(0, side, side // 4))
-        self.figure.update_xaxes(range=[-0.5, side - 0.5], tickvals=ticks)
-        self.figure.update_yaxes(range=[side - 0.5, -0.5], tickvals=ticks)
-        titles = self.figure.layout.annotations
-        titles[0].text = f"picture moved by {data['shift']:.1f} pixels"
-        titles[1].text = f"features moved by {data['shift'] / data['stride']:.3g} pixels"
-        titles[2].text = f"gain {data['gain']:.2g}; e = {data['error']:.2g}"
 
 
 _IDEAL = "ideal low-pass"
@@ -584,58 +567,68 @@ class FilterShootOut(Explorer):
         "filter": Choice("filter", _FILTERS, "BlurPool 3"),
     }
 
-    def build(self) -> go.Figure:
-        """Responses, their budget, errors, and an edge."""
-        figure = new_figure(4, titles=("response", "budget", "errors", "edge"), height=640)
-        for column in (1, 3):
-            for name, colour in zip(_FILTERS, _FILTER_COLOURS, strict=True):
-                figure.add_scatter(
-                    mode="lines",
-                    line={"color": COLOURS[colour], "width": 1.2},
-                    name=name,
-                    showlegend=column == 1,
-                    row=1,
-                    col=column,
-                )
-        figure.add_scatter(mode="lines", line=_GUIDE, showlegend=False, name="half the band", row=1, col=1)
-        figure.add_scatter(
+    figure_layout = {"height": 640, "margin": {"b": 100}}
+    panels = (
+        Panel(
+            "passed by: {filter}",
+            axis("frequency [cycles per 64 pixels]", (-0.5, 32.5)),
+            axis("share of the amplitude", (-0.03, 1.05)),
+            place=(0.0, 0.44, 0.64, 1.0),
+        ),
+        Panel(
+            "{lost_here:.0%} lost, {left_here:.0%} left to fold",
+            axis("energy lost below 16 [share]", (-0.04, 1.0)),
+            axis("energy left above [share]", (-0.06, 1.08)),
+            place=(0.56, 1.0, 0.64, 1.0),
+        ),
+        Panel(
+            "error {error:.2g} at a shift of {shift:.3g}",
+            axis("shift [pixels]", (-0.05, 2.55), tickvals=[0, 0.5, 1, 1.5, 2, 2.5]),
+            axis("error / largest value", (-17.3, 1.5), log=True, dtick=4, exponentformat="power"),
+            place=(0.0, 0.44, 0.08, 0.44),
+        ),
+        Panel(
+            "an edge: overshoot {shown_overshoot:.0%}",
+            axis("place [pixels]", (8, 40)),
+            axis("brightness", (-0.25, 1.25)),
+            place=(0.56, 1.0, 0.08, 0.44),
+        ),
+    )
+    traces = (
+        *(
+            line(name, colour, width=Key(f"width of {name}"), x=np.arange(_SAMPLES // 2 + 1), y=f"response of {name}")
+            for name, colour in zip(_FILTERS, _FILTER_COLOURS, strict=True)
+        ),
+        *(
+            line(name, colour, width=Key(f"width of {name}"), legend=False, panel=3, x=_SWEEP, y=f"errors of {name}")
+            for name, colour in zip(_FILTERS, _FILTER_COLOURS, strict=True)
+        ),
+        line(
+            "half the band",
+            "grey",
+            dash="dash",
+            width=1.5,
+            legend=False,
+            x=(_SAMPLES / 4, _SAMPLES / 4),
+            y=(-0.03, 1.05),
+        ),
+        line(
+            "no filter, BlurPool 2 to 7",
+            "grey",
             mode="lines+markers",
-            line={"color": COLOURS["grey"], "width": 1},
-            marker={"size": 7, "color": COLOURS["grey"]},
-            showlegend=False,
-            name="no filter, BlurPool 2 to 7",
-            row=1,
-            col=2,
-        )
-        for symbol, size, name in (("diamond", 10, _IDEAL), ("circle", 13, "chosen")):
-            figure.add_scatter(
-                mode="markers",
-                marker={"size": size, "symbol": symbol, "color": COLOURS["green"]},
-                showlegend=False,
-                name=name,
-                row=1,
-                col=2,
-            )
-        figure.add_scatter(mode="markers", marker=_HERE, showlegend=False, name="this shift", row=1, col=3)
-        figure.add_scatter(mode="lines", line={**_GUIDE, "dash": "solid"}, name="the edge", row=1, col=4)
-        figure.add_scatter(mode="lines", line={"color": COLOURS["black"], "width": 2}, name="filtered", row=1, col=4)
-        figure.add_scatter(mode="markers", marker={"size": 8}, name="kept by the stride", row=1, col=4)
-        figure.update_layout(margin={"b": 100})
-        _arrange(
-            figure, ((0.0, 0.44, 0.64, 1.0), (0.56, 1.0, 0.64, 1.0), (0.0, 0.44, 0.08, 0.44), (0.56, 1.0, 0.08, 0.44))
-        )
-        figure.update_xaxes(title="frequency [cycles per 64 pixels]", range=[-0.5, 32.5], row=1, col=1)
-        figure.update_yaxes(title="share of the amplitude", range=[-0.03, 1.05], row=1, col=1)
-        figure.update_xaxes(title="energy lost below 16 [share]", range=[-0.04, 1.0], row=1, col=2)
-        figure.update_yaxes(title="energy left above [share]", range=[-0.06, 1.08], row=1, col=2)
-        figure.update_xaxes(
-            title="shift [pixels]", range=[-0.05, 2.55], tickvals=[0, 0.5, 1, 1.5, 2, 2.5], row=1, col=3
-        )
-        figure.update_yaxes(title="error / largest value", type="log", dtick=4, range=[-17.3, 1.5], row=1, col=3)
-        figure.update_yaxes(exponentformat="power", row=1, col=3)
-        figure.update_xaxes(title="place [pixels]", range=[8, 40], row=1, col=4)
-        figure.update_yaxes(title="brightness", range=[-0.25, 1.25], row=1, col=4)
-        return figure
+            width=1,
+            marker_size=7,
+            legend=False,
+            panel=2,
+            xy="binomials",
+        ),
+        dots(_IDEAL, "green", size=10, symbol="diamond", legend=False, panel=2, xy="ideal"),
+        dots("chosen", Key("colour"), size=13, symbol="circle", legend=False, panel=2, x="lost_here", y="left_here"),
+        dots("this shift", "black", size=9, legend=False, panel=3, x="shift", y="error"),
+        line("the edge", "grey", dash="solid", width=1.5, panel=4, x=np.arange(_SAMPLES), y="edge"),
+        line("filtered", Key("colour"), width=2, panel=4, x=np.arange(_SAMPLES), y="filtered"),
+        dots("kept by the stride", Key("colour"), size=8, panel=4, x=np.arange(0, _SAMPLES, 2), y="kept"),
+    )
 
     def compute(self, shift: float, filter: str) -> Data:
         """Closed forms for the filters; the errors are measured once."""
@@ -643,44 +636,24 @@ class FilterShootOut(Explorer):
         edge = _edge(shift)
         filtered = _filtered(edge, filter)
         lost, left = _budget()
+        budget = np.column_stack([lost, left])
         errors = np.maximum(_sweep_errors(), _SMALLEST)
+        overshoot = float(filtered.max() - 1.0)
         return {
-            "chosen": chosen,
-            "responses": _responses(),
-            "lost": lost,
-            "left": left,
-            "errors": errors,
+            "filter": filter,
+            "colour": COLOURS[_FILTER_COLOURS[chosen]],
+            **{f"width of {name}": 5.0 if name == filter else 1.2 for name in _FILTERS},
+            **{f"response of {name}": each for name, each in zip(_FILTERS, _responses(), strict=True)},
+            **{f"errors of {name}": each for name, each in zip(_FILTERS, errors, strict=True)},
+            "binomials": budget[:-1],
+            "ideal": budget[-1],
+            "lost_here": lost[chosen],
+            "left_here": left[chosen],
             "error": float(errors[chosen][round(shift / _SWEEP_STEP)]),
             "shift": shift,
             "edge": edge,
             "filtered": filtered,
-            "overshoot": float(filtered.max() - 1.0),
+            "kept": filtered[::2],
+            "overshoot": overshoot,
+            "shown_overshoot": max(overshoot, 0.0),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put curves and dots in place."""
-        count = len(_FILTERS)
-        responses, sweeps = self.figure.data[:count], self.figure.data[count : 2 * count]
-        half, bargain, ideal, dot, here, edge, filtered, kept = self.figure.data[2 * count :]
-        chosen = data["chosen"]
-        for number in range(count):
-            width = 5 if number == chosen else 1.2
-            responses[number].update(x=np.arange(_SAMPLES // 2 + 1), y=data["responses"][number], line_width=width)
-            sweeps[number].update(x=_SWEEP, y=data["errors"][number], line_width=width)
-        half.update(x=[_SAMPLES / 4] * 2, y=[-0.03, 1.05])
-        lost, left = data["lost"], data["left"]
-        bargain.update(x=lost[:-1], y=left[:-1])
-        ideal.update(x=lost[-1:], y=left[-1:])
-        colour = COLOURS[_FILTER_COLOURS[chosen]]
-        dot.update(x=lost[chosen : chosen + 1], y=left[chosen : chosen + 1], marker_color=colour)
-        here.update(x=[data["shift"]], y=[data["error"]])
-        places = np.arange(_SAMPLES)
-        edge.update(x=places, y=data["edge"])
-        filtered.update(x=places, y=data["filtered"], line_color=colour)
-        kept.update(x=places[::2], y=data["filtered"][::2], marker_color=colour)
-        titles = self.figure.layout.annotations
-        titles[0].text = f"passed by: {_FILTERS[chosen]}"
-        titles[1].text = f"{lost[chosen]:.0%} lost, {left[chosen]:.0%} left to fold"
-        titles[2].text = f"error {data['error']:.2g} at a shift of {data['shift']:.3g}"
-        overshoot = data["overshoot"]
-        titles[3].text = f"an edge: overshoot {max(overshoot, 0.0):.0%}"

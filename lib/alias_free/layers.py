@@ -1,4 +1,4 @@
-r"""Layers that commute with every translation of the torus, by whole pixels or parts of them, and those that do not.
+"""Layers that commute with every translation of the torus, by whole pixels or fractions, and those that do not.
 
 The ideal ones follow Michaeli et al. (CVPR 2023, arXiv 2303.08085): a brick-wall low-pass before every stride, a
 polynomial on a finer grid as activation function, a normalisation by one number for the whole picture. That the
@@ -90,20 +90,11 @@ class CircularConv2d(nn.Conv2d):
 
     Parameters
     ----------
-    channels_in, channels_out, kernel
-        As in `torch.nn.Conv2d`; the kernel is square. Pads of an even kernel are `(k - 1) // 2` before and `k // 2`
-        behind.
-    stride
-        Of the result.
+    in_channels, out_channels, kernel_size, stride, dilation, groups, bias
+        Those of `torch.nn.Conv2d`, kernel and dilation square; an even kernel is padded by `(k - 1) // 2` before and
+        `k // 2` behind.
     lowpass
-        Whether what the coarser grid cannot hold is removed before.
-    dilation, groups, bias
-        As in `torch.nn.Conv2d`, the dilation one number.
-
-    Raises
-    ------
-    ValueError
-        If a side of the input is no multiple of the stride.
+        Whether what the coarser grid cannot hold is removed first.
 
     Examples
     --------
@@ -117,9 +108,9 @@ class CircularConv2d(nn.Conv2d):
 
     def __init__(
         self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
         *,
         stride: int = 1,
         lowpass: bool = False,
@@ -128,9 +119,9 @@ class CircularConv2d(nn.Conv2d):
         bias: bool = True,
     ) -> None:
         super().__init__(
-            positive_integer("channels_in", channels_in),
-            positive_integer("channels_out", channels_out),
-            positive_integer("kernel", kernel),
+            positive_integer("in_channels", in_channels),
+            positive_integer("out_channels", out_channels),
+            positive_integer("kernel_size", kernel_size),
             stride=positive_integer("stride", stride),
             dilation=positive_integer("dilation", dilation),
             groups=positive_integer("groups", groups),
@@ -139,7 +130,7 @@ class CircularConv2d(nn.Conv2d):
         self.lowpass = true_or_false("lowpass", lowpass)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, channels_out, H / stride, W / stride)."""
+        """(B, C, H, W) to (B, out_channels, H / stride, W / stride)."""
         check_pictures(x, self.in_channels)
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         size = _coarse_size(x, stride)
@@ -158,17 +149,7 @@ def _wrapped(x: Tensor, before: int, behind: int) -> Tensor:
 
 
 class IdealDownsample2d(nn.Module):
-    """Keep what a coarser grid can hold, and sample it there.
-
-    Parameters
-    ----------
-    stride
-        By how much coarser.
-
-    Raises
-    ------
-    ValueError
-        If a side of the input is no multiple of the stride.
+    """Keep what a grid that is coarser by `stride` can hold, and sample it there.
 
     Examples
     --------
@@ -195,12 +176,10 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
 
     Parameters
     ----------
-    channels_in, channels_out, kernel, groups, bias, dilation
-        As in `torch.nn.ConvTranspose2d`; the kernel is square.
-    stride
-        By how much finer.
+    in_channels, out_channels, kernel_size, stride, dilation, groups, bias
+        Those of `torch.nn.ConvTranspose2d`, kernel and dilation square.
     padding
-        By how many pixels of the finer grid the result is moved to the upper left, as there.
+        Pixels of the finer grid by which the result is moved to the upper left.
 
     Examples
     --------
@@ -217,9 +196,9 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
 
     def __init__(
         self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
         *,
         stride: int = 1,
         padding: int = 0,
@@ -228,9 +207,9 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
         bias: bool = True,
     ) -> None:
         super().__init__(
-            positive_integer("channels_in", channels_in),
-            positive_integer("channels_out", channels_out),
-            positive_integer("kernel", kernel),
+            positive_integer("in_channels", in_channels),
+            positive_integer("out_channels", out_channels),
+            positive_integer("kernel_size", kernel_size),
             stride=positive_integer("stride", stride),
             padding=integer_at_least("padding", padding, 0),
             dilation=positive_integer("dilation", dilation),
@@ -239,13 +218,13 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
         )
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(B, C, H, W) to (B, channels_out, stride H, stride W); no other `output_size` can be asked for."""
+        """(B, C, H, W) to (B, out_channels, stride H, stride W); no other `output_size` can be asked for."""
         check_pictures(x, self.in_channels)
         stride, padding, dilation = self.stride[0], int(self.padding[0]), self.dilation[0]
         height, width = stride * x.shape[-2], stride * x.shape[-1]
         if output_size is not None and tuple(output_size)[-2:] != (height, width):
             raise ValueError(f"output_size must be {(height, width)}; it is {tuple(output_size)}")
-        # so many pixels reach into the first ones and the last ones from beyond the sides
+        # pixels from beyond the sides that reach the first ones
         before = max(-(-(dilation * (self.kernel_size[0] - 1) - padding) // stride), 0)
         wide = functional.conv_transpose2d(
             _wrapped(x, before, -(-padding // stride) + 1),
@@ -265,10 +244,8 @@ class IdealResample2d(nn.Module):
 
     Parameters
     ----------
-    size
-        Height and width of the result, or one number for both.
-    scale_factor
-        How many times as fine, if there is no `size`; one number, or one for rows and one for columns.
+    size, scale_factor
+        Sides of the result, or how many times as fine it is: one number, or one for rows and one for columns.
 
     Examples
     --------
@@ -298,7 +275,7 @@ class IdealResample2d(nn.Module):
         return _resampled(x, (max(int(x.shape[-2] * rows), 1), max(int(x.shape[-1] * columns), 1)))
 
     def extra_repr(self) -> str:
-        """What it was made with."""
+        """The arguments it was made with."""
         return f"scale_factor={self.scale_factor}" if self.size is None else f"size={self.size}"
 
 
@@ -315,13 +292,9 @@ def _pair(name: str, value: T | Sequence[T], check: Callable[[str, T], T]) -> tu
 class IdealPixelShuffle(nn.Module):
     """`torch.nn.PixelShuffle` with a low-pass behind: channels become pixels of a finer grid, without aliases.
 
-    Each channel is put on every so many-th pixel of the finer grid, as by a transposed convolution of fixed weights,
-    and the low-pass takes away what the zeros between them add to its spectrum.
-
-    Parameters
-    ----------
-    upscale_factor
-        By how much finer; the square of it is how many channels become one.
+    The square of `upscale_factor` channels become one. Each fills a coarser grid within the finer one, as by a
+    transposed convolution of fixed weights, and the low-pass removes what the zeros between its pixels add to the
+    spectrum.
 
     Examples
     --------
@@ -342,21 +315,7 @@ class IdealPixelShuffle(nn.Module):
 
 
 class BlurPool2d(nn.Module):
-    """Smooth by a binomial filter on the torus, then keep every so many-th pixel (Zhang 2019).
-
-    Parameters
-    ----------
-    channels
-        Of the input.
-    stride
-        Every so many-th.
-    filt_size
-        Taps of the filter, 1 to 7.
-
-    Raises
-    ------
-    ValueError
-        If the filter has another size, or a side of the input is no multiple of the stride.
+    """Smooth by a binomial filter of 1 to 7 taps on the torus, then keep every `stride`-th pixel (Zhang 2019).
 
     Examples
     --------
@@ -366,12 +325,12 @@ class BlurPool2d(nn.Module):
 
     taps: Tensor
 
-    def __init__(self, channels: int, stride: int = 2, filt_size: int = 3) -> None:
+    def __init__(self, channels: int, stride: int = 2, kernel_size: int = 3) -> None:
         super().__init__()
         self.channels, self.stride = positive_integer("channels", channels), positive_integer("stride", stride)
-        if positive_integer("filt_size", filt_size) > 7:
-            raise ValueError(f"filt_size must be 1 to 7; it is {filt_size}")
-        row = torch.tensor([float(math.comb(filt_size - 1, i)) for i in range(filt_size)])
+        if positive_integer("kernel_size", kernel_size) > 7:
+            raise ValueError(f"kernel_size must be 1 to 7; it is {kernel_size}")
+        row = torch.tensor([float(math.comb(kernel_size - 1, i)) for i in range(kernel_size)])
         self.register_buffer("taps", torch.outer(row, row) / row.sum() ** 2, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -385,22 +344,10 @@ class BlurPool2d(nn.Module):
 
 
 class APSDownsample2d(nn.Module):
-    """Keep, of all ways to take every so many-th pixel, the one of the largest norm (Chaman and Dokmanic 2021).
+    """Of the grids of every `stride`-th pixel, keep the one of the largest `p`-norm (Chaman and Dokmanic 2021).
 
-    A whole shift of the input permutes these ways and rolls them, so the result is rolled: exact for whole shifts
-    unless norms are equal, and silent about parts of a pixel.
-
-    Parameters
-    ----------
-    stride
-        Every so many-th.
-    p
-        Of the norm, positive.
-
-    Raises
-    ------
-    ValueError
-        If a side of the input is no multiple of the stride, or `p` is not positive.
+    A shift of the input by whole pixels permutes these grids and rolls them, so the result is rolled: exact unless two
+    norms are equal. Shifts by fractions of a pixel have no such rule.
 
     Examples
     --------
@@ -419,12 +366,12 @@ class APSDownsample2d(nn.Module):
         stride = self.stride
         height, width = _coarse_size(x, stride)
         # pixel (i, j) of every block; only the chosen ones are copied
-        ways = x.view(*x.shape[:2], height, stride, width, stride)
+        grids = x.view(*x.shape[:2], height, stride, width, stride)
         with torch.no_grad():
-            norms = _full(ways).abs().pow(self.p).sum((1, 2, 4))
+            norms = _full(grids).abs().pow(self.p).sum((1, 2, 4))
             best = norms.flatten(1).argmax(1)
         batch = torch.arange(len(x), device=x.device)
-        chosen: Tensor = ways.permute(0, 3, 5, 1, 2, 4)[batch, best // stride, best % stride]
+        chosen: Tensor = grids.permute(0, 3, 5, 1, 2, 4)[batch, best // stride, best % stride]
         return chosen
 
 
@@ -458,28 +405,14 @@ class _Quadratic(torch.autograd.Function):
 
 
 class PolyActivation(nn.Module):
-    """A polynomial for each channel, `out_scale * p(in_scale * x)`, its coefficients trained.
+    """A polynomial for each channel, `out_scale * p(in_scale * x)`, with trained coefficients and scales.
 
     Parameters
     ----------
-    channels
-        Number of channels.
     coef
-        Coefficients to start from, the constant first.
+        Coefficients at the start, constant first; as a parameter (channels, degree + 1).
     in_scale, out_scale
-        To start from; one number each for the layer.
-
-    Attributes
-    ----------
-    coef
-        (channels, degree + 1).
-    in_scale, out_scale
-        (1,).
-
-    Raises
-    ------
-    ValueError
-        If there are no coefficients, or a number is not finite.
+        At the start; as parameters (1,), for all channels.
 
     Examples
     --------
@@ -502,7 +435,7 @@ class PolyActivation(nn.Module):
 
     @property
     def degree(self) -> int:
-        """Of the polynomial."""
+        """Degree of the polynomial."""
         return self.coef.shape[1] - 1
 
     def folded(self) -> tuple[Tensor, ...]:
@@ -531,13 +464,11 @@ class AliasFreeActivation(nn.Module):
 
     Parameters
     ----------
-    channels
-        Number of channels.
     oversample
-        None: the smallest grid that is exact (`dealias_size`), half as large again for a quadratic. A whole number:
-        so many times the grid, 2 as published.
+        How many times finer the grid is (the paper: 2). None: the smallest that is exact (`dealias_size`), one and a
+        half times for a quadratic.
     poly
-        For `PolyActivation`.
+        Arguments of `PolyActivation`.
 
     Examples
     --------
@@ -563,33 +494,24 @@ class AliasFreeActivation(nn.Module):
 
 
 def _fine_size(size: Sequence[int], oversample: int | None, degree: int) -> tuple[int, int]:
-    height, width = (
-        dealias_size(side, max(degree, 1)) if oversample is None else oversample * side for side in size
-    )  # fmt: skip
+    height, width = (dealias_size(side, max(degree, 1)) if oversample is None else oversample * side for side in size)
     return height, width
 
 
 class DemodulatingStem(nn.Module):
     """A quadratic term before a stride, `x + g q(x)`, that needs no finer grid although it aliases.
 
-    `q(x) = s_out (c0 + c1 y + c2 y L(y))` with `y = s_in x` and `L` an ideal low-pass that keeps the part `1 - 1 / r`
+    `q(x) = s_out (c0 + c1 y + c2 y L(y))` with `y = s_in x` and `L` an ideal low-pass that keeps a fraction `1 - 1 / r`
     of the frequencies, `r` the stride that follows. The product's aliases then lie outside of what the stride keeps
-    (derived here; a higher part would let them in). It brings high frequencies down into the band that is kept, which
-    a linear layer before a low-pass cannot. At the start `g` is zero.
+    (derived here; a larger fraction would let them in). It brings high frequencies down into the band that is kept,
+    which a linear layer before a low-pass cannot. At the start `g` is zero.
 
     Parameters
     ----------
-    channels
-        Number of channels.
     stride
-        Of the `IdealDownsample2d` that must follow.
+        That of the `IdealDownsample2d` that must follow, above 1.
     coef, in_scale, out_scale
-        As in `PolyActivation`, of degree 2.
-
-    Raises
-    ------
-    ValueError
-        If there are not three coefficients, the stride is 1, or a side of the input is no multiple of it.
+        Of a `PolyActivation` of degree 2.
 
     Examples
     --------
@@ -631,13 +553,6 @@ class AliasFreeLayerNorm(nn.Module):
     The mean over channels is linear, and by Parseval's theorem the variance over the picture depends on the sizes of
     its frequencies alone: both commute with translation. A variance for each pixel would not.
 
-    Parameters
-    ----------
-    channels
-        Number of channels.
-    eps
-        Added to the variance.
-
     Examples
     --------
     >>> out = AliasFreeLayerNorm(4)(torch.rand(2, 4, 5, 5))
@@ -665,18 +580,8 @@ class AliasFreeMLP(nn.Module):
     """The two 1 x 1 layers of a ConvNeXt block around a polynomial, on a grid that holds its spectrum.
 
     Layers of 1 x 1 pixels commute with resampling. So the picture is resampled where it has few channels, before the
-    first and behind the second of them, at the price of running both on the finer grid.
-
-    Parameters
-    ----------
-    dim
-        Channels of the input and the result.
-    expand
-        Times as many between.
-    in_scale, out_scale
-        Of the polynomial.
-    oversample
-        As in `AliasFreeActivation`.
+    first and behind the second of them, and both run on the finer grid. There are `dim` channels outside and
+    `expand * dim` between; `oversample` is that of `AliasFreeActivation`.
 
     Examples
     --------

@@ -56,22 +56,13 @@ def fit_activation(
     ----------
     fn
         The function of an array; None: exact GELU.
-    degree
-        Of the polynomial, at least 1.
-    half_width
-        Points lie between minus and plus this.
-    n_points
-        How many, ends included; more than the degree.
+    half_width, n_points
+        Where the points lie, from minus to plus this, and how many there are, ends included.
 
     Returns
     -------
-    ndarray, float64
+    ndarray
         Coefficients (degree + 1,), the constant first.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range, or the function is not finite.
 
     Examples
     --------
@@ -100,22 +91,10 @@ def evaluate_polynomial(x: Values, coefficients: Sequence[Any]) -> Values:
     Parameters
     ----------
     x
-        A floating-point tensor or array.
+        A floating-point tensor or array; the result has its dtype if coefficients are numbers.
     coefficients
-        The constant first, two at least; each a number, or a tensor or array that broadcasts with `x`.
-
-    Returns
-    -------
-    tensor or array
-        Of the shape of `x`, or of that which it broadcasts to, and for coefficients that are numbers of its dtype.
-        Gradients flow to `x` and to the coefficients.
-
-    Raises
-    ------
-    TypeError
-        If `x` or a coefficient does not hold real numbers.
-    ValueError
-        If there are fewer than two coefficients, or a number is not finite.
+        The constant first, two at least; each a number, or a tensor or array that broadcasts with `x`. Gradients flow
+        to them and to `x`.
 
     Examples
     --------
@@ -148,24 +127,7 @@ def dealias_size(n: int, degree: int = 2) -> int:
     The frequencies of the result reach `degree * B`, `B` the highest of the input. On a grid of `M` points the
     frequency `degree * B` appears at `degree * B - M`, and that must lie below the band `-K ... K` that is kept:
     `M >= degree * B + K + 1`. For a quadratic this is one and a half times the grid, the "3/2 rule" of spectral codes
-    for fluids (derived here; it is sharp).
-
-    Parameters
-    ----------
-    n
-        Samples along a side.
-    degree
-        Of the polynomial.
-
-    Returns
-    -------
-    int
-        Of degree 1 `n` itself: nothing is widened. At degree 2 and above `degree * (n // 2) + (n - 1) // 2 + 1`.
-
-    Raises
-    ------
-    ValueError
-        If a number is below 1.
+    for fluids (derived here; it is sharp). A polynomial of degree 1 widens nothing.
 
     Examples
     --------

@@ -45,26 +45,14 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     Parameters
     ----------
     x
-        Pictures (..., H, W), floating point, a tensor or an array.
+        Pictures (..., H, W), floating point, a tensor or an array; so is the result.
     shift
-        Rows and columns by which the content moves, positive towards larger indices as in `torch.roll`.
+        Rows and columns [pixels] by which the content moves, positive towards larger indices as in `torch.roll`. Whole
+        shifts are rolls, to rounding. Shifts add up, and energy is kept, for odd sides and for pictures without the
+        frequency `N / 2`.
     nyquist
         What becomes of the frequency `N / 2` of an even side. `"real"`: it is multiplied by `cos(pi s)`, which is what
         sampling the shifted function gives. `"zero"`: it is removed.
-
-    Returns
-    -------
-    tensor or array
-        Of the shape, dtype and device of `x`. Whole shifts are rolls, to rounding. Shifts add up, and energy is kept,
-        for odd sides and for pictures without the frequency `N / 2`.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not floating point, or the shift does not hold numbers.
-    ValueError
-        If `x` has fewer than two axes or is not finite, the shift is not a pair of finite numbers, or `nyquist` is
-        unknown.
 
     Examples
     --------
@@ -184,22 +172,11 @@ def resample_matrix(
     Parameters
     ----------
     n_in, n_out
-        Numbers of samples, at least 1. Where there are fewer afterwards, frequencies above `(n_out - 1) // 2` are
-        removed first; where there are at least as many, the frequency `n_in / 2` of an even side is a cosine.
-    dtype, device
-        Of the result; None is the CPU.
-
-    Returns
-    -------
-    Tensor
-        (n_out, n_in).
-
-    Raises
-    ------
-    TypeError
-        If a number is no integer, or `dtype` not floating point.
-    ValueError
-        If a number is below 1.
+        Numbers of samples; the matrix is (n_out, n_in). Where there are fewer afterwards, frequencies above
+        `(n_out - 1) // 2` are removed first; where there are at least as many, the frequency `n_in / 2` of an even side
+        is a cosine.
+    device
+        None is the CPU.
 
     Examples
     --------
@@ -219,7 +196,7 @@ def resample_matrix(
 @lru_cache(maxsize=256)
 def _resample_matrix(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     places, samples = np.arange(n_out)[:, None], np.arange(n_in)[None]
-    # places and samples both lie on a grid of so many points
+    # places and samples both lie on a grid of this many points
     points = math.lcm(n_in, n_out)
     distances = (places * (points // n_out) - samples * (points // n_in)) % points
     matrix = _dirichlet_kernel(points, (min(n_in, n_out) - 1) // 2)[distances]
@@ -274,23 +251,10 @@ def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = F
     Parameters
     ----------
     x
-        Pictures (..., H, W), or (..., H, W, C) with `channels_last`; floating point, a tensor or an array.
+        Pictures (..., H, W), or (..., H, W, C) with `channels_last`; floating point, a tensor or an array; so is the
+        result.
     size
-        The new height and width, at least 1.
-    channels_last
-        Where the channels are.
-
-    Returns
-    -------
-    tensor or array
-        (..., size) or (..., size, C), of the dtype and on the device of `x`. Pixel 0 stays where it is.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not floating point, or `size` does not hold integers.
-    ValueError
-        If `x` has too few axes or is not finite, or `size` is not a pair of numbers of at least 1.
+        The new height and width. Pixel 0 stays where it is.
 
     Examples
     --------
@@ -357,22 +321,10 @@ def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     Parameters
     ----------
     x
-        Pictures (..., H, W), floating point, a tensor or an array.
+        Pictures (..., H, W), floating point, a tensor or an array; so is the result.
     size
-        The sides of the other grid, at least 1: frequencies up to `(size - 1) // 2` are kept. A side that is even
-        loses its frequency `N / 2` at its own size, and nothing at a larger one.
-
-    Returns
-    -------
-    tensor or array
-        Of the shape, dtype and device of `x`.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not floating point, or `size` does not hold integers.
-    ValueError
-        If `x` has fewer than two axes or is not finite, or `size` is not a pair of numbers of at least 1.
+        The sides of the other grid: frequencies up to `(size - 1) // 2` are kept. A side that is even loses its
+        frequency `N / 2` at its own size, and nothing at a larger one.
 
     Examples
     --------

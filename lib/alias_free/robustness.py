@@ -44,20 +44,13 @@ def equivariance_error(
     Parameters
     ----------
     module
-        The layer, or any function of pictures (B, C, H, W).
+        A layer, or any function of pictures.
     x
-        Pictures.
+        Pictures (B, C, H, W).
     shift
-        Rows and columns.
+        Rows and columns [pixels].
     stride
         By how much coarser the result is; 1 / 2 for one that is twice as fine.
-
-    Raises
-    ------
-    TypeError
-        If `module` cannot be called, or `x` is not floating point.
-    ValueError
-        If `x` or the shift is not finite, the stride not positive, or the result no picture that is coarser by it.
 
     Examples
     --------
@@ -123,20 +116,10 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
     x
         Pictures (..., H, W), floating point.
     shift
-        Rows and columns, positive towards larger indices.
+        Rows and columns [pixels], positive towards larger indices.
     kind
         `"circular"`: on the torus, by any real number. `"zero"`: by whole pixels; what comes in is `fill`.
         `"bilinear"`: by any real number, between the four nearest pixels; outside lies `fill`.
-    fill
-        What lies outside.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not floating point.
-    ValueError
-        If the kind is unknown, the pictures, the shift or `fill` are not finite, or the shift is not whole for
-        `"zero"`.
 
     Examples
     --------
@@ -169,28 +152,9 @@ def _filled(x: Tensor, down: int, right: int, fill: float) -> Tensor:
 
 
 def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """A crop of larger pictures, the middle one moved: real content comes in at the sides.
+    """A crop (..., size) from the middle of larger pictures (..., H, W), whose content moves by `shift` whole pixels.
 
-    Parameters
-    ----------
-    x
-        Pictures (..., H, W).
-    shift
-        By how many pixels the content moves, positive towards larger indices.
-    size
-        Of the crop.
-
-    Returns
-    -------
-    Tensor
-        (..., size), a copy.
-
-    Raises
-    ------
-    TypeError
-        If `x` is no tensor, or shift and size do not hold integers.
-    ValueError
-        If the crop does not lie within the pictures.
+    Real content comes in at the sides.
 
     Examples
     --------
@@ -209,16 +173,16 @@ def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> 
 
 
 class ShiftRobustness(NamedTuple):
-    """What shifts do to a classifier; all but the last between 0 and 1.
+    """What shifts do to a classifier.
 
     Attributes
     ----------
     clean_accuracy
-        Right without a shift; an answer that is NaN is wrong.
+        Fraction that is right without a shift; an answer that is NaN is wrong.
     adversarial_accuracy
-        Right without a shift and with each of them.
+        Fraction that is right without a shift and with each of them.
     consistency
-        The same class as without a shift, the mean over shifts.
+        Fraction that has the same class as without a shift, the mean over shifts.
     max_relative_change
         Largest change of an output over the largest output, over all shifts.
     """
@@ -263,7 +227,7 @@ class ShiftCounts(NamedTuple):
         return ShiftCounts(pictures, right, always_right, compared, same, change, output)
 
     def robustness(self) -> ShiftRobustness:
-        """The shares that they amount to."""
+        """The fractions that they amount to."""
         change = self.change / max(self.largest, torch.finfo(torch.float32).tiny)
         return ShiftRobustness(
             self.right / self.pictures, self.always_right / self.pictures, self.same / self.compared, change
@@ -280,28 +244,9 @@ def shift_robustness(
     fill: float = 0.0,
     batch_size: int = 256,
 ) -> ShiftRobustness:
-    """Classify pictures at many places.
+    """Classify pictures (N, C, H, W) of classes (N,) at many places: each moved by `translate` with each shift.
 
-    Parameters
-    ----------
-    model
-        The classifier; each of its layers is left in the mode in which it came.
-    x, y
-        Pictures (N, C, H, W) and classes (N,).
-    shifts
-        At least one.
-    kind, fill
-        As in `translate`.
-    batch_size
-        Pictures at a time.
-
-    Raises
-    ------
-    TypeError
-        If the model is no module, `x` not floating point, or `y` holds no integers.
-    ValueError
-        If there is no shift or no picture, a shift does not fit the kind, `x` is not finite, or there is not one class
-        for each picture.
+    Each layer of the classifier is left in the mode in which it came.
 
     Examples
     --------

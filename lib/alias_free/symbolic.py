@@ -20,23 +20,11 @@ __all__ = ["alias_beyond_band", "even_part_of_gelu", "grid_sizes", "slope_of_fit
 def tone_spectrum(degree: int) -> dict[int, Any]:
     """What a polynomial makes of one tone: `sum_j c_j x^j` of `x = b + a e^(iKt) + conj(a) e^(-iKt)`.
 
-    Parameters
-    ----------
-    degree
-        Of the polynomial, at least 1.
-
     Returns
     -------
     dict
-        The amplitude of each frequency that occurs, in ascending order; frequencies are counted in units of `K`.
-        Amplitudes are expressions in the symbols `a`, `abar` (the conjugate of `a`), `b`, and `c0`, `c1`, ...
-
-    Raises
-    ------
-    TypeError
-        If the degree is no integer.
-    ValueError
-        If the degree is below 1.
+        The amplitude of each frequency that occurs, in ascending order, in units of `K`: expressions in the symbols
+        `a`, `abar` (the conjugate of `a`), `b`, and `c0`, `c1`, ...
 
     Examples
     --------
@@ -59,17 +47,9 @@ def tone_spectrum(degree: int) -> dict[int, Any]:
 
 
 def grid_sizes(*, even: bool) -> tuple[Any, Any]:
-    """Samples of a side, and points of the smallest grid that is exact for a polynomial.
+    """Samples of a side, `2 m` or `2 m + 1`, and points of the smallest grid that is exact for a polynomial.
 
-    Parameters
-    ----------
-    even
-        Whether the side has `2 m` samples, or `2 m + 1`.
-
-    Returns
-    -------
-    tuple
-        Two expressions in the symbols `m` and, in the second, `d`: the degree, 2 or more.
+    The second is an expression in the symbols `m` and `d`, the degree, 2 or more.
 
     Examples
     --------
@@ -90,24 +70,8 @@ def alias_beyond_band(*, even: bool, missing: int = 0) -> Any:
     On a grid of `M` points the frequency `d B`, `B` the highest of the input, appears at `d B - M`, which is negative;
     the kept band ends at `-K`.
 
-    Parameters
-    ----------
-    even
-        Whether the side has `2 m` samples, or `2 m + 1`.
-    missing
-        Points that the grid has less than the smallest exact one, 0 or more.
-
-    Returns
-    -------
-    expression
-        `M - d B - K`. At 1 the alias is the first frequency beyond the band, at 0 it is the band's edge.
-
-    Raises
-    ------
-    TypeError
-        If `missing` is no integer.
-    ValueError
-        If it is negative.
+    `missing` is how many points the grid has less than the smallest exact one. The result is `M - d B - K`: at 1 the
+    alias is the first frequency beyond the band, at 0 it is the band's edge.
 
     Examples
     --------
@@ -145,7 +109,7 @@ def _gelu(x: Any) -> Any:
 def slope_of_fitted_gelu() -> Any:
     """The linear coefficient of the least-squares quadratic through GELU at the places `-q, -p, p, q`.
 
-    Around zero odd and even powers are fitted apart from each other, and the odd part of GELU is `x / 2`. More pairs
+    Around zero odd and even powers are fitted separately, and the odd part of GELU is `x / 2`. More pairs
     of places change nothing.
 
     Examples

@@ -57,9 +57,7 @@ def hessian_top_eigenvalue(
         Function of no arguments that returns the scalar loss at the present parameters.
         It is called where attention is computed by its formula, which alone has a second derivative.
     params
-        The parameters, tensors that require gradients; P numbers in all.
-    k
-        How many eigenvalues.
+        The parameters, tensors that require gradients; P numbers in all, at least k + 2.
     tol
         Relative accuracy.
     v0
@@ -71,12 +69,6 @@ def hessian_top_eigenvalue(
     -------
     values, vectors
         Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
-
-    Raises
-    ------
-    ValueError
-        If there are no parameters, `k` is not below P - 1, the loss is not finite, does not bend or has no second
-        derivative, or `v0` has another length.
 
     Examples
     --------
@@ -101,6 +93,22 @@ def hessian_top_eigenvalue(
         raise ValueError(f"params must hold at least k + 2 = {k + 2} numbers that require gradients; they hold {size}")
     if v0 is not None:
         v0 = finite_array("v0", v0, shape=(size,))
+    product = _hessian_product(loss_fn, tensors)
+    # a small basis: a start that is nearly right converges before a large one is full
+    basis = max(2 * k + 1, 8 if v0 is None else 4)
+    if v0 is None:
+        generator = generator or torch.Generator().manual_seed(0)
+        v0 = torch.randn(size, dtype=torch.float64, generator=generator).numpy()
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    values, vectors = eigsh(operator, k=k, which="LA", tol=tol, v0=v0, ncv=min(size, basis))
+    order = np.argsort(-values)
+    return np.asarray(values[order]), np.ascontiguousarray(vectors[:, order].T)
+
+
+def _hessian_product(
+    loss_fn: Callable[[], Tensor], tensors: list[Tensor]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """The Hessian of the loss as a function of vectors (P,)."""
     with twice_differentiable():
         value = loss_fn()
     if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()):
@@ -134,12 +142,4 @@ def hessian_top_eigenvalue(
             raise ValueError("the loss must have finite second derivatives; some are NaN or infinite")
         return image
 
-    # a small basis: a start that is nearly right converges before a large one is full
-    basis = max(2 * k + 1, 8 if v0 is None else 4)
-    if v0 is None:
-        generator = generator or torch.Generator().manual_seed(0)
-        v0 = torch.randn(size, dtype=torch.float64, generator=generator).numpy()
-    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    values, vectors = eigsh(operator, k=k, which="LA", tol=tol, v0=v0, ncv=min(size, basis))
-    order = np.argsort(-values)
-    return np.asarray(values[order]), np.ascontiguousarray(vectors[:, order].T)
+    return product

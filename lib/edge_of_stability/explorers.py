@@ -12,19 +12,17 @@ import numpy as np
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution
 from lib.edge_of_stability.scalar_network import balances, loss, sharpness
 from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gd_path
-from lib.explorer import Choice, Data, Explorer, Slider
-from lib.style import COLOURS, new_figure
+from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, axis, dots, heatmap, line, swatch
+from lib.style import COLOURS
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
 __all__ = ["CobwebExplorer", "MonitorReplay", "PhaseMapExplorer", "ScalarLab"]
 
-_EDGE = {"color": COLOURS["black"], "dash": "dash", "width": 1.5}
-_LIMIT = {"color": COLOURS["grey"], "dash": "dot", "width": 1.5}
+_EDGE: dict[str, Any] = {"color": "black", "dash": "dash", "width": 1.5}
 
 
 def _weights(depth: int, imbalance: float, product: float) -> Array:
@@ -37,7 +35,7 @@ class ScalarLab(Explorer):
     """One run of gradient descent on a scalar network, seen from three sides."""
 
     name = "scalar_lab"
-    may_be_absent = ("gfs",)
+    may_be_absent = ("gfs", "gfs_last")
     title = "The edge of stability in a product of a few numbers"
     caption = (
         "Left: the loss of gradient descent. Middle: the sharpness where it stands, times η. Right: the sharpness of "
@@ -52,25 +50,23 @@ class ScalarLab(Explorer):
         "steps": Slider("steps", 100, 3000, 100, 100),
     }
 
-    def build(self) -> go.Figure:
-        """Three panels over the step."""
-        figure = new_figure(3, titles=("loss", "η × sharpness", "η × φ"))
-        for column, (colour, name) in enumerate(
-            (("blue", "loss"), ("vermilion", "η × sharpness of the weights"), ("green", "η × φ, of the flow solution")),
-            start=1,
-        ):
-            figure.add_scatter(
-                mode="lines", line={"color": COLOURS[colour], "width": 1.5}, name=name, row=1, col=column
-            )
-        for column in (2, 3):
-            shown = column == 3
-            figure.add_scatter(mode="lines", line=_EDGE, name="2: the edge", showlegend=shown, row=1, col=column)
-        figure.add_scatter(mode="lines", line=_LIMIT, name="2√2", row=1, col=3)
-        figure.update_xaxes(title="step")
-        figure.update_yaxes(title="loss", type="log", range=[-12.5, 1.5], dtick=2, exponentformat="power", row=1, col=1)
-        figure.update_yaxes(title="η × sharpness", range=[0, 6], row=1, col=2)
-        figure.update_yaxes(title="η × φ", range=[0, 4.2], row=1, col=3)
-        return figure
+    panels = (
+        Panel(
+            "loss: {verdict}",
+            axis("step", Key("ends")),
+            axis("loss", (-12.5, 1.5), log=True, dtick=2, exponentformat="power"),
+        ),
+        Panel("η × sharpness", axis("step", Key("ends")), axis("η × sharpness", (0, 6))),
+        Panel("η × φ: {gfs_first:.2f} → {gfs_last:.2f}", axis("step", Key("ends")), axis("η × φ", (0, 4.2))),
+    )
+    traces = (
+        line("loss", "blue", width=1.5, x="step", y="loss"),
+        line("η × sharpness of the weights", "vermilion", width=1.5, panel=2, x="seen", y="sharpness"),
+        line("η × φ, of the flow solution", "green", width=1.5, panel=3, x="step", y="gfs"),
+        line("2: the edge", **_EDGE, legend=False, panel=2, x="ends", y=(2.0, 2.0)),
+        line("2: the edge", **_EDGE, panel=3, x="ends", y=(2.0, 2.0)),
+        line("2√2", "grey", dash="dot", width=1.5, panel=3, x="ends", y=(MONOTONE_LIMIT, MONOTONE_LIMIT)),
+    )
 
     def compute(self, eta_phi: float, depth: int, imbalance: float, product: float, steps: int) -> Data:
         """Plain floats for the run, one call for all flow solutions, eigenvalues at up to 200 steps."""
@@ -84,33 +80,19 @@ class ScalarLab(Explorer):
         gfs = np.full(len(path), np.nan)
         gfs[exists] = gfs_sharpness(path[exists])
         values = loss(path)
+        rises = int((np.diff(values) > 1e-28).sum())
         return {
             "step": np.arange(steps + 1),
             "loss": np.maximum(values, 1e-17),
-            "rises": int((np.diff(values) > 1e-28).sum()),
+            "ends": np.array([0.0, steps]),
+            "verdict": "diverged" if diverged else f"{rises} rises",
             "seen": np.arange(0, steps + 1, stride),
-            "sharpness": eta * sharpness(path[::stride]),
+            "sharpness": np.minimum(eta * sharpness(path[::stride]), 1e3),
             "gfs": eta * gfs,
-            "diverged": diverged,
-            "eta": eta,
+            "gfs_first": eta * gfs[0],
+            "gfs_last": eta * gfs[-1],
             "converged": bool(values[-1] < 1e-12),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put the three curves in place."""
-        value, current, flow, edge_2, edge_3, limit = self.figure.data
-        end = [0.0, float(data["step"][-1])]
-        value.update(x=data["step"], y=data["loss"])
-        current.update(x=data["seen"], y=np.minimum(data["sharpness"], 1e3))
-        flow.update(x=data["step"], y=data["gfs"])
-        edge_2.update(x=end, y=[2.0, 2.0])
-        edge_3.update(x=end, y=[2.0, 2.0])
-        limit.update(x=end, y=[MONOTONE_LIMIT] * 2)
-        for column in (1, 2, 3):
-            self.figure.update_xaxes(range=end, row=1, col=column)
-        verdict = "diverged" if data["diverged"] else f"{data['rises']} rises"
-        self.figure.layout.annotations[0].text = f"loss: {verdict}"
-        self.figure.layout.annotations[2].text = f"η × φ: {data['gfs'][0]:.2f} → {data['gfs'][-1]:.2f}"
 
 
 _LARGEST = 3.0
@@ -128,21 +110,30 @@ def _map(eta: float, size: int) -> tuple[Array, NDArray[np.uint8]]:
     return axis, phase_map(w1, w2, eta)
 
 
-def _hyperbolas(phi: float) -> tuple[Array, Array]:
-    """Where the flow solution has this sharpness: `|w1^2 - w2^2| = sqrt(phi^2 - 4)`, two branches with a gap."""
+def _hyperbolas(phi: float) -> Array:
+    """Points (n, 2) where the flow solution has this sharpness: `|w1^2 - w2^2| = sqrt(phi^2 - 4)`, two branches."""
     x = np.linspace(0, _LARGEST, 60)
     if phi < 2:  # no minimum is that flat
-        return np.full(3, np.nan), np.full(3, np.nan)
+        return np.full((3, 2), np.nan)
     far = np.sqrt(x**2 + math.sqrt(phi**2 - 4))
     gap = [np.nan]
-    return np.concatenate([x, gap, far]), np.concatenate([far, gap, x])
+    return np.column_stack([np.concatenate([x, gap, far]), np.concatenate([far, gap, x])])
+
+
+def _outcome_scale() -> list[list[float | str]]:
+    """Plotly's colour scale with one colour for each outcome."""
+    levels = len(_OUTCOME_COLOURS)
+    return [[(i + end) / levels, colour] for i, colour in enumerate(_OUTCOME_COLOURS) for end in (0, 1)]
+
+
+_MINIMA_AT = np.linspace(1 / _LARGEST, _LARGEST, 60)
 
 
 class PhaseMapExplorer(Explorer):
     """Where gradient descent ends from every start of the plane."""
 
     name = "phase_map"
-    may_be_absent = ("edge_x", "edge_y", "limit_x", "limit_y")
+    may_be_absent = ("edge", "limit")
     coarse_while_moving = True
     title = "Where does gradient descent end? Every point is a start (w₁, w₂)"
     caption = (
@@ -156,100 +147,51 @@ class PhaseMapExplorer(Explorer):
         "w2": Slider("start w₂", 0.05, 3.0, 0.05, 0.4, format=".2f"),
     }
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
-        self.figure.data[0].on_click(self._start_here)
-
-    def _start_here(self, _: Any, points: Any, __: Any) -> None:
-        """A click on the map chooses the start."""
-        if points.xs:
-            w1, w2 = (float(np.clip(value, 0.05, _LARGEST)) for value in (points.xs[0], points.ys[0]))
-            self.set(w1=round(w1, 2), w2=round(w2, 2))
-
-    def build(self) -> go.Figure:
-        """The plane, and the product along the path."""
-        figure = new_figure(2, titles=("outcome by start", "the path"), widths=(0.55, 0.45), height=520)
-        levels = len(_OUTCOME_COLOURS)
-        scale = [[(i + end) / levels, colour] for i, colour in enumerate(_OUTCOME_COLOURS) for end in (0, 1)]
-        figure.add_heatmap(
-            colorscale=scale, zmin=-0.5, zmax=levels - 0.5, showscale=False, name="outcome", row=1, col=1
-        )
-        lines = (
-            ("minima w₁w₂ = 1", {"color": COLOURS["black"], "width": 3}),
-            ("ηφ = 2", {"color": COLOURS["black"], "dash": "dash", "width": 2}),
-            ("ηφ = 2√2", {"color": COLOURS["black"], "dash": "dot", "width": 2}),
-        )
-        for name, line in lines:
-            figure.add_scatter(mode="lines", line=line, name=name, hoverinfo="skip", row=1, col=1)
-        figure.add_scatter(
-            mode="lines+markers",
-            line={"color": "white", "width": 1.5},
-            marker={"color": "white", "size": 5},
-            name="descent",
-            showlegend=False,
-            hoverinfo="skip",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(
-            mode="markers",
-            marker={"color": COLOURS["vermilion"], "size": 13},
-            name="start",
-            hoverinfo="skip",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(
-            mode="lines+markers",
-            line={"color": COLOURS["blue"]},
-            marker={"color": COLOURS["blue"], "size": 5},
-            name="w₁w₂ along the path",
-            row=1,
-            col=2,
-        )
-        for name, colour in zip(_OUTCOME_NAMES, _OUTCOME_COLOURS, strict=True):
-            figure.add_scatter(
-                x=[None], y=[None], mode="markers", marker={"color": colour, "size": 12, "symbol": "square"}, name=name
-            )
-        for axis, title in ((figure.update_xaxes, "w<sub>1</sub>"), (figure.update_yaxes, "w<sub>2</sub>")):
-            axis(title=title, range=[0, _LARGEST], constrain="domain", row=1, col=1)
-        figure.update_yaxes(scaleanchor="x", row=1, col=1)
-        figure.update_xaxes(title="step", range=[0, 60], row=1, col=2)
-        figure.update_yaxes(title="product w<sub>1</sub>w<sub>2</sub>", range=[-0.5, 2.5], row=1, col=2)
-        figure.update_layout(margin={"b": 130})
-        return figure
+    clicked = ("w1", "w2")
+    figure_layout = {"height": 520, "margin": {"b": 130}}
+    panels = (
+        Panel(
+            "outcome by start, 2/η = {two_over_eta:.2f}",
+            axis("w<sub>1</sub>", (0, _LARGEST)),
+            axis("w<sub>2</sub>", (0, _LARGEST)),
+            width=0.55,
+            equal=True,
+        ),
+        Panel(
+            "the path, ηφ = {eta_phi:.2f} at its start",
+            axis("step", (0, 60)),
+            axis("product w<sub>1</sub>w<sub>2</sub>", (-0.5, 2.5)),
+            width=0.45,
+        ),
+    )
+    traces = (
+        heatmap("outcome", _outcome_scale(), -0.5, len(_OUTCOME_NAMES) - 0.5, x="axis", y="axis", z="outcome"),
+        line("minima w₁w₂ = 1", "black", width=3, hover=False, x=_MINIMA_AT, y=1 / _MINIMA_AT),
+        line("ηφ = 2", "black", dash="dash", width=2, hover=False, xy="edge"),
+        line("ηφ = 2√2", "black", dash="dot", width=2, hover=False, xy="limit"),
+        line("descent", "white", mode="lines+markers", width=1.5, marker_size=5, legend=False, hover=False, xy="path"),
+        dots("start", "vermilion", size=13, hover=False, xy="start"),
+        line(
+            "w₁w₂ along the path", "blue", mode="lines+markers", marker_size=5, panel=2, x=np.arange(61), y="products"
+        ),
+        *(swatch(name, colour) for name, colour in zip(_OUTCOME_NAMES, _OUTCOME_COLOURS, strict=True)),
+    )
 
     def compute(self, eta: float, w1: float, w2: float, *, fine: bool = True) -> Data:
         """A remembered map, coarse while a slider moves; hyperbolas in closed form; one short run."""
         axis, outcome = _map(round(eta, 4), 200 if fine else 80)
         path, _ = gd_path([w1, w2], eta, 60)
-        edge, limit = _hyperbolas(2 / eta), _hyperbolas(MONOTONE_LIMIT / eta)
         return {
             "axis": axis,
             "outcome": outcome,
-            "edge_x": edge[0],
-            "edge_y": edge[1],
-            "limit_x": limit[0],
-            "limit_y": limit[1],
+            "edge": _hyperbolas(2 / eta),
+            "limit": _hyperbolas(MONOTONE_LIMIT / eta),
             "path": path,
-            "eta": eta,
+            "start": path[0],
+            "products": np.clip(path.prod(axis=1), -10.0, 10.0),
+            "two_over_eta": 2 / eta,
             "eta_phi": eta * float(np.hypot(w1**2 - w2**2, 2.0)),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put map, lines and path in place."""
-        outcome, minima, edge, limit, path, start, product = self.figure.data[:7]
-        if data["outcome"] is not self.data.get("outcome"):
-            outcome.update(x=data["axis"], y=data["axis"], z=data["outcome"])
-        x = np.linspace(1 / _LARGEST, _LARGEST, 60)
-        minima.update(x=x, y=1 / x)
-        edge.update(x=data["edge_x"], y=data["edge_y"])
-        limit.update(x=data["limit_x"], y=data["limit_y"])
-        path.update(x=data["path"][:, 0], y=data["path"][:, 1])
-        start.update(x=data["path"][:1, 0], y=data["path"][:1, 1])
-        product.update(x=np.arange(len(data["path"])), y=np.clip(data["path"].prod(axis=1), -10.0, 10.0))
-        self.figure.layout.annotations[0].text = f"outcome by start, 2/η = {2 / data['eta']:.2f}"
-        self.figure.layout.annotations[1].text = f"the path, ηφ = {data['eta_phi']:.2f} at its start"
 
 
 _LEVELS = np.linspace(1.5, 3.0, 151)
@@ -313,34 +255,30 @@ class CobwebExplorer(Explorer):
         "imbalance": Slider("imbalance of the weights", 0.0, 1.2, 0.05, 0.35, format=".2f"),
     }
 
-    def build(self) -> go.Figure:
-        """Map and bifurcation diagram."""
-        figure = new_figure(2, titles=("the map", "where it settles"), height=440)
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="next product", row=1, col=1)
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["grey"], "dash": "dash"}, name="no change", row=1, col=1
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["vermilion"], "width": 1}, name="sixty steps", row=1, col=1
-        )
-        figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["vermilion"], "size": 10}, name="start", row=1, col=1
-        )
-        figure.add_heatmap(
-            colorscale=[[0, "#FFFFFF"], [1, COLOURS["blue"]]],
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            name="settled products",
-            row=1,
-            col=2,
-        )
-        figure.add_scatter(mode="lines", line=_EDGE, name="here", row=1, col=2)
-        figure.update_xaxes(title="product π", range=[0, 1.6], row=1, col=1)
-        figure.update_yaxes(title="next product", range=[0, 1.6], row=1, col=1)
-        figure.update_xaxes(title="ηφ", range=[1.5, 3.0], row=1, col=2)
-        figure.update_yaxes(title="product π", range=[0, 1.6], row=1, col=2)
-        return figure
+    figure_layout = {"height": 440}
+    panels = (
+        Panel(
+            "the map, slope {slope:.2f} at π = 1{ending}", axis("product π", (0, 1.6)), axis("next product", (0, 1.6))
+        ),
+        Panel("where it settles", axis("ηφ", (1.5, 3.0)), axis("product π", (0, 1.6))),
+    )
+    traces = (
+        line("next product", "blue", x="x", y="y"),
+        line("no change", "grey", dash="dash", x=(0.0, 1.6), y=(0.0, 1.6)),
+        line("sixty steps", "vermilion", width=1, xy="web"),
+        dots("start", "vermilion", size=10, xy="start"),
+        heatmap(
+            "settled products",
+            [[0, "#FFFFFF"], [1, COLOURS["blue"]]],
+            0,
+            1,
+            panel=2,
+            x=_LEVELS,
+            y=_HEIGHTS,
+            z="settled",
+        ),
+        line("here", **_EDGE, panel=2, x="eta_phi", y=(0.0, 1.6)),
+    )
 
     def compute(self, eta_phi: float, start: float, depth: int, imbalance: float) -> Data:
         """A table of weights over products, remembered for each set of balances."""
@@ -355,32 +293,19 @@ class CobwebExplorer(Explorer):
                 break
             products.append(following)
         orbit = np.array(products)
-        web_x, web_y = np.repeat(orbit, 2)[:-1], np.repeat(orbit, 2)[1:]
-        web_y[0] = 0.0 if len(orbit) == 1 else orbit[0]
+        web = np.column_stack([np.repeat(orbit, 2)[:-1], np.repeat(orbit, 2)[1:]])
+        web[0, 1] = 0.0 if len(orbit) == 1 else orbit[0]
         inside = np.isfinite(y)
         return {
             "x": x[inside],
             "y": y[inside],
-            "web_x": web_x,
-            "web_y": web_y,
+            "web": web,
+            "start": web[0],
             "settled": _bifurcation(depth, round(imbalance, 3)),
             "slope": 1 - eta_phi,
             "eta_phi": eta_phi,
-            "left": len(orbit) < 60,
+            "ending": "; it leaves the positive products" if len(orbit) < 60 else "",
         }
-
-    def draw(self, data: Data) -> None:
-        """Put map, cobweb and diagram in place."""
-        curve, diagonal, web, start, settled, here = self.figure.data
-        curve.update(x=data["x"], y=data["y"])
-        diagonal.update(x=[0.0, 1.6], y=[0.0, 1.6])
-        web.update(x=data["web_x"], y=data["web_y"])
-        start.update(x=data["web_x"][:1], y=data["web_y"][:1])
-        if data["settled"] is not self.data.get("settled"):
-            settled.update(x=_LEVELS, y=_HEIGHTS, z=data["settled"])
-        here.update(x=[data["eta_phi"]] * 2, y=[0.0, 1.6])
-        ending = "; it leaves the positive products" if data["left"] else ""
-        self.figure.layout.annotations[0].text = f"the map, slope {data['slope']:.2f} at π = 1{ending}"
 
 
 @lru_cache(maxsize=1)
@@ -414,33 +339,27 @@ class MonitorReplay(Explorer):
         "level": Choice("step size", tuple(_STEP_SIZES), "ηφ = 2.7 at the start"),
     }
 
-    def build(self) -> go.Figure:
-        """Loss, sharpnesses, outputs."""
-        figure = new_figure(3, titles=("loss", "η × sharpness", "outputs"), widths=(0.3, 0.38, 0.32))
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"], "width": 1.5}, name="loss", row=1, col=1)
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["vermilion"]}, name="η × sharpness of the weights", row=1, col=2
-        )
-        figure.add_scatter(mode="lines", line={"color": COLOURS["green"]}, name="η × φ", row=1, col=2)
-        figure.add_scatter(mode="lines", line=_EDGE, name="2: the edge", row=1, col=2)
-        for colour, name in (("vermilion", "target −1"), ("blue", "target 1")):
-            figure.add_scatter(mode="markers", marker={"color": COLOURS[colour], "size": 6}, name=name, row=1, col=3)
-        for column, colour in ((1, "blue"), (2, "vermilion"), (2, "green")):
-            figure.add_scatter(
-                mode="markers",
-                marker={"color": COLOURS[colour], "size": 11},
-                name="now",
-                showlegend=False,
-                row=1,
-                col=column,
-            )
-        figure.update_xaxes(title="step", range=[0, 400], row=1, col=1)
-        figure.update_xaxes(title="step", range=[0, 400], row=1, col=2)
-        figure.update_xaxes(title="picture", row=1, col=3)
-        figure.update_yaxes(title="loss", type="log", range=[-4, 0.5], dtick=1, exponentformat="power", row=1, col=1)
-        figure.update_yaxes(title="η × sharpness", range=[0, 4], row=1, col=2)
-        figure.update_yaxes(title="output", range=[-2.5, 2.5], row=1, col=3)
-        return figure
+    panels = (
+        Panel(
+            "loss, step {step}",
+            axis("step", (0, 400)),
+            axis("loss", (-4, 0.5), log=True, dtick=1, exponentformat="power"),
+            width=0.3,
+        ),
+        Panel("η × φ = {gfs_now:.2f}", axis("step", (0, 400)), axis("η × sharpness", (0, 4)), width=0.38),
+        Panel("outputs", axis("picture"), axis("output", (-2.5, 2.5)), width=0.32),
+    )
+    traces = (
+        line("loss", "blue", width=1.5, x="loss_steps", y="losses"),
+        line("η × sharpness of the weights", "vermilion", panel=2, x="steps", y="sharpness"),
+        line("η × φ", "green", panel=2, x="steps", y="gfs"),
+        line("2: the edge", **_EDGE, panel=2, x=(0.0, 400.0), y=(2.0, 2.0)),
+        dots("target −1", "vermilion", size=6, panel=3, x="negative_at", y="negative"),
+        dots("target 1", "blue", size=6, panel=3, x="positive_at", y="positive"),
+        dots("now", "blue", size=11, legend=False, x="step", y="loss_now"),
+        dots("now", "vermilion", size=11, legend=False, panel=2, x="step", y="sharpness_now"),
+        dots("now", "green", size=11, legend=False, panel=2, x="step", y="gfs_now"),
+    )
 
     def compute(self, moment: int, data: str, level: str) -> Data:
         """Index into what was recorded."""
@@ -449,30 +368,20 @@ class MonitorReplay(Explorer):
         eta = float(_recorded()[f"{run}/eta"])
         first = column["targets"] < 0
         outputs = column["outputs"][moment]
+        current, flow = (eta * _recorded()[f"{run}/{name}"] for name in ("sharpness", "gfs_sharpness"))
+        places = np.arange(len(first))
         return {
+            "loss_steps": np.arange(len(column["losses"])),
             "losses": column["losses"],
             "steps": column["steps"],
-            "loss": column["loss"],
-            "sharpness": eta * _recorded()[f"{run}/sharpness"],
-            "gfs": eta * _recorded()[f"{run}/gfs_sharpness"],
-            "moment": moment,
+            "sharpness": current,
+            "gfs": flow,
+            "step": int(column["steps"][moment]),
+            "loss_now": column["loss"][moment],
+            "sharpness_now": current[moment],
+            "gfs_now": flow[moment],
+            "negative_at": places[: first.sum()],
             "negative": np.sort(outputs[first]),
+            "positive_at": places[first.sum() :],
             "positive": np.sort(outputs[~first]),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put curves, outputs and dots in place."""
-        losses, current, flow, edge, negative, positive, *now = self.figure.data
-        if data["losses"] is not self.data.get("losses"):
-            losses.update(x=np.arange(len(data["losses"])), y=data["losses"])
-            current.update(x=data["steps"], y=data["sharpness"])
-            flow.update(x=data["steps"], y=data["gfs"])
-            edge.update(x=[0.0, 400.0], y=[2.0, 2.0])
-        count = len(data["negative"])
-        negative.update(x=np.arange(count), y=data["negative"])
-        positive.update(x=count + np.arange(len(data["positive"])), y=data["positive"])
-        moment = data["moment"]
-        for dot, values in zip(now, (data["loss"], data["sharpness"], data["gfs"]), strict=True):
-            dot.update(x=data["steps"][moment : moment + 1], y=values[moment : moment + 1])
-        self.figure.layout.annotations[0].text = f"loss, step {int(data['steps'][moment])}"
-        self.figure.layout.annotations[1].text = f"η × φ = {data['gfs'][moment]:.2f}"

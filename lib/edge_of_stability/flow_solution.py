@@ -44,17 +44,6 @@ def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
     log_product
         Logarithm of the squared product to reach, a number or (M,).
 
-    Returns
-    -------
-    ndarray of shape (M,)
-
-    Raises
-    ------
-    TypeError
-        If `b` does not hold real numbers.
-    ValueError
-        If `b` does not hold balances, or `log_product` has another shape.
-
     Examples
     --------
     >>> c = solve_balances(np.array([[0.0], [3.75]]), 0.0)
@@ -157,19 +146,10 @@ def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.floa
     Parameters
     ----------
     w
-        Weights (..., D), D at least 2.
+        Weights (..., D), D at least 2, not two of them zero; with a product of the wrong sign the two smallest must
+        not be of equal size. From such starts gradient flow ends on a saddle.
     target
         The number to fit, not zero.
-
-    Returns
-    -------
-    ndarray of shape (..., D)
-
-    Raises
-    ------
-    ValueError
-        If D is 1, the target is zero, something is not finite, two or more weights are zero, or the two smallest
-        weights tie while the product has the wrong sign.
 
     Examples
     --------
@@ -190,16 +170,7 @@ def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.floa
 def gfs_sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     r"""Sharpness of the gradient flow solution, :math:`\varphi(w) = y^2\sum_i 1/(c+b_i)`.
 
-    The paper's quantity: gradient flow never changes it, gradient descent only lowers it.
-
-    Parameters
-    ----------
-    w, target
-        As for `gradient_flow_solution`.
-
-    Returns
-    -------
-    ndarray of shape (...)
+    The paper's quantity, (...) for weights (..., D): gradient flow never changes it, gradient descent only lowers it.
 
     Examples
     --------

@@ -46,7 +46,7 @@ _LONGEST = 1e15
 _MAX_REJECTED = 100
 # Rows of the Jacobian of coupled examples that are computed together.
 _ROWS = 64
-# Two evaluations, or two ways to the same number, may differ by this part of it: rounding, but no noise.
+# Two evaluations, or two ways to the same number, may differ by this fraction of it: rounding, but no noise.
 _ROUNDING = 1e-8
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -448,9 +448,8 @@ def integrate_gradient_flow(
     Raises
     ------
     ValueError
-        If there are no data, a setting is out of range, `"etd"` is asked for with another loss, or model and loss are
-        not one fixed function: two evaluations differ (dropout, noise), or one changes a buffer (batch normalisation
-        in training).
+        If `"etd"` is asked for with another loss, or model and loss are not one fixed function: two evaluations differ
+        (dropout, noise), or one changes a buffer (batch normalisation in training).
 
     Examples
     --------

@@ -41,25 +41,16 @@ def phase_map(
     ----------
     w1, w2
         Starting weights, arrays of one shape (...), none of them zero.
-    eta
-        Step size, positive.
-    target
-        The number to fit.
     n_steps
         Number of steps, at least 2.
     device
-        Where to compute, such as `"cuda"`.
+        `"cpu"` or `"cuda"`.
 
     Returns
     -------
-    ndarray of shape (...), uint8
+    ndarray of shape (...)
         0: the product ended within a thousandth of the target. 1: it jumps between two values. 2: a weight changed
         its sign on the way, and none left all bounds. 3: a weight left all bounds. 4: none of these within `n_steps`.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a start is zero or not finite, or a setting is out of range.
 
     Examples
     --------

@@ -25,11 +25,6 @@ _LARGEST = 1e150
 def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
     """Return weights (..., D) as a float64 array, or say why they are not those of a scalar network.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer than two weights, something is not finite, or the target is zero.
-
     Examples
     --------
     >>> scalar_weights([1.0], 1.0)

@@ -48,12 +48,7 @@ class RegressionTrajectory:
 
 
 class SquaredRegression:
-    """The loss `|X (u*u - v*v) - y|^2 / (2n)`.
-
-    Parameters
-    ----------
-    X, y
-        Examples (n, d) and targets (n,).
+    """The loss `|X (u*u - v*v) - y|^2 / (2n)` of examples (n, d) and targets (n,).
 
     Examples
     --------
@@ -88,18 +83,12 @@ class SquaredRegression:
         """Predictor and radius `u*^2 + v*^2` of the flow's end, and its dual, which warms up the next call."""
         k = 4 * np.abs(u * v)
         if np.any(k == 0):
-            raise ValueError("u and v must not vanish anywhere: a zero weight stays zero for ever")
+            raise ValueError("u and v must not vanish anywhere: a zero weight stays zero")
         limit = minimize_potential(DiagonalPotential(k, u**2 - v**2), self.X, self.y, dual0=dual)
         return limit.w, np.hypot(limit.w, k / 2), limit.dual
 
     def gradient_flow_solution(self, u: ArrayLike, v: ArrayLike) -> tuple[Vector, Vector]:
-        """Where gradient flow from these weights ends, (d,) each.
-
-        Raises
-        ------
-        ValueError
-            If a weight is zero, a shape is wrong, or something is not finite.
-        """
+        """Where gradient flow from these weights ends, (d,) each."""
         first, second = self._weights(u, v)
         beta, radius, _ = self._solution(first, second, None)
         # the smaller of the two squares from their product: a difference would cancel
@@ -132,15 +121,8 @@ class SquaredRegression:
         ----------
         u0, v0
             Initial weights (d,), none of them zero.
-        eta
-            Step size, positive.
         n_steps, record_every
             Number of steps, and how many of them lie between two records.
-
-        Raises
-        ------
-        ValueError
-            If something is out of range.
         """
         u, v = (weights.copy() for weights in self._weights(finite_array("u0", u0), finite_array("v0", v0)))
         positive_integer("n_steps", n_steps)

@@ -36,11 +36,6 @@ def balance_step() -> tuple[Any, Any]:
 def hessian_at_minimum(depth: int = 3) -> tuple[Any, Any]:
     """The Hessian of the loss where the product is the target, and the vector whose outer square it is.
 
-    Parameters
-    ----------
-    depth
-        Number of weights, at least 2.
-
     Returns
     -------
     hessian, v
@@ -64,11 +59,6 @@ def frozen_multiplier(depth: int = 3) -> tuple[Any, Any]:
     """Slope of the map `product -> next product` with frozen balances, at its fixed point, and `1 - eta phi`.
 
     Weights are `sqrt(c + b_i)` with constant `b_i`: the product is a function of the one number `c`.
-
-    Parameters
-    ----------
-    depth
-        Number of weights, at least 2.
 
     Examples
     --------

@@ -68,22 +68,9 @@ def run_gd(
     w0
         Initial weights (..., D).
     eta
-        Step size, a number or (...), positive.
-    n_steps
-        Number of steps.
-    target
-        The number to fit.
+        Step size, a number or (...).
     record_every
-        Keep every so many-th step; the start is always kept.
-
-    Returns
-    -------
-    Trajectory
-
-    Raises
-    ------
-    ValueError
-        If weights, target, `eta` or the numbers of steps are out of range.
+        Steps between two records; the start is always kept.
 
     Examples
     --------
@@ -120,7 +107,7 @@ def run_gd(
 def gd_path(
     w0: ArrayLike, eta: float, n_steps: int, target: float = 1.0, record_every: int = 1
 ) -> tuple[NDArray[np.float64], bool]:
-    """The weights of one run of gradient descent alone, for those who look at them in their own way.
+    """The weights alone of one run of gradient descent.
 
     In plain floats: on a handful of weights numpy's calls would cost fifty times the arithmetic.
 
@@ -128,8 +115,6 @@ def gd_path(
     ----------
     w0
         Initial weights (D,).
-    eta, n_steps, target, record_every
-        As for `run_gd`.
 
     Returns
     -------

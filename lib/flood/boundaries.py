@@ -64,14 +64,6 @@ class Side(NamedTuple):
 def open_sides(boundary: Boundary | None, z: torch.Tensor, manning: float) -> dict[str, Side]:
     """Check a boundary against the map `z` (..., R, C) [m] and prepare it, with the dtype and device of `z`.
 
-    Raises
-    ------
-    TypeError
-        If an argument is of another kind.
-    ValueError
-        If a side is unknown, a length does not fit, an inflow is negative or not finite, a slope is not positive, or
-        a face has both an inflow and an outflow.
-
     Examples
     --------
     >>> sides = open_sides(Boundary(outflow={"east": 0.0001}), torch.zeros(2, 3), manning=0.05)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from lib.command_line import given, refusals
-from lib.files import output_file
+from lib.files import output_file, output_folder
 
 if TYPE_CHECKING:
     import torch
@@ -85,56 +85,52 @@ def simulate(
     picture: Annotated[Path | None, typer.Option(help="FILE.png: a picture of the last depths.")] = None,
 ) -> None:
     """Flood a map by rain and rivers, and write the depths of the water."""
-    import torch
+    with refusals():
+        import torch
 
-    from lib.flood.geo import read_dem
-    from lib.flood.pooling import Pooling
-    from lib.flood.solver import LocalInertialSolver
-    from lib.validation import number_between, positive_integer, positive_number
+        from lib.flood.geo import read_dem
+        from lib.flood.maps import flood_picture
+        from lib.flood.pooling import Pooling
+        from lib.flood.solver import LocalInertialSolver
+        from lib.validation import number_between, one_of, positive_integer, positive_number
 
-    try:
         _check_files(dem, out, picture)
         times = _saved_times(positive_number("--duration", duration), positive_integer("--frames", frames))
         positive_integer("--factor", factor)
         number_between("--h0", h0, 0)
-        if not (_rate(rain) or h0 or inflow):
+        rate = _rate(rain)
+        if not (rate or h0 or inflow):
             raise ValueError("there is no water: give --rain, --inflow or --h0")
-        for name, chosen, allowed in (
-            ("--precision", precision, ("float32", "float64")),
-            ("--backend", backend, ("compiled", "torch")),
-            ("--pooling", pooling, get_args(Pooling)),
-        ):
-            if chosen not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; it is {chosen!r}")
+        one_of("--precision", precision, ("float32", "float64"))
+        one_of("--backend", backend, ("compiled", "torch"))
+        one_of("--pooling", pooling, get_args(Pooling))
         fine = read_dem(dem, fill=fill, nodata=nodata, z_unit=z_unit, crs=crs)
         ground, share = _ground(fine, factor, pooling, network)
         # levels far above zero would cost float32 the digits in which depths are
         z = (ground.z - ground.z[share > 0].median()).to(getattr(torch, precision))
         solver = LocalInertialSolver(dx=ground.dx, manning=manning, theta=theta, alpha=alpha)
-        falls = _rainfall(rain, fine, share)
+        falls = _rainfall(rate, fine, share)
         water = (h0 * (share > 0).double()).to(z.dtype)
         boundary = _boundary(inflow or [], outflow or [], ground)
         # a run of no time, for all that is left to check
         solver.simulate(z, 0.0, water, falls, boundary)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
-    except ImportError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
 
     flood = _run(solver, z, times, h0=water, rain=falls, boundary=boundary, backend=backend)
     if flood is None:
         typer.echo("the run diverged and nothing was written: try a smaller --alpha", err=True)
         raise typer.Exit(1)
-    fell = rain if isinstance(_rate(rain), str) else f"{float(rain):g} mm/h"
+    fell = rate if isinstance(rate, str) else f"{rate:g} mm/h"
     remark = f"rain {fell}, Manning {manning:g} s m^-1/3, theta {theta:g}, alpha {alpha:g}, {precision}"
-    drawn = f"drawn by {network}" if network is not None else f"pooled ({pooling})"
     coarsened = round(ground.dx / fine.dx)
-    remark += f", ground coarsened by {coarsened}, {drawn}" if coarsened > 1 else ""
+    if coarsened > 1:
+        drawn = f"drawn by {network}" if network is not None else f"pooled ({pooling})"
+        remark += f", ground coarsened by {coarsened}, {drawn}"
     try:
         written = [_write(path, flood.depths, ground, times, remark) for path in out]
         if picture is not None:
-            written.append(_draw(picture, flood.depths[-1], ground, f"{dem.stem}: water after {duration:g} s"))
+            title = f"{dem.stem}: water after {duration:g} s"
+            h = flood.depths[-1].numpy()
+            written.append(flood_picture(ground.z, h, ground.dx, picture, title=title, profile=ground.profile))
     except OSError as error:
         typer.echo(f"the run is over, but its depths cannot be written: {error}", err=True)
         raise typer.Exit(1) from error
@@ -150,18 +146,15 @@ def _rate(rain: str) -> float | str:
     try:
         rate = float(rain)
     except ValueError:
-        if not rain:
-            raise ValueError("--rain must be a number in mm/h or a file; it is ''") from None
         return rain
     return number_between("--rain", rate, 0)
 
 
-def _rainfall(rain: str, fine: Dem, share: torch.Tensor) -> float | torch.Tensor:
+def _rainfall(rate: float | str, fine: Dem, share: torch.Tensor) -> float | torch.Tensor:
     """Rain [m/s] on the cells of the map to run on: as much as falls on those of the fine map that have data."""
     from lib.flood.geo import read_rain
     from lib.flood.pooling import pool_dem
 
-    rate = _rate(rain)
     if isinstance(rate, str):
         return pool_dem(read_rain(rate, fine.profile), len(fine.z) // len(share))
     return rate / 3.6e6 if bool((share == 1).all()) else rate / 3.6e6 * share
@@ -225,28 +218,14 @@ def _check_files(dem: Path, out: Sequence[Path], picture: Path | None) -> None:
     ):
         if path.suffix.lower() not in allowed:
             raise ValueError(f"{name} must end in {' or '.join(allowed)}; it is {path}")
-        if path.resolve() == dem.resolve():
+        if output_file(name, path).resolve() == dem.resolve():
             raise ValueError(f"{name} must not be the map itself; it is {path}")
-        if path.is_dir():
-            raise ValueError(f"{name} must be a file; {path} is a folder")
-        folder = next(parent for parent in path.resolve().parents if parent.exists())
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise ValueError(f"{name} must lie in a folder that can be written to; {folder} is not one")
     if any(path.suffix.lower() in _DATASETS for path in out):
-        _import_netcdf()
-
-
-def _import_netcdf() -> None:
-    """Find out before the run whether a NetCDF file can be written after it."""
-    from importlib import import_module
-
-    for name in ("xarray", "pyproj", "h5netcdf"):
         try:
-            import_module(name)
+            import_module("h5netcdf")
         except ImportError as error:
-            raise ImportError(
-                f"{name} is needed for NetCDF files: install the extra geo, pip install 'paperplay[geo]'"
-            ) from error
+            advice = "install the extra geo, pip install 'paperplay[geo]'"
+            raise ImportError(f"h5netcdf is needed for NetCDF files: {advice}") from error
 
 
 def _saved_times(duration: float, frames: int) -> list[float]:
@@ -256,8 +235,6 @@ def _saved_times(duration: float, frames: int) -> list[float]:
 
 def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Boundary:
     """The sides of the map, from the words of the command line."""
-    import torch
-
     from lib.flood.boundaries import Boundary
 
     came: dict[str, torch.Tensor] = {}
@@ -265,7 +242,7 @@ def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Bou
         side, value = _side("--inflow", words)
         amount, _, stretch = value.partition("@")
         q = _stretch(words, _number("--inflow", words, amount), stretch, ground, side)
-        came[side] = came.get(side, torch.zeros_like(q)) + q
+        came[side] = came[side] + q if side in came else q
     went: dict[str, torch.Tensor] = {}
     for words in outflow:
         side, value = _side("--outflow", words)
@@ -274,7 +251,9 @@ def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Bou
             raise ValueError(f"--outflow must have a positive slope; it is {words!r}")
         if side in went:
             raise ValueError(f"--outflow must name a side once; it names {side!r} again")
-        open_faces = _ground_at(ground, side) & (came.get(side, torch.zeros(_faces(ground, side))) == 0)
+        open_faces = _ground_at(ground, side)
+        if side in came:
+            open_faces &= came[side] == 0
         if not open_faces.any():
             raise ValueError(
                 f"--outflow must leave through ground, and a part of a side without inflow; {side!r} has none"
@@ -300,11 +279,6 @@ def _number(option: str, words: str, number: str) -> float:
         raise ValueError(f"{option} must hold numbers; {number!r} in {words!r} is none") from None
 
 
-def _faces(ground: Dem, side: str) -> int:
-    """How many cells lie along a side."""
-    return int(ground.z.shape[0 if side in ("west", "east") else 1])
-
-
 def _ground_at(ground: Dem, side: str) -> torch.Tensor:
     """Which of the cells along a side (L,) have data."""
     import torch
@@ -317,7 +291,8 @@ def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str)
     """Discharge per metre of width [m^2/s] (L,) of an inflow over a stretch, in which faces may lie with a part."""
     import torch
 
-    length = _faces(ground, side) * ground.dx
+    has_data = _ground_at(ground, side)
+    length = len(has_data) * ground.dx
     start, end = 0.0, length
     if "@" in words:
         start, end = (_number("--inflow", words, metre) for metre in (stretch.partition(":")[::2]))
@@ -325,8 +300,8 @@ def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str)
         raise ValueError(f"--inflow must lie between 0 and {length:g} m, the length of the side; it is {words!r}")
     if not 0 < discharge < float("inf"):
         raise ValueError(f"--inflow must be a positive discharge; it is {words!r}")
-    faces = torch.arange(_faces(ground, side), dtype=torch.float64) * ground.dx
-    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * _ground_at(ground, side)
+    faces = torch.arange(len(has_data), dtype=torch.float64) * ground.dx
+    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * has_data
     if not width.any():
         raise ValueError(f"--inflow must come in over ground; there is no cell with data at {words!r}")
     return discharge / width.sum() * width / ground.dx
@@ -406,12 +381,6 @@ def _write(path: Path, depths: Sequence[torch.Tensor], ground: Dem, times: Seque
     return path
 
 
-def _draw(path: Path, h: torch.Tensor, ground: Dem, title: str) -> Path:
-    from lib.flood.maps import flood_picture
-
-    return flood_picture(ground.z.numpy(), h.numpy(), ground.dx, path, title=title, profile=ground.profile)
-
-
 def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
     """What happened, in lines."""
     import numpy as np
@@ -424,7 +393,7 @@ def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
     whole, of = (flood.came, "what came in") if flood.came else (at_start, "the water before")
     error = (flood.stays + flood.went - at_start - flood.came) / whole if whole else 0.0
     row, column = divmod(int(h.argmax()), columns)
-    x, y = _centre(ground.profile, row, column)
+    x, y = ground.profile["transform"] @ (column + 0.5, row + 0.5)
     flooded, cells = int((h > _FLOODED).sum()), h.numel() - int(np.sum(ground.profile.get("missing", 0)))
     lines = [
         ("cells", f"{h.numel()} ({rows} x {columns} of {ground.dx:g} m)"),
@@ -447,12 +416,6 @@ def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
     return text
 
 
-def _centre(profile: dict[str, Any], row: int, column: int) -> tuple[float, float]:
-    """Map coordinates [m] of the middle of a cell."""
-    transform = profile["transform"]
-    return transform.c + transform.a * (column + 0.5), transform.f + transform.e * (row + 0.5)
-
-
 @refusals()
 def solve(
     tiles: Annotated[str, typer.Option(help="Folder of elevation tiles: .npy arrays or GeoTIFFs, all of one shape.")],
@@ -469,13 +432,10 @@ def solve(
     from lib.flood.solver import LocalInertialSolver
     from lib.validation import job_count, known_seed
 
-    if not tiles:
-        raise ValueError("--tiles must be a folder; it is ''")
     solver = LocalInertialSolver(dx=dx, manning=manning, alpha=alpha, h_cfl_min=floor)
     known_seed("--seed", seed)
     job_count(jobs)
-    if Path(tiles).is_dir() and not os.access(tiles, os.W_OK):
-        raise ValueError(f"--tiles must be a folder that can be written to; {tiles} is not")
+    output_folder("--tiles", tiles)
     try:
         found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
     except RuntimeError as error:  # a flood has grown beyond all bounds, after work that stays

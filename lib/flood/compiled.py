@@ -25,6 +25,13 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _GUESS = np.float32(1419920000)
 _THIRD = np.float32(1 / 3)
 
+# places in `numbers`: the weight of a face's own discharge, the depth of dry faces, what is `push` and `drag` in
+# `_discharges`, dt / dx, what a cell may give of its water, and the floor of a squared speed
+_THETA, _H_DRY, _PUSH, _DRAG, _RATIO, _ROOM, _FLOOR = range(7)
+# rows of `scratch`: four of a row of faces, the levels of two rows of cells by turns, the discharges on either side
+# of each face, and the deepest water of each column
+_WEIGHTED, _SPEED, _DEPTH, _POWER, _LEVEL, _, _BEFORE, _AFTER, _DEEPEST = range(9)
+
 
 @compiled(error_model="numpy", fastmath=_FAST, inline="always")
 def _inverse_cube_root_32(x):
@@ -99,12 +106,13 @@ def _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result
 @compiled(error_model="numpy", fastmath=_FAST)
 def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, result):
     """New discharges through a row of faces."""
-    theta, h_dry, push, drag = numbers[0], numbers[1], numbers[2], numbers[3]
+    theta, h_dry, push, drag = numbers[_THETA], numbers[_H_DRY], numbers[_PUSH], numbers[_DRAG]
     n = q.size
-    weighted, speed, depth, power = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
+    weighted, speed = scratch[_WEIGHTED, :n], scratch[_SPEED, :n]
+    depth, power = scratch[_DEPTH, :n], scratch[_POWER, :n]
     _weigh(q, before, after, theta, weighted)
     if vector:
-        _speed_vector(q, a, b, numbers[6], speed)
+        _speed_vector(q, a, b, numbers[_FLOOR], speed)
     else:
         _speed_component(q, speed)
     _depths(w0, w1, z0, z1, h_dry, depth)
@@ -201,7 +209,7 @@ def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
     if columns > 1:
         q = qx[i, 1:columns]
         n = q.size
-        before, after = scratch[6, :n], scratch[7, :n]
+        before, after = scratch[_BEFORE, :n], scratch[_AFTER, :n]
         before[1:] = q[: n - 1]
         after[: n - 1] = q[1:]
         before[0] = q[min(1, n - 1)] if mirror else q[0]
@@ -212,8 +220,8 @@ def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
         )  # fmt: skip
     if is_open:
         one, here = h.dtype.type(1), slice(i, i + 1)
-        _outer(sides[0, 0, here], sides[0, 1, here], h[i, :1], numbers[1], -one, new_qx[i, :1])
-        _outer(sides[1, 0, here], sides[1, 1, here], h[i, columns - 1 :], numbers[1], one, new_qx[i, columns:])
+        _outer(sides[0, 0, here], sides[0, 1, here], h[i, :1], numbers[_H_DRY], -one, new_qx[i, :1])
+        _outer(sides[1, 0, here], sides[1, 1, here], h[i, columns - 1 :], numbers[_H_DRY], one, new_qx[i, columns:])
 
 
 @compiled(error_model="numpy", fastmath=_FAST)
@@ -230,9 +238,9 @@ def _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, fl
             w_above, w, z[i - 1], z[i], numbers, scratch, new_qy[i],
         )  # fmt: skip
     elif i == 0 and is_open:
-        _outer(sides[2, 0, :columns], sides[2, 1, :columns], h[0], numbers[1], -one, new_qy[0])
+        _outer(sides[2, 0, :columns], sides[2, 1, :columns], h[0], numbers[_H_DRY], -one, new_qy[0])
     elif is_open:
-        _outer(sides[3, 0, :columns], sides[3, 1, :columns], h[rows - 1], numbers[1], one, new_qy[rows])
+        _outer(sides[3, 0, :columns], sides[3, 1, :columns], h[rows - 1], numbers[_H_DRY], one, new_qy[rows])
 
 
 @compiled(error_model="numpy", fastmath=_FAST)
@@ -267,12 +275,12 @@ def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, num
     """One step of a map: depths change in place, new discharges go to `new_qx` and `new_qy`."""
     rows, columns = h.shape
     limiter, is_open = flags[2], flags[3]
-    ratio, room = numbers[4], numbers[5]
+    ratio, room = numbers[_RATIO], numbers[_ROOM]
     area = np.float64(dt) * dx
     depth = np.empty(columns)
     short = short_below = 0  # cells that are short of water in the rows i - 2 and i - 1
     for i in range(rows + 2):
-        w_above, w = scratch[4 + (i + 1) % 2], scratch[4 + i % 2]
+        w_above, w = scratch[_LEVEL + (i + 1) % 2], scratch[_LEVEL + i % 2]
         if i < rows:
             _levels(z[i], h[i], w)
             _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags)
@@ -320,18 +328,18 @@ def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, histor
     columns = h.shape[1]
     kind = h.dtype.type
     dx, g, manning, theta, h_dry, alpha, h_cfl_min, dt_max, rain_total = settings
-    scratch = np.zeros((9, columns), h.dtype)
+    scratch = np.zeros((_DEEPEST + 1, columns), h.dtype)
     share = np.ones((4, columns + 2), h.dtype)
     new_qx, new_qy = np.zeros_like(qx), np.zeros_like(qy)
     speed_floor, rounding_room, depth_limit = bounds
     limit = kind(depth_limit)
-    numbers = np.zeros(7, h.dtype)
-    numbers[0], numbers[1], numbers[6] = theta, h_dry, speed_floor
-    numbers[5] = 1 - rounding_room * np.finfo(h.dtype).eps
+    numbers = np.zeros(_FLOOR + 1, h.dtype)
+    numbers[_THETA], numbers[_H_DRY], numbers[_FLOOR] = theta, h_dry, speed_floor
+    numbers[_ROOM] = 1 - rounding_room * np.finfo(h.dtype).eps
     time, steps, odd = 0.0, 0, False
     for s in range(stops.size):
         while time < stops[s]:
-            deepest = _deepest(h, limit, scratch[8])
+            deepest = _deepest(h, limit, scratch[_DEEPEST])
             if np.isnan(deepest):
                 time = np.nan
                 break
@@ -340,7 +348,8 @@ def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, histor
             last = step >= left
             dt = kind(left if last else step)
             time = stops[s] if last else time + step
-            numbers[2], numbers[3], numbers[4] = g / dx * dt, g * manning * manning * dt, dt / dx
+            numbers[_PUSH], numbers[_DRAG] = g / dx * dt, g * manning * manning * dt
+            numbers[_RATIO] = dt / dx
             if odd:
                 _sweep(
                     z, h, carry, new_qx, new_qy, qx, qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.flood.pooling import blocks, elevation_tensor
 from lib.flood.terrain import FEATURES, block_features
+from lib.models import ResidualBlock
 from lib.validation import finite_number, one_of, positive_integer, torch_generator, true_or_false
 
 __all__ = ["Detour", "Downsampler", "FeatureDownsampler", "Norm", "PaperDownsampler", "ReliefScale"]
@@ -52,15 +53,7 @@ class Detour(nn.Module):
         raise NotImplementedError
 
     def forward(self, z: Tensor) -> Tensor:
-        """Coarse maps (B, 1, H / factor, W / factor) [m] of fine ones (B, 1, H, W) [m].
-
-        Raises
-        ------
-        TypeError
-            If `z` is no floating-point tensor.
-        ValueError
-            If `z` is not of that shape or not finite, or a side is no multiple of the factor.
-        """
+        """Coarse maps (B, 1, H / factor, W / factor) [m] of fine ones (B, 1, H, W) [m]."""
         elevation_tensor("z", z)
         if z.ndim != 4 or z.shape[1] != 1:
             raise ValueError(f"z must have the shape (B, 1, H, W); it has {tuple(z.shape)}")
@@ -135,11 +128,6 @@ class Downsampler(Detour):
         Channels after each halving, one number for each; by default 8, 16, 32, 64 as far as the factor goes.
     generator
         Source of the initial weights.
-
-    Raises
-    ------
-    ValueError
-        If the factor is no power of two, or the widths do not fit it.
 
     Examples
     --------
@@ -221,13 +209,14 @@ class PaperDownsampler(Detour):
         one_of("norm", norm, get_args(Norm))
         self.checkpointed = true_or_false("checkpointed", checkpointed)
         widths, strides = (64, 64, 128, 256, 512), (1, 2, 2, 1)
+        make_norm = nn.BatchNorm2d if norm == "batch" else _group_norm
         with _drawn_from(generator):
-            self.stem = nn.Sequential(
-                _conv(1, 64, stride=2), _norm(norm, 64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
-            )
+            first = nn.Conv2d(1, 64, 3, stride=2, padding=1, padding_mode="replicate", bias=False)
+            self.stem = nn.Sequential(first, make_norm(64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
+            block = partial(ResidualBlock, padding_mode="replicate", norm=make_norm)
             self.stages = nn.ModuleList()
             for (before, after), stride in zip(pairwise(widths), strides, strict=True):
-                self.stages += [_Basic(before, after, stride, norm), _Basic(after, after, 1, norm)]
+                self.stages += [block(before, after, stride=stride), block(after, after)]
             self.head = nn.Conv2d(widths[-1], 1, 1, bias=False)
             _start(self, generator)
 
@@ -262,28 +251,8 @@ def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
-class _Basic(nn.Module):
-    """The basic block of a ResNet."""
-
-    def __init__(self, before: int, after: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(
-            _conv(before, after, stride=stride), _norm(norm, after), nn.ReLU(), _conv(after, after), _norm(norm, after)
-        )
-        self.around: nn.Module = nn.Identity()
-        if stride > 1 or before != after:
-            self.around = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), _norm(norm, after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.inner(x) + self.around(x))
-
-
-def _conv(before: int, after: int, *, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, stride=stride, padding=1, padding_mode="replicate", bias=False)
-
-
-def _norm(norm: Norm, width: int) -> nn.Module:
-    return nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(width // _GROUP, width)
+def _group_norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(width // _GROUP, width)
 
 
 class FeatureDownsampler(Detour):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,22 @@ import torch
 from matplotlib.colors import to_rgb
 from scipy import ndimage
 
-from lib.explorer import Choice, Data, Explorer, Slider, Toggle
+from lib.explorer import (
+    Choice,
+    Data,
+    Explorer,
+    Key,
+    Panel,
+    Slider,
+    Toggle,
+    Trace,
+    axis,
+    bars,
+    dots,
+    heatmap,
+    line,
+    swatch,
+)
 from lib.flood.boundaries import Boundary
 from lib.flood.compiled import run
 from lib.flood.downsampler import Detour
@@ -24,10 +40,9 @@ from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import CELL, FloodDataset, draw_floods
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import real_dem
-from lib.style import COLOURS, new_figure
+from lib.style import COLOURS, DIVERGING
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -35,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["BreakTheDike", "GradientMap", "SameFlood", "ThreeSettings"]
 
 _MM_PER_HOUR = 1e-3 / 3600
-_NOW = {"color": COLOURS["black"], "dash": "dash", "width": 1.5}
+_NOW: dict[str, Any] = {"color": "black", "dash": "dash", "width": 1.5}
 
 #: Depths [m] at which a new colour begins; less than the first is drawn as ground.
 _DEPTHS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)
@@ -43,13 +58,17 @@ _WATER = ("#C6E2F2", "#8CC5E5", COLOURS["sky"], "#1F86C4", "#005A94", "#00345C")
 _GROUND, _WALL = "#D5D6B8", "#B4763A"
 
 
+#: Tones from shadow to light of the ground, the wall and each class of depth: together all values of a byte.
+_TONES = 32
+
+
 def _painted(
     shade: Array, wall: NDArray[np.bool_], depth: NDArray[np.floating], classes: tuple[float, ...] = _DEPTHS
-) -> Array:
-    """Ground, wall or class of depth (whole part), and how bright the sun makes it (fraction), for `_painted_scale`."""
+) -> NDArray[np.uint8]:
+    """Ground, wall or class of depth (quotient by 32), and how bright the sun makes it (rest), for `_painted_map`."""
     water = np.searchsorted(classes, depth, side="right")
     kind = np.where(water > 0, 1 + water, wall)
-    return np.asarray(kind + 0.98 * shade)
+    return np.asarray(_TONES * kind + np.rint((_TONES - 1) * shade), dtype=np.uint8)
 
 
 def _painted_scale() -> list[list[Any]]:
@@ -59,15 +78,27 @@ def _painted_scale() -> list[list[Any]]:
     for kind, colour in enumerate(colours):
         rgb = np.array(to_rgb(colour))
         relief = 0.4 if kind < 2 else 0.2  # water hides some of it
-        for end, tone in ((0.0, rgb * (1 - relief)), (0.99, rgb + (1 - rgb) * relief)):
+        for end, tone in ((0, rgb * (1 - relief)), (_TONES - 1, rgb + (1 - rgb) * relief)):
             red, green, blue = (round(255 * part) for part in tone.tolist())
-            scale.append([(kind + end) / len(colours), f"rgb({red}, {green}, {blue})"])
-    scale[-1][0] = 1.0
+            scale.append([(_TONES * kind + end) / (_TONES * len(colours) - 1), f"rgb({red}, {green}, {blue})"])
     return scale
+
+
+def _painted_map(name: str, hover: str, **where: Any) -> Trace:
+    """A map of what `_painted` gives."""
+    highest = _TONES * (2 + len(_WATER)) - 1
+    return heatmap(name, _painted_scale(), 0, highest, hover=hover, **where)
+
+
+def _class_names(classes: tuple[float, ...]) -> list[str]:
+    """What the legend says of the colours of water."""
+    below = [f"{low:g}–{high:g} m" for low, high in itertools.pairwise(classes)]
+    return [*below, f"over {classes[-1]:g} m"]
 
 
 _SIDE, _DX = 64, 24.0
 _MINUTES = 20
+_CENTRES, _MINUTES_AT = (np.arange(_SIDE) + 0.5) * _DX, np.arange(_MINUTES + 1)
 _DIKE = slice(22, 24)
 _VILLAGE = (34, 34)
 _INLET = slice(24, 40)
@@ -134,87 +165,80 @@ class BreakTheDike(Explorer):
     }
     played = "time"
 
-    def build(self) -> go.Figure:
-        """The map, and two curves over time."""
-        figure = new_figure(3, titles=("depth of water", "village", "east"), widths=(0.56, 0.22, 0.22), height=480)
-        figure.add_heatmap(
-            colorscale=_painted_scale(),
-            zmin=0,
-            zmax=2 + len(_WATER),
-            showscale=False,
-            name="map",
-            hovertemplate="%{x:.0f} m east, %{y:.0f} m north: %{customdata:.2f} m of water<extra></extra>",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(
-            mode="lines",
-            line={"color": COLOURS["blue"], "width": 6},
-            name="inflow",
-            showlegend=False,
-            hoverinfo="skip",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(
-            mode="markers",
-            marker={"color": COLOURS["vermilion"], "size": 12, "symbol": "diamond"},
-            name="village",
-            hoverinfo="skip",
-            row=1,
-            col=1,
-        )
-        for column, colour in ((2, "vermilion"), (3, "green")):
-            figure.add_scatter(mode="lines", line={"color": COLOURS[colour]}, showlegend=False, row=1, col=column)
-            figure.add_scatter(mode="lines", line=_NOW, name="now", showlegend=column == 2, row=1, col=column)
-        for colour, low, high in zip(_WATER, _DEPTHS, (*_DEPTHS[1:], None), strict=True):
-            name = f"over {low:g} m" if high is None else f"{low:g}–{high:g} m"
-            figure.add_scatter(
-                x=[None], y=[None], mode="markers", marker={"color": colour, "size": 12, "symbol": "square"}, name=name
-            )
-        size = _SIDE * _DX
-        figure.update_xaxes(title="metres to the east", range=[0, size], constrain="domain", row=1, col=1)
-        figure.update_yaxes(title="metres to the north", range=[0, size], scaleanchor="x", row=1, col=1)
-        for column in (2, 3):
-            figure.update_xaxes(
-                title="time [minutes]", range=[0, _MINUTES + 0.4], tickvals=[0, 5, 10, 15, 20], row=1, col=column
-            )
-        figure.update_yaxes(title="depth [m]", row=1, col=2)
-        figure.update_yaxes(title="share of the water", range=[0, 1], row=1, col=3)
-        figure.update_layout(margin={"b": 120})
-        return figure
+    figure_layout = {"height": 480, "margin": {"b": 120}}
+    panels = (
+        Panel(
+            "after {time} minutes",
+            axis("metres to the east", (0, _SIDE * _DX)),
+            axis("metres to the north", (0, _SIDE * _DX)),
+            width=0.56,
+            equal=True,
+        ),
+        Panel(
+            "village: {village_now:.2f} m",
+            axis("time [minutes]", (0, _MINUTES + 0.4), tickvals=[0, 5, 10, 15, 20]),
+            axis("depth [m]", Key("depths")),
+            width=0.22,
+        ),
+        Panel(
+            "east: {share_now:.0%}",
+            axis("time [minutes]", (0, _MINUTES + 0.4), tickvals=[0, 5, 10, 15, 20]),
+            axis("share of the water", (0, 1)),
+            width=0.22,
+        ),
+    )
+    traces = (
+        _painted_map(
+            "map",
+            "%{x:.0f} m east, %{y:.0f} m north: %{customdata:.2f} m of water",
+            x=_CENTRES,
+            y=_CENTRES,
+            z="map",
+            customdata="shown_depth",
+        ),
+        line(
+            "inflow",
+            "blue",
+            width=6,
+            legend=False,
+            hover=False,
+            x=(4.0, 4.0),
+            y=((_SIDE - _INLET.stop) * _DX, (_SIDE - _INLET.start) * _DX),
+        ),
+        dots(
+            "village",
+            "vermilion",
+            size=12,
+            symbol="diamond",
+            hover=False,
+            x=((_VILLAGE[1] + 0.5) * _DX,),
+            y=((_SIDE - _VILLAGE[0] - 0.5) * _DX,),
+        ),
+        line("village", "vermilion", legend=False, panel=2, x=_MINUTES_AT, y="village"),
+        line("now", **_NOW, panel=2, x="time", y="depths"),
+        line("east", "green", legend=False, panel=3, x=_MINUTES_AT, y="share"),
+        line("now", **_NOW, legend=False, panel=3, x="time", y=(0, 1)),
+        *(swatch(name, colour) for name, colour in zip(_class_names(_DEPTHS), _WATER, strict=True)),
+    )
 
     def compute(self, *, width: int, height: float, position: int, rain: int, inflow: float, time: int) -> Data:
         """A remembered run, of which the time chooses a frame."""
         frames, wall = _dike_flood(width, round(height, 3), position, rain, round(inflow, 3))
         total = frames.sum(axis=(1, 2), dtype=np.float64)
         east = frames[:, :, _DIKE.stop :].sum(axis=(1, 2), dtype=np.float64)
+        village = frames[:, *_VILLAGE].astype(np.float64)
+        share = np.divide(east, total, out=np.zeros_like(east), where=total > 0)
         return {
             "map": _painted(_shade(), wall, frames[time])[::-1],
             "depth": frames[time][::-1],
-            "village": frames[:, *_VILLAGE].astype(np.float64),
-            "share": np.divide(east, total, out=np.zeros_like(east), where=total > 0),
+            "shown_depth": frames[time][::-1].round(2),
+            "village": village,
+            "village_now": village[time],
+            "depths": np.array([0.0, max(0.5, 1.1 * float(village.max()))]),
+            "share": share,
+            "share_now": share[time],
             "time": time,
         }
-
-    def draw(self, data: Data) -> None:
-        """Put map, curves and the line of the present in place."""
-        ground, inlet, village, depth, now_depth, share, now_share = self.figure.data[:7]
-        centres = (np.arange(_SIDE) + 0.5) * _DX
-        minutes = np.arange(_MINUTES + 1)
-        ground.update(x=centres, y=centres, z=data["map"], customdata=data["depth"])
-        inlet.update(x=[4.0, 4.0], y=[(_SIDE - _INLET.stop) * _DX, (_SIDE - _INLET.start) * _DX])
-        village.update(x=[(_VILLAGE[1] + 0.5) * _DX], y=[(_SIDE - _VILLAGE[0] - 0.5) * _DX])
-        depth.update(x=minutes, y=data["village"])
-        share.update(x=minutes, y=data["share"])
-        top = max(0.5, 1.1 * float(data["village"].max()))
-        now_depth.update(x=[data["time"]] * 2, y=[0, top])
-        now_share.update(x=[data["time"]] * 2, y=[0, 1])
-        self.figure.update_yaxes(range=[0, top], row=1, col=2)
-        titles = self.figure.layout.annotations
-        titles[0].text = f"after {data['time']} minutes"
-        titles[1].text = f"village: {data['village'][data['time']]:.2f} m"
-        titles[2].text = f"east: {data['share'][data['time']]:.0%}"
 
 
 # below 0.3 nothing happens, and runs are long
@@ -222,6 +246,7 @@ _ALPHAS = np.linspace(0.3, 1.0, 15).round(2)
 _FLOORS = 10.0 ** np.linspace(-5, -1, 17)
 _PLANAR, _RAIN, _BASIN = "planar wave", "rain on dry land", "two-cell waves in deep water"
 _CELLS, _CELL = 100, 30.0
+_UNBOUNDED = 1e3
 
 
 @lru_cache(maxsize=1024)
@@ -277,7 +302,7 @@ def _basin_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
 
 def _bounded(depth: Array) -> Array:
     """Depths that can be drawn: where a run has left all bounds, a kilometre of water."""
-    return np.asarray(np.nan_to_num(depth, nan=1e3).clip(-1e3, 1e3), dtype=np.float64)
+    return np.asarray(np.nan_to_num(depth, nan=_UNBOUNDED).clip(-_UNBOUNDED, _UNBOUNDED), dtype=np.float64)
 
 
 @lru_cache(maxsize=1024)
@@ -321,101 +346,87 @@ class ThreeSettings(Explorer):
         "floor": Slider("depth floor (m)", -5, -1, 0.25, 0.01, log=True),
         "case": Choice("case", (_PLANAR, _RAIN, _BASIN), _PLANAR),
     }
+    may_be_absent = ("limit", "limit_ends")
 
-    def build(self) -> go.Figure:
-        """Profiles, and errors over one setting."""
-        figure = new_figure(2, titles=("depth", "error"), widths=(0.55, 0.45), height=440)
-        first, second = {"row": 1, "col": 1}, {"row": 1, "col": 2}
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="solver", **first)
-        figure.add_scatter(mode="lines", line=_NOW, name="as it should be", **first)
-        figure.add_scatter(
-            mode="lines+markers",
-            line={"color": COLOURS["vermilion"]},
-            marker={"color": COLOURS["vermilion"], "size": 5},
-            name="largest error",
-            **second,
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["grey"], "dash": "dot", "width": 2}, name="limit of α", **second
-        )
-        figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["black"], "size": 11}, name="here", showlegend=False, **second
-        )
-        figure.update_xaxes(title="distance [m]", **first)
-        figure.update_yaxes(title="depth [m]", **first)
-        figure.update_xaxes(title="α", **second)
-        figure.update_yaxes(title="largest error [m]", type="log", dtick=1, exponentformat="power", **second)
-        return figure
+    figure_layout = {"height": 440}
+    panels = (
+        Panel("{what}", axis("distance [m]", Key("places")), axis("{height}", Key("heights")), width=0.55),
+        Panel(
+            "{verdict}",
+            axis("{setting_name}", Key("settings"), type=Key("setting_scale")),
+            axis("largest error [m]", Key("error_range"), log=True, dtick=1, exponentformat="power"),
+            width=0.45,
+        ),
+    )
+    traces = (
+        line("solver", "blue", x="x", y="depth"),
+        line("as it should be", **_NOW, x="x", y="exact"),
+        line("largest error", "vermilion", mode="lines+markers", marker_size=5, panel=2, x="setting", y="errors"),
+        line("limit of α", "grey", dash="dot", width=2, panel=2, x="limit", y="limit_ends"),
+        dots("here", "black", size=11, legend=False, panel=2, x="here", y="error"),
+    )
 
     def compute(self, alpha: float, theta: float, floor: float, case: str) -> Data:
         """A few milliseconds of solver for each point of the right curve, remembered."""
         alpha, theta = round(alpha, 2), round(theta, 2)
         floor = float(10 ** (round(4 * math.log10(floor)) / 4))
         depth, exact, error, smallest, steps = _case(case, alpha, theta, floor)
-        if case == _RAIN:
-            setting, here, limit = _FLOORS, floor, 0.0
-            errors = np.array([_case(case, alpha, theta, float(each))[2] for each in _FLOORS])
-        else:
-            setting, here = _ALPHAS, alpha
-            limit = float(np.sqrt(theta if case == _PLANAR else theta / 2))
-            errors = np.array([_case(case, float(each), theta, floor)[2] for each in _ALPHAS])
-        return {
-            "case": case,
+        first_step = alpha * _CELL / float(np.sqrt(9.80665 * floor))
+        cell = 10.0 if case == _BASIN else _CELL
+        data = {
+            "x": (np.arange(len(depth)) + 0.5) * cell,
+            "places": (0.0, len(depth) * cell),
             "depth": depth,
             "exact": exact,
             "error": error,
             "smallest": smallest,
             "steps": steps,
-            "first_step": alpha * _CELL / float(np.sqrt(9.80665 * floor)),
-            "setting": setting,
-            "errors": errors,
-            "here": here,
+            "first_step": first_step,
+            "height": "depth less its mean [m]" if case == _BASIN else "depth [m]",
+            "heights": self._heights(case, depth),
+            "what": f"{steps} steps: the depths have left all bounds"
+            if np.abs(depth).max() == _UNBOUNDED
+            else f"{steps} steps, smallest depth {smallest:.3g} m",
+        }
+        low, high = {_PLANAR: (-2.5, 2), _RAIN: (-4, 0), _BASIN: (-4, 2)}[case]
+        if case == _RAIN:
+            return data | {
+                "setting": _FLOORS,
+                "setting_name": "depth floor in the CFL step [m]",
+                "setting_scale": "log",
+                "settings": (-5.2, -0.8),
+                "errors": np.array([_case(case, alpha, theta, float(each))[2] for each in _FLOORS]),
+                "error_range": (low, high),
+                "here": floor,
+                "limit": np.nan,
+                "limit_ends": np.full(2, np.nan),
+                "verdict": f"first step {first_step:.0f} s",
+            }
+        limit = float(np.sqrt(theta if case == _PLANAR else theta / 2))
+        name = "√θ" if case == _PLANAR else "√(θ/2)"
+        return data | {
+            "setting": _ALPHAS,
+            "setting_name": "α",
+            "setting_scale": "linear",
+            "settings": (0.05, 1.05),
+            "errors": np.array([_case(case, float(each), theta, floor)[2] for each in _ALPHAS]),
+            "error_range": (low, high),
+            "here": alpha,
             "limit": limit,
+            "limit_ends": 10.0 ** np.array([low, high]),
+            "verdict": f"α = {alpha:.2f}: {'above' if alpha > limit else 'below'} the limit {name} = {limit:.2f}",
         }
 
-    def draw(self, data: Data) -> None:
-        """Put curves in place; each case has axes of its own."""
-        solver, exact, errors, limit, here = self.figure.data
-        case, rain = data["case"], data["case"] == _RAIN
-        cell = 10.0 if case == _BASIN else _CELL
-        x = (np.arange(len(data["depth"])) + 0.5) * cell
-        solver.update(x=x, y=data["depth"])
-        exact.update(x=x, y=data["exact"])
-        errors.update(x=data["setting"], y=data["errors"])
-        low, high = {_PLANAR: (-2.5, 2), _RAIN: (-4, 0), _BASIN: (-4, 2)}[case]
-        limit.update(x=[None] if rain else [data["limit"]] * 2, y=[None] if rain else [10.0**low, 10.0**high])
-        here.update(x=[data["here"]], y=[data["error"]])
+    @staticmethod
+    def _heights(case: str, depth: Array) -> tuple[float, float]:
+        """The range of depths [m] that is shown."""
         if case == _BASIN:
-            top = float(np.clip(1.1 * np.abs(data["depth"]).max(), 0.02, 20.0))
-            heights = [-top, top]
-        elif rain:
-            low_end, high_end = float(data["depth"].min()), float(data["depth"].max())
-            heights = [max(-1.0, min(-0.02, 1.1 * low_end)), min(1.0, max(0.05, 1.1 * high_end))]
-        else:
-            heights = [-0.5, 3.0]
-        self.figure.update_xaxes(range=[0, len(x) * cell], row=1, col=1)
-        self.figure.update_yaxes(
-            range=heights, title="depth less its mean [m]" if case == _BASIN else "depth [m]", row=1, col=1
-        )
-        self.figure.update_xaxes(
-            type="log" if rain else "linear",
-            range=[-5.2, -0.8] if rain else [0.05, 1.05],
-            title="depth floor in the CFL step [m]" if rain else "α",
-            row=1,
-            col=2,
-        )
-        self.figure.update_yaxes(range=[low, high], row=1, col=2)
-        titles = self.figure.layout.annotations
-        if np.abs(data["depth"]).max() < 1e3:
-            titles[0].text = f"{data['steps']} steps, smallest depth {data['smallest']:.3g} m"
-        else:
-            titles[0].text = f"{data['steps']} steps: the depths have left all bounds"
-        if rain:
-            titles[1].text = f"first step {data['first_step']:.0f} s"
-        else:
-            name = "√θ" if case == _PLANAR else "√(θ/2)"
-            verdict = "above the limit" if data["here"] > data["limit"] else "below the limit"
-            titles[1].text = f"α = {data['here']:.2f}: {verdict} {name} = {data['limit']:.2f}"
+            top = float(np.clip(1.1 * np.abs(depth).max(), 0.02, 20.0))
+            return -top, top
+        if case == _RAIN:
+            low, high = float(depth.min()), float(depth.max())
+            return max(-1.0, min(-0.02, 1.1 * low)), min(1.0, max(0.05, 1.1 * high))
+        return -0.5, 3.0
 
 
 _PATCH, _PATCH_DX, _PATCH_TIME = 16, 50.0, 900.0
@@ -458,6 +469,20 @@ def _patch_gradient(row: int, column: int, height: float, forcing: str) -> Array
     return gradient.numpy()
 
 
+_PATCH_CELLS = np.arange(_PATCH)
+
+
+def _patch_marks(panel: int) -> tuple[Trace, ...]:
+    """The lines that stand on both maps, and the village."""
+    where: dict[str, Any] = {"panel": panel, "legend": panel == 2, "hover": False}
+    return (
+        line("embankment", _WALL, width=2.5, x="bank_x", y="bank_y", **where),
+        line("canal", "black", width=2, dash="dot", x=(-0.5, _BANK - 0.5), y=(_CANAL, _CANAL), **where),
+        line("inlet", "blue", width=6, x=(-0.45, -0.45), y="inlet", **where),
+        dots("village", "green", size=14, symbol="diamond", x="column", y="row", **where),
+    )
+
+
 class GradientMap(Explorer):
     """Which ground decides how deep the water is in one place: a gradient through the whole flood."""
 
@@ -477,58 +502,42 @@ class GradientMap(Explorer):
         "forcing": Choice("water", _FORCINGS, _FORCINGS[0]),
     }
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
-        for trace in self.figure.data[:2]:
-            trace.on_click(self._move_here)
-
-    def _move_here(self, _: Any, points: Any, __: Any) -> None:
-        """A click on a map moves the village."""
-        if points.xs:
-            column, row = (int(np.clip(round(place), 0, _PATCH - 1)) for place in (points.xs[0], points.ys[0]))
-            self.set(row=row, column=column)
-
-    def build(self) -> go.Figure:
-        """Two maps, with the same lines on both."""
-        figure = new_figure(2, titles=("the flood", "the gradient"), height=430)
-        figure.add_heatmap(
-            colorscale=_painted_scale(),
-            zmin=0,
-            zmax=2 + len(_WATER),
-            showscale=False,
-            name="flood",
-            hovertemplate="row %{y}, column %{x}: %{customdata:.2f} m of water<extra></extra>",
-            row=1,
-            col=1,
+    may_be_absent = ("bank_x", "bank_y", "inlet")
+    clicked = ("column", "row")
+    figure_layout = {"height": 430}
+    panels = tuple(
+        Panel(
+            title,
+            axis("column, to the east", (-0.5, _PATCH - 0.5), tickvals=[0, 5, 10, 15]),
+            axis("row, to the south", (_PATCH - 0.5, -0.5), tickvals=[0, 5, 10, 15]),
+            equal=True,
         )
-        figure.add_heatmap(
-            colorscale=[[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]],
-            zmin=-1,
-            zmax=1,
-            showscale=False,
-            name="gradient",
-            hovertemplate="row %{y}, column %{x}: %{customdata:.4f} m per m<extra></extra>",
-            row=1,
-            col=2,
-        )
-        for column in (1, 2):
-            place = {"row": 1, "col": column, "showlegend": column == 2, "hoverinfo": "skip", "mode": "lines"}
-            figure.add_scatter(line={"color": _WALL, "width": 2.5}, name="embankment", **place)
-            figure.add_scatter(line={"color": COLOURS["black"], "width": 2, "dash": "dot"}, name="canal", **place)
-            figure.add_scatter(line={"color": COLOURS["blue"], "width": 6}, name="inlet", **place)
-            figure.add_scatter(
-                marker={"color": COLOURS["green"], "size": 14, "symbol": "diamond"},
-                name="village",
-                **(place | {"mode": "markers"}),
-            )
-            figure.update_xaxes(title="column, to the east", constrain="domain", row=1, col=column)
-            figure.update_yaxes(title="row, to the south", row=1, col=column)
-        edge = _PATCH - 0.5
-        figure.update_xaxes(range=[-0.5, edge], tickvals=[0, 5, 10, 15])
-        figure.update_yaxes(range=[edge, -0.5], tickvals=[0, 5, 10, 15])
-        figure.update_yaxes(scaleanchor="x", row=1, col=1)
-        figure.update_yaxes(scaleanchor="x2", row=1, col=2)
-        return figure
+        for title in ("{steps} steps; village {village_depth:.2f} m deep", "{verdict}")
+    )
+    traces = (
+        _painted_map(
+            "flood",
+            "row %{y}, column %{x}: %{customdata:.2f} m of water",
+            x=_PATCH_CELLS,
+            y=_PATCH_CELLS,
+            z="flood",
+            customdata="depth",
+        ),
+        heatmap(
+            "gradient",
+            DIVERGING,
+            -1,
+            1,
+            hover="row %{y}, column %{x}: %{customdata:.4f} m per m",
+            panel=2,
+            x=_PATCH_CELLS,
+            y=_PATCH_CELLS,
+            z="shown",
+            customdata="gradient",
+        ),
+        *_patch_marks(1),
+        *_patch_marks(2),
+    )
 
     def compute(self, row: int, column: int, height: float, forcing: str) -> Data:
         """One run for each flood and one pass backward for each village, remembered."""
@@ -539,42 +548,27 @@ class GradientMap(Explorer):
         gradient = _patch_gradient(row, column, height, forcing)
         others = np.abs(gradient)
         others[row, column] = 0.0
+        scale = float(others.max()) or 1.0
+        west, east, gap = _BANK - 0.5, _BANK + 0.5, np.nan
+        boxes = [(-0.5, _GAP.start - 0.5), (_GAP.stop - 0.5, _PATCH - 0.5)]
+        bank_y = [place for top, low in boxes for place in (top, top, low, low, top, gap)]
+        wet = depth[row, column] > 0
         return {
             "flood": _painted(hillshade(z, _PATCH_DX), bank, depth),
             "depth": depth,
             "gradient": gradient,
-            "scale": float(others.max()) or 1.0,
-            "village": (row, column),
-            "bank": bool(height > 0),
-            "inlet": forcing == _FORCINGS[0],
+            "shown": np.clip(gradient / scale, -1.0, 1.0),
+            "row": row,
+            "column": column,
+            "village_depth": depth[row, column],
+            "bank_x": np.array([west, east, east, west, west, gap] * len(boxes)),
+            "bank_y": np.array(bank_y) if height > 0 else np.full(len(bank_y), np.nan),
+            "inlet": np.array([_PATCH_INLET.start, _PATCH_INLET.stop]) - (0.5 if forcing == _FORCINGS[0] else np.nan),
             "steps": steps,
+            "verdict": f"full colour: {scale:.2g} m of water per m of earth"
+            if wet
+            else "the village is dry: no gradient",
         }
-
-    def draw(self, data: Data) -> None:
-        """Put maps, lines and the village in place."""
-        flood, gradient, *lines = self.figure.data
-        cells = np.arange(_PATCH)
-        flood.update(x=cells, y=cells, z=data["flood"], customdata=data["depth"])
-        shown = np.clip(data["gradient"] / data["scale"], -1.0, 1.0)
-        gradient.update(x=cells, y=cells, z=shown, customdata=data["gradient"])
-        row, column = data["village"]
-        west, east = _BANK - 0.5, _BANK + 0.5
-        box_x, box_y = [], []
-        for top, bottom in ((-0.5, _GAP.start - 0.5), (_GAP.stop - 0.5, _PATCH - 0.5)) if data["bank"] else ():
-            box_x += [west, east, east, west, west, None]
-            box_y += [top, top, bottom, bottom, top, None]
-        for bank, canal, inlet, village in (lines[:4], lines[4:]):
-            bank.update(x=box_x or [None], y=box_y or [None])
-            canal.update(x=[-0.5, _BANK - 0.5], y=[_CANAL, _CANAL])
-            ends = [_PATCH_INLET.start - 0.5, _PATCH_INLET.stop - 0.5] if data["inlet"] else [None, None]
-            inlet.update(x=[-0.45, -0.45], y=ends)
-            village.update(x=[column], y=[row])
-        titles = self.figure.layout.annotations
-        titles[0].text = f"{data['steps']} steps; village {data['depth'][row, column]:.2f} m deep"
-        if data["depth"][row, column] > 0:
-            titles[1].text = f"full colour: {data['scale']:.2g} m of water per m of earth"
-        else:
-            titles[1].text = "the village is dry: no gradient"
 
 
 _MAPS = 6
@@ -653,44 +647,43 @@ class SameFlood(Explorer):
             _floods(kind)  # a second or two, once, and not when a control moves
         super().__init__(**values)
 
-    def build(self) -> go.Figure:
-        """Three maps and the bars."""
-        figure = new_figure(4, titles=("fine", "pooled", "learnt", "error"), height=430)
-        for title, (start, end) in zip(figure.layout.annotations, _PLACES, strict=True):
-            title.x = (start + end) / 2
-        for column, place in enumerate(_PLACES[:3], start=1):
-            figure.add_heatmap(
-                colorscale=_painted_scale(),
-                zmin=0,
-                zmax=2 + len(_WATER),
-                showscale=False,
-                name="map",
-                hovertemplate="%{customdata:.2f} m of water<extra></extra>",
-                row=1,
-                col=column,
+    figure_layout = {"height": 430}
+    panels = (
+        *(
+            Panel(
+                title,
+                axis("metres", (0, 128 * CELL), tickvals=[0, 400, 800]),
+                axis("", (0, 128 * CELL), tickvals=[0, 400, 800], showticklabels=number == 0),
+                place=(*_PLACES[number], 0.0, 1.0),
+                equal=True,
             )
-            size = 128 * CELL
-            figure.update_xaxes(
-                title="metres", range=[0, size], domain=place, tickvals=[0, 400, 800], row=1, col=column
+            for number, title in enumerate(
+                ("{left}", "{pooling}: success {success[0]:.2f}", "learnt: success {success[1]:.2f}")
             )
-            anchor = f"x{column if column > 1 else ''}"
-            figure.update_yaxes(
-                range=[0, size], scaleanchor=anchor, constrain="domain", tickvals=[0, 400, 800],
-                showticklabels=column == 1, row=1, col=column,
-            )  # fmt: skip
-        figure.add_bar(marker={"color": [COLOURS["grey"], COLOURS["blue"]]}, showlegend=False, row=1, col=4)
-        figure.update_xaxes(title="map", domain=_PLACES[3], tickangle=90, row=1, col=4)
-        figure.update_yaxes(title="rms error [m]", rangemode="tozero", nticks=5, row=1, col=4)
-        for colour in _WATER:
-            figure.add_scatter(
-                x=[None],
-                y=[None],
-                mode="markers",
-                marker={"color": colour, "size": 12, "symbol": "square"},
-                name="depth",
-                showlegend=True,
+        ),
+        Panel(
+            "error {change:+.0%}",
+            axis("map", tickangle=90),
+            axis("rms error [m]", rangemode="tozero", nticks=5),
+            place=(*_PLACES[3], 0.0, 1.0),
+        ),
+    )
+    traces = (
+        *(
+            _painted_map(
+                "map",
+                "%{customdata:.2f} m of water",
+                panel=number,
+                x=f"{name}_centres",
+                y=f"{name}_centres",
+                z=name,
+                customdata=f"{name}_depth",
             )
-        return figure
+            for number, name in enumerate(("fine", "pooled", "drawn"), start=1)
+        ),
+        bars("error", "grey", "blue", legend=False, panel=4, x="names", y="errors"),
+        *(swatch(f"{{class_names[{number}]}}", colour) for number, colour in enumerate(_WATER)),
+    )
 
     def compute(
         self, *, index: int, flood: str, factor: str, pooling: str, relief: float, learnt: str, means: bool
@@ -704,39 +697,21 @@ class SameFlood(Explorer):
         classes = _SHALLOW if flood == _RAIN_FLOOD else _DEEP
         shades = [np.full(truth.shape, 0.7)] if means else [_shaded_plain(flood, index)]
         shades += [np.full(truth.shape, 0.7)] * 2
-        painted = [
-            _painted(shade, np.zeros(depth.shape, dtype=bool), depth, classes)[::-1]
-            for shade, depth in zip(shades, (fine, pooled, drawn), strict=False)
-        ]
-        return {
-            "fine": painted[0],
-            "pooled": painted[1],
-            "drawn": painted[2],
-            "fine_depth": fine[::-1],
-            "pooled_depth": pooled[::-1],
-            "drawn_depth": drawn[::-1],
-            "errors": np.array([pooled_error, drawn_error]),
-            "success": np.array([pooled_index, drawn_index]),
+        data: dict[str, Any] = {}
+        for map_name, shade, depth in zip(("fine", "pooled", "drawn"), shades, (fine, pooled, drawn), strict=True):
+            painted = _painted(shade, np.zeros(depth.shape, dtype=bool), depth, classes)
+            side = len(depth)
+            data |= {
+                map_name: painted[::-1],
+                f"{map_name}_depth": depth[::-1].round(2),
+                f"{map_name}_centres": (np.arange(side) + 0.5) * 128 * CELL / side,
+            }
+        return data | {
+            "left": "fine, block means" if means else "fine",
+            "pooling": pooling,
             "names": (pooling, "net"),
-            "classes": classes,
-            "means": means,
+            "errors": np.array([pooled_error, drawn_error]),
+            "change": drawn_error / pooled_error - 1,
+            "success": np.array([pooled_index, drawn_index]),
+            "class_names": _class_names(classes),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put maps and bars in place."""
-        for trace, name in zip(self.figure.data, ("fine", "pooled", "drawn"), strict=False):
-            depth = data[f"{name}_depth"]
-            side = depth.shape[0]
-            centres = (np.arange(side) + 0.5) * 128 * CELL / side
-            trace.update(x=centres, y=centres, z=data[name], customdata=depth)
-        pooling, learnt = data["names"]
-        self.figure.data[3].update(x=[pooling, learnt], y=data["errors"])
-        classes = data["classes"]
-        for key, low, high in zip(self.figure.data[4:], classes, (*classes[1:], None), strict=True):
-            key.name = f"over {low:g} m" if high is None else f"{low:g}–{high:g} m"
-        titles = self.figure.layout.annotations
-        titles[0].text = "fine, block means" if data["means"] else "fine"
-        for title, name, success in zip(titles[1:3], (pooling, "learnt"), data["success"], strict=True):
-            title.text = f"{name}: success {success:.2f}"
-        saved = 1 - data["errors"][1] / data["errors"][0]
-        titles[3].text = f"error {-saved:+.0%}"

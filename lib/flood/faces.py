@@ -122,7 +122,7 @@ def new_discharge(
     dim
         -1: `along` is `qx`. -2: it is `qy`.
     dx, manning, theta, g, h_dry, friction, edge
-        As in `LocalInertialSolver`.
+        Of a `LocalInertialSolver`.
 
     Returns
     -------

@@ -34,6 +34,7 @@ from lib.validation import (
     pair,
     positive_integer,
     positive_number,
+    true_or_false,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class CoarseModel(nn.Module):
     ) -> None:
         super().__init__()
         self.downsampler, self.solver = downsampler, solver
-        self.augment, self.generator, self.checkpoint_every = augment, generator, checkpoint_every
+        self.augment = true_or_false("augment", augment)
+        self.generator, self.checkpoint_every = generator, checkpoint_every
 
     def forward(self, z: Tensor, *forcing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Coarse depths, the network's maps and the block means, each (B, R / factor, C / factor) [m]."""

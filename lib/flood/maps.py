@@ -57,22 +57,8 @@ def _slopes(z: NDArray[np.float64], dx: float) -> tuple[NDArray[np.float64], NDA
 def exaggeration(z: ArrayLike, dx: float) -> float:
     """By how much slopes have to be steepened to be seen in a shaded picture: 1, 2, 5, 10, 20, 50, ...
 
-    Parameters
-    ----------
-    z
-        Elevations (R, C) [m].
-    dx
-        Side of a cell [m].
-
-    Returns
-    -------
-    float
-        The largest round number with which the mean slope is at most 0.3, but no less than 1 and no more than 1000.
-
-    Raises
-    ------
-    ValueError
-        If `z` is not finite or has not two axes and cells, or `dx` is not positive.
+    The largest round number with which the mean slope of `z` (R, C) [m], with cells of side `dx` [m], is at most 0.3,
+    but no less than 1 and no more than 1000.
 
     Examples
     --------
@@ -108,11 +94,6 @@ def hillshade(z: ArrayLike, dx: float) -> NDArray[np.float64]:
     ndarray
         (R, C) float64 from 0 to 1; level ground is 0.707.
 
-    Raises
-    ------
-    ValueError
-        If `z` is not finite or has not two axes and cells, or `dx` is not positive.
-
     Examples
     --------
     A ridge from north to south: light on its western side, shadow on its eastern side.
@@ -137,10 +118,8 @@ def shaded_flood(
 
     Parameters
     ----------
-    z
-        Elevations (R, C) [m], row 0 in the north.
-    h
-        Depths (R, C) [m].
+    z, h
+        Elevations and depths (R, C) [m], row 0 in the north.
     dx
         Side of a cell [m].
     threshold
@@ -153,11 +132,6 @@ def shaded_flood(
     -------
     ndarray
         (R, C, 3) uint8: red, green, blue.
-
-    Raises
-    ------
-    ValueError
-        If a map is not finite, the shapes differ, or `dx`, `threshold` or `vmax` is not positive.
 
     Examples
     --------
@@ -209,16 +183,10 @@ def flood_picture(
 
     Parameters
     ----------
-    z
-        Elevations (R, C) [m], row 0 in the north.
-    h
-        Depths (R, C) [m].
-    dx
-        Side of a cell [m].
+    z, h, dx, threshold
+        See `shaded_flood`.
     path
         The file; an old one is replaced, missing folders are made.
-    threshold
-        Depth [m] down to which water is not shown.
     vmax
         Depth [m] of the darkest colour; by default one that 5 per cent of the flooded cells exceed, rounded up.
     title
@@ -226,16 +194,6 @@ def flood_picture(
     profile
         From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western corner,
         and cells without data are left blank.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If a map is not finite, the shapes differ (the profile's too), or `dx`, `threshold` or `vmax` is not positive.
 
     Examples
     --------

@@ -39,13 +39,6 @@ def flood_metrics(h: Tensor, h_ref: Tensor, thresholds: Sequence[float] = (0.1, 
         - `csi_<threshold>` for each threshold: critical success index, cells flooded in both over cells flooded in
           either. NaN where no cell is flooded in either.
 
-    Raises
-    ------
-    TypeError
-        If a map is no floating-point tensor, or a threshold no number.
-    ValueError
-        If shapes differ, a depth is NaN or infinite, or a threshold is not positive or named twice.
-
     Examples
     --------
     >>> import torch
@@ -102,13 +95,6 @@ def downsample_loss(h_coarse: Tensor, h_fine: Tensor, factor: int, kind: Loss = 
     -------
     0-d tensor
         [m^2], and [m] for `"huber"`. NaN in a depth makes it NaN: training loops look at their loss anyway.
-
-    Raises
-    ------
-    TypeError
-        If a map is no floating-point tensor.
-    ValueError
-        If shapes do not fit together, `kind` is unknown or `beta` is not positive.
 
     Examples
     --------

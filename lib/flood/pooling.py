@@ -26,13 +26,6 @@ _SIGMA_ELEVATION, _SIGMA_SPACE = 2.0, 50.0
 def elevation_tensor(name: str, value: Tensor) -> Tensor:
     """Return `value` if it is a finite floating-point tensor of maps (..., R, C) with at least one cell.
 
-    Raises
-    ------
-    TypeError
-        If it is no floating-point tensor.
-    ValueError
-        If it has fewer than two axes, no cell, or an entry that is NaN or infinite.
-
     Examples
     --------
     >>> elevation_tensor("z", torch.tensor([1.0, 2.0]))
@@ -57,11 +50,6 @@ def map_tensor(name: str, value: Tensor) -> Tensor:
 
 def blocks(z: Tensor, factor: int) -> Tensor:
     """Cut maps (..., R, C) into square blocks (..., R / factor, C / factor, factor, factor).
-
-    Raises
-    ------
-    ValueError
-        If a side is no multiple of the factor.
 
     Examples
     --------
@@ -102,13 +90,6 @@ def pool_dem(z: Tensor, factor: int, how: Pooling = "mean") -> Tensor:
     -------
     Tensor
         (..., R / factor, C / factor), of the dtype and on the device of `z`.
-
-    Raises
-    ------
-    TypeError
-        If `z` is no floating-point tensor, or the factor no integer.
-    ValueError
-        If `z` is not finite or has fewer than two axes, a side is no multiple of the factor, or `how` is unknown.
 
     Examples
     --------

@@ -24,6 +24,7 @@ from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.pooling import elevation_tensor
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import Split, make_terrain
+from lib.flood.units import EARTH, refuse_voids
 from lib.parallel import in_parallel
 from lib.validation import instance_of, job_count, known_seed, one_of, positive_integer, positive_number
 
@@ -85,13 +86,7 @@ class Forcing:
         return Forcing(*(part[some] for part in self.parts))
 
     def coarse(self, factor: int) -> Forcing:
-        """The same on maps of `factor` times as wide cells: discharges stay what they are.
-
-        Raises
-        ------
-        ValueError
-            If the sides are no multiple of the factor.
-        """
+        """The same on maps of `factor` times as wide cells: discharges stay what they are."""
         length = self.inflow.shape[-1]
         if length % positive_integer("factor", factor):
             raise ValueError(f"the sides must be multiples of the factor {factor}; they have {length} faces")
@@ -133,11 +128,6 @@ class FloodDataset(TensorDataset):
         Elevations and depths [m] (B, R, C), of one floating-point dtype.
     forcing
         Of B maps.
-
-    Raises
-    ------
-    ValueError
-        If shapes or dtypes do not fit together, an entry is not finite, or a depth or one of the forcing is negative.
 
     Examples
     --------
@@ -227,11 +217,6 @@ def draw_floods(
     FloodDataset
         float32; each map's mean elevation is 0.
 
-    Raises
-    ------
-    ValueError
-        If the kind is unknown or a number out of range.
-
     Examples
     --------
     >>> data = draw_floods(2, seed=1, kind="mixed", side=32)
@@ -306,11 +291,6 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
         Their files, in the order of their names.
     shape
         Cells (R, C) of each.
-
-    Raises
-    ------
-    ValueError
-        If there is no tile, shapes differ, or a tile has cells without data.
     """
 
     def __init__(self, folder: str | Path, dx: float) -> None:
@@ -333,24 +313,18 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
         return len(self.tiles)
 
     def elevations(self, index: int) -> Tensor:
-        """Elevations (R, C) float32 [m] of a tile, less their mean.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be read, has another shape than the first, or cells without data.
-        """
-        from lib.flood.geo import read_dem, refuse_voids
-
+        """Elevations (R, C) float32 [m] of a tile, less their mean."""
         path = self.tiles[index]
         if path.suffix.lower() == ".npy":
             z = torch.from_numpy(self._load(path).astype(np.float64))
         else:
+            from lib.flood.geo import read_dem
+
             z, dx, _ = read_dem(path)
             if not np.isclose(dx, self.dx):
                 raise ValueError(f"{path} has cells of {dx:g} m; the others are said to have {self.dx:g} m")
         heights = elevation_tensor(str(path), z).numpy().ravel()
-        refuse_voids(str(path), heights, heights)
+        refuse_voids(str(path), heights, heights, EARTH, "elevation: cut these cells off or fill them")
         if z.ndim != 2 or z.shape != getattr(self, "shape", z.shape):
             raise ValueError(f"{path} must have the shape {getattr(self, 'shape', '(R, C)')}; it has {tuple(z.shape)}")
         return (z - z.mean()).float()
@@ -385,11 +359,6 @@ def tile_forcing(z: Tensor, dx: float, kind: Kind, name: str, *, seed: int = 0) 
     Rain of 35 mm/h with closed sides, or a river of 200 m^3/s over up to 400 m of a side at random, with as long a
     stretch of outflow (slope 0.002) around the lowest cell of the sides without the river. The tile's name and the
     seed decide about all that is random, so other tiles may come and go.
-
-    Raises
-    ------
-    ValueError
-        If the kind is unknown.
 
     Examples
     --------
@@ -446,9 +415,6 @@ def solve_tiles(
 
     Raises
     ------
-    ValueError
-        If the folder or a tile is not as it must be, the kind is unknown, or a solution that is there was made with
-        other settings.
     RuntimeError
         If a depth leaves all bounds.
 
@@ -463,7 +429,7 @@ def solve_tiles(
     0.0350
     """
     _check_kind(kind)
-    known_seed("seed", seed)
+    seed = known_seed("seed", seed)
     job_count(jobs)
     tiles = TileFolder(folder, instance_of("solver", solver, LocalInertialSolver).dx)
     todo = []

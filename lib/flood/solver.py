@@ -141,11 +141,6 @@ class LocalInertialSolver:
     limiter
         Whether a cell gives no more water than it has. Without it depths become negative on slopes.
 
-    Raises
-    ------
-    ValueError
-        If a setting is out of its range.
-
     Examples
     --------
     Half a cubic metre per second and metre of width comes in at the west; after an hour the water runs down to the
@@ -198,13 +193,6 @@ class LocalInertialSolver:
             Bed [m] (..., R, C), float32 or float64.
         h0
             Depth [m], not negative: a number or a tensor that broadcasts to the shape of `z`. None: dry.
-
-        Raises
-        ------
-        TypeError
-            If `z` is not a tensor of float32 or float64.
-        ValueError
-            If `z` is not finite or has fewer than two axes, or `h0` is negative, not finite or does not fit.
 
         Examples
         --------
@@ -265,13 +253,6 @@ class LocalInertialSolver:
             Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
         boundary
             What passes the sides; None: closed walls.
-
-        Raises
-        ------
-        TypeError
-            If an argument is of another kind.
-        ValueError
-            If a value is out of range or not finite, or a shape does not fit.
 
         Examples
         --------
@@ -359,10 +340,6 @@ class LocalInertialSolver:
 
         Raises
         ------
-        TypeError
-            If `z` is not a tensor of float32 or float64.
-        ValueError
-            If a value is out of range, not finite, or of a shape that does not fit.
         RuntimeError
             If the compiled backend is asked for gradients.
 

@@ -167,13 +167,6 @@ def terrain(
     zoom
         Cells of the result for each real cell; above 301 cells a side, a test map needs more than the default.
 
-    Raises
-    ------
-    TypeError
-        If a size is no integer or `rng` no generator.
-    ValueError
-        If the split is unknown, a side has less than 8 cells, or the region is too small for the shape at this zoom.
-
     Examples
     --------
     >>> parts = terrain((48, 64), np.random.default_rng(1), "train")
@@ -283,13 +276,6 @@ def block_features(z: Tensor, factor: int) -> Tensor:
     -------
     Tensor
         (..., 9, R / factor, C / factor) [m], of the dtype and on the device of `z`.
-
-    Raises
-    ------
-    TypeError
-        If `z` is no floating-point tensor, or the factor no integer.
-    ValueError
-        If `z` is not finite, or a side is no multiple of the factor.
 
     Examples
     --------

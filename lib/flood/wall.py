@@ -72,11 +72,6 @@ def leak(rule: Pooling | None, times: Sequence[float] = (600.0, 900.0, 1200.0, 1
     factor
         Of the pooling; also says which columns count as east of the wall.
 
-    Raises
-    ------
-    ValueError
-        If there is no time, one is not positive, they do not ascend, or the factor does not divide 64.
-
     Examples
     --------
     >>> [round(float(leak(rule, [600.0]).share[0]), 1) for rule in (None, "max", "min")]

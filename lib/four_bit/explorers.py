@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lib.explorer import Choice, Data, Explorer, Slider
+from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, axis, bars, dots, heatmap, line
 from lib.four_bit.comparison import ROUNDINGS
 from lib.four_bit.layers import LUQConfig
 from lib.four_bit.logarithmic import Rounding, luq_decode, luq_encode, luq_mean, luq_variance, random_mantissas
 from lib.four_bit.multiplier_free import mf_product
 from lib.four_bit.two_layers import two_layer_errors
 from lib.four_bit.weight_updates import captured_gradient, update_error
-from lib.style import COLOURS, new_figure
+from lib.style import COLOURS
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["GradientHistogram", "MultiplierFree", "OneNumber", "WhereToBeUnbiased"]
 
 _MODES = ("LUQ", "naive", "nearest", "stochastic rounding only", "stochastic underflow only")
-_GUIDE = {"color": COLOURS["black"], "dash": "dash", "width": 1.5}
 _BINS = np.arange(-20.0, 0.51, 0.5)
 
 
@@ -59,35 +57,26 @@ class GradientHistogram(Explorer):
         "mode": Choice("rounding", _MODES, "naive"),
     }
 
-    def build(self) -> go.Figure:
-        """Histogram and bars."""
-        figure = new_figure(2, titles=("sizes of gradients", "error of the update"), widths=(0.62, 0.38), height=440)
-        middle = (_BINS[1:] + _BINS[:-1]) / 2
-        figure.add_bar(
-            width=0.5, marker={"color": "#BBBBBB"}, name="before", customdata=middle, hoverinfo="y", row=1, col=1
-        )
-        figure.add_bar(width=0.22, marker={"color": COLOURS["blue"]}, name="after", hoverinfo="y", row=1, col=1)
-        figure.add_bar(
-            marker={"color": [COLOURS["vermilion"], COLOURS["green"], COLOURS["purple"]]},
-            width=0.6,
-            name="error",
-            showlegend=False,
-            row=1,
-            col=2,
-        )
-        figure.update_layout(barmode="overlay")
-        figure.update_xaxes(title="log₂ of size / largest", range=[-21.8, 1], row=1, col=1)
-        figure.update_yaxes(title="part of all gradients", range=[0, 0.3], row=1, col=1)
-        figure.update_xaxes(
-            title="kind of error",
-            tickvals=[0, 1, 2],
-            ticktext=["bias", "noise", "rms"],
-            range=[-0.6, 2.6],
-            row=1,
-            col=2,
-        )
-        figure.update_yaxes(title="error / size of the update", range=[0, 1.05], row=1, col=2)
-        return figure
+    figure_layout = {"height": 440, "barmode": "overlay"}
+    panels = (
+        Panel(
+            "sizes of gradients",
+            axis("log₂ of size / largest", (-21.8, 1)),
+            axis("part of all gradients", Key("part_range")),
+            width=0.62,
+        ),
+        Panel(
+            "bias {error[0]:.3f}, noise {error[1]:.3f}",
+            axis("kind of error", (-0.6, 2.6), tickvals=[0, 1, 2], ticktext=["bias", "noise", "rms"]),
+            axis("error / size of the update", Key("error_range")),
+            width=0.38,
+        ),
+    )
+    traces = (
+        bars("before", "#BBBBBB", width=0.5, hoverinfo="y", x=(_BINS[1:] + _BINS[:-1]) / 2, y="before"),
+        bars("after", "blue", width=0.22, hoverinfo="y", x="level", y="after"),
+        bars("error", "vermilion", "green", "purple", width=0.6, legend=False, panel=2, x=(0, 1, 2), y="error"),
+    )
 
     def compute(self, levels: int, clip: float, samples: int, mode: str) -> Data:
         """One draw for the histogram; mean and variance in closed form for the update."""
@@ -96,25 +85,17 @@ class GradientHistogram(Explorer):
         codes, _ = luq_encode(delta, config, rand=rand, max_abs=largest * 2**clip, check=False)
         counts = np.bincount((codes & (15 if levels == 8 else 7)).flatten().numpy(), minlength=levels + 1)
         zeros = counts[0] - int((delta == 0).sum())
+        after = np.append(zeros, counts[1 : levels + 1]) / delta.numel()
         error = update_error(captured_gradient(), config, max_abs=largest * 2**clip)
+        errors = np.array([error.bias, error.noise, error.rms])
         return {
             "before": before,
             "level": np.append(-21.0, clip + np.arange(1 - levels, 1)),
-            "after": np.append(zeros, counts[1 : levels + 1]) / delta.numel(),
-            "error": np.array([error.bias, error.noise, error.rms]),
-            "cosine": error.cosine,
+            "after": after,
+            "part_range": (0.0, max(0.12, 1.08 * float(after.max()))),
+            "error": errors,
+            "error_range": (0.0, max(0.3, 1.08 * float(errors.max()))),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put bars in place."""
-        before, after, error = self.figure.data
-        before.update(x=(_BINS[1:] + _BINS[:-1]) / 2, y=data["before"])
-        after.update(x=data["level"], y=data["after"])
-        error.update(x=[0, 1, 2], y=data["error"])
-        self.figure.update_yaxes(range=[0, max(0.12, 1.08 * float(data["after"].max()))], row=1, col=1)
-        self.figure.update_yaxes(range=[0, max(0.3, 1.08 * float(data["error"].max()))], row=1, col=2)
-        bias, noise, _ = data["error"]
-        self.figure.layout.annotations[1].text = f"bias {bias:.3f}, noise {noise:.3f}"
 
 
 _ALL_X = np.linspace(0.0, 1.1, 441)
@@ -137,30 +118,32 @@ class OneNumber(Explorer):
         "mode": Choice("rounding", _MODES, "LUQ"),
     }
 
-    def build(self) -> go.Figure:
-        """The map of numbers, and the errors along it."""
-        figure = new_figure(2, titles=("what x becomes", "error"), height=440)
-        first = {"row": 1, "col": 1}
-        figure.add_scatter(mode="lines", line={"color": COLOURS["grey"], "width": 1}, name="levels", **first)
-        figure.add_scatter(mode="lines", line=_GUIDE, name="unbiased: the mean is x", **first)
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"], "width": 2.5}, name="mean", **first)
-        for colour, name in (("vermilion", "up"), ("orange", "down")):
-            figure.add_scatter(mode="markers", marker={"color": COLOURS[colour], "size": 10}, name=name, **first)
-        second = {"row": 1, "col": 2}
-        for colour, width, name in (
-            ("sky", 5, "rms error"),
-            ("green", 2, "standard deviation"),
-            ("vermilion", 2, "bias"),
-        ):
-            figure.add_scatter(mode="lines", line={"color": COLOURS[colour], "width": width}, name=name, **second)
-        figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["black"], "size": 8}, name="at x", showlegend=False, **second
-        )
-        figure.update_xaxes(title="x / largest", range=[0, 1.12], row=1, col=1)
-        figure.update_yaxes(title="value after rounding / largest", range=[-0.04, 1.12], row=1, col=1)
-        figure.update_xaxes(title="x / largest", range=[0, 1.12], row=1, col=2)
-        figure.update_yaxes(title="error / largest", row=1, col=2)
-        return figure
+    may_be_absent = ("up", "down")
+    with_gaps = ("grid",)
+    figure_layout = {"height": 440}
+    panels = (
+        Panel(
+            "{x:.3f} → {high:.4g} with {chance:.0%}, {low:.4g} with {other_chance:.0%}",
+            axis("x / largest", (0, 1.12)),
+            axis("value after rounding / largest", (-0.04, 1.12)),
+        ),
+        Panel(
+            "bias {errors[0]:.4f}, standard deviation {errors[1]:.4f}",
+            axis("x / largest", (0, 1.12)),
+            axis("error / largest"),
+        ),
+    )
+    traces = (
+        line("levels", "grey", width=1, xy="grid"),
+        line("unbiased: the mean is x", "black", dash="dash", width=1.5, x=(0, 1.1), y=(0, 1.1)),
+        line("mean", "blue", width=2.5, x=_ALL_X, y="mean"),
+        dots("up", "vermilion", size=Key("up_size"), x="x", y="up"),
+        dots("down", "orange", size=Key("down_size"), x="x", y="down"),
+        line("rms error", "sky", width=5, panel=2, x=_ALL_X, y="rms"),
+        line("standard deviation", "green", width=2, panel=2, x=_ALL_X, y="deviation"),
+        line("bias", "vermilion", width=2, panel=2, x=_ALL_X, y="bias"),
+        dots("at x", "black", size=8, legend=False, panel=2, x="x", y="errors"),
+    )
 
     def compute(self, x: float, levels: str, mode: str) -> Data:
         """Mean and variance in closed form, on a grid and at x."""
@@ -173,40 +156,27 @@ class OneNumber(Explorer):
         below = int(np.searchsorted(grid, place, side="right")) - 1
         low, high = grid[below], grid[min(below + 1, len(grid) - 1)]
         chance = 1.0 if high == low else float((mean[-1] - low) / (high - low))
+        chance = min(max(chance, 0.0), 1.0)  # chances are the sizes of the dots
+        bias = np.abs(mean - numbers.double().numpy())
+        rms = np.hypot(bias, deviation)
+        ends = np.array([0.0, 1.1, np.nan])
         return {
             "x": x,
-            "grid": grid,
+            "grid": np.column_stack([np.tile(ends, len(grid)), np.repeat(grid, 3)]),
             "mean": mean[:-1],
-            "bias": np.abs(mean - numbers.double().numpy()),
-            "deviation": deviation,
             "low": low,
             "high": high,
-            "chance": min(max(chance, 0.0), 1.0),
+            "chance": chance,
+            "other_chance": 1 - chance,
+            "up": high if chance > 0 else np.nan,
+            "down": low if chance < 1 else np.nan,
+            "up_size": 6 + 18 * chance,
+            "down_size": 6 + 18 * (1 - chance),
+            "rms": rms[:-1],
+            "deviation": deviation[:-1],
+            "bias": bias[:-1],
+            "errors": np.array([bias[-1], deviation[-1], rms[-1]]),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put everything in place; chances are the sizes of the dots."""
-        levels, line, mean, up, down, rms, deviation, bias, here = self.figure.data
-        grid, chance = data["grid"], data["chance"]
-        gap = [None]
-        levels.update(
-            x=np.concatenate([[0, 1.1, np.nan]] * len(grid)), y=np.concatenate([[g, g, np.nan] for g in grid])
-        )
-        line.update(x=[0, 1.1], y=[0, 1.1])
-        mean.update(x=_ALL_X, y=data["mean"])
-        for trace, height, part in ((up, data["high"], chance), (down, data["low"], 1 - chance)):
-            shown = part > 0
-            trace.update(x=[data["x"]] if shown else gap, y=[height] if shown else gap, marker_size=6 + 18 * part)
-        total = np.hypot(data["bias"], data["deviation"])
-        for trace, values in ((bias, data["bias"]), (deviation, data["deviation"]), (rms, total)):
-            trace.update(x=_ALL_X, y=values[:-1])
-        here.update(x=[data["x"]] * 3, y=[data["bias"][-1], data["deviation"][-1], total[-1]])
-        self.figure.layout.annotations[
-            0
-        ].text = f"{data['x']:.3f} → {data['high']:.4g} with {chance:.0%}, {data['low']:.4g} with {1 - chance:.0%}"
-        self.figure.layout.annotations[
-            1
-        ].text = f"bias {data['bias'][-1]:.4f}, standard deviation {data['deviation'][-1]:.4f}"
 
 
 _FORWARD, _BACKWARD = ("nearest", "stochastic"), ("naive", "LUQ")
@@ -234,62 +204,52 @@ class WhereToBeUnbiased(Explorer):
         ),
     }
 
-    def build(self) -> go.Figure:
-        """Bars for the forward pass, curves for the backward pass."""
-        figure = new_figure(2, titles=("outputs", "gradient"), widths=(0.36, 0.64), height=440)
-        for colour, name in (("sky", "rms error"), ("vermilion", "its bias")):
-            figure.add_bar(marker={"color": COLOURS[colour]}, width=0.5, name=name, row=1, col=1)
-        figure.add_scatter(mode="markers", marker={"color": COLOURS["black"], "size": 11}, name="chosen", row=1, col=1)
-        for colour, name in (("vermilion", "backward naive"), ("blue", "backward by chance: LUQ")):
-            figure.add_scatter(mode="lines", line={"color": COLOURS[colour], "width": 2.5}, name=name, row=1, col=2)
-        figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["black"], "size": 11}, showlegend=False, name="here", row=1, col=2
-        )
-        figure.update_layout(barmode="overlay")
-        figure.update_xaxes(
-            title="rounding of weights and activations",
-            tickvals=[0, 1],
-            ticktext=list(_FORWARD),
-            range=[-0.6, 1.6],
-            row=1,
-            col=1,
-        )
-        figure.update_yaxes(title="error / size of the outputs", range=[0, 0.5], row=1, col=1)
-        figure.update_xaxes(title="averaged passes", type="log", dtick=1, range=[-0.1, 3.75], row=1, col=2)
-        figure.update_yaxes(title="error / size of the gradient", type="log", dtick=1, range=[-2.6, 0.7], row=1, col=2)
-        return figure
+    figure_layout = {"height": 440, "barmode": "overlay"}
+    panels = (
+        Panel(
+            "outputs: rms error {outputs_now:.2f}",
+            axis("rounding of weights and activations", (-0.6, 1.6), tickvals=[0, 1], ticktext=list(_FORWARD)),
+            axis("error / size of the outputs", (0, 0.5)),
+            width=0.36,
+        ),
+        Panel(
+            "gradient: bias {gradient_bias:.2f}, noise {gradient_noise:.2f} a pass",
+            axis("averaged passes", (-0.1, 3.75), log=True, dtick=1),
+            axis("error / size of the gradient", (-2.6, 0.7), log=True, dtick=1),
+            width=0.64,
+        ),
+    )
+    traces = (
+        bars("rms error", "sky", width=0.5, x=(0, 1), y="rms"),
+        bars("its bias", "vermilion", width=0.5, x=(0, 1), y="bias"),
+        dots("chosen", "black", size=11, x="forward", y="over_chosen"),
+        line("backward naive", "vermilion", width=2.5, panel=2, x=_PASSES, y="naive"),
+        line("backward by chance: LUQ", "blue", width=2.5, panel=2, x=_PASSES, y="luq"),
+        dots("here", "black", size=11, legend=False, panel=2, x="passes", y="here"),
+    )
 
     def compute(self, log_passes: int, forward: str, backward: str, fmt: str, against: str) -> Data:
         """Remembered averages over 256 passes a setting; the rest follows from bias and noise."""
         name = "gradient" if against == "the same forward pass" else "whole_gradient"
         outputs = [two_layer_errors(way, "naive", fmt).outputs for way in _FORWARD]
         both = [getattr(two_layer_errors(forward, way, fmt), name) for way in _BACKWARD]
-        curves = np.array([[each.after(passes) for passes in _PASSES] for each in both])
+        naive, luq = ([max(each.after(passes), 1e-3) for passes in _PASSES] for each in both)
         chosen = _BACKWARD.index(backward)
+        place = _FORWARD.index(forward)
+        rms = np.array([each.after(1) for each in outputs])
         return {
-            "rms": np.array([each.after(1) for each in outputs]),
+            "rms": rms,
             "bias": np.array([each.bias for each in outputs]),
-            "forward": _FORWARD.index(forward),
-            "curves": np.maximum(curves, 1e-3),
+            "forward": place,
+            "outputs_now": rms[place],
+            "over_chosen": rms[place] + 0.03,
+            "naive": np.array(naive),
+            "luq": np.array(luq),
             "passes": 2.0**log_passes,
             "here": max(both[chosen].after(2.0**log_passes), 1e-3),
             "gradient_bias": both[chosen].bias,
             "gradient_noise": both[chosen].noise,
         }
-
-    def draw(self, data: Data) -> None:
-        """Put bars and curves in place."""
-        rms, bias, chosen, nearest, stochastic, here = self.figure.data
-        rms.update(x=[0, 1], y=data["rms"])
-        bias.update(x=[0, 1], y=data["bias"])
-        chosen.update(x=[data["forward"]], y=[data["rms"][data["forward"]] + 0.03])
-        nearest.update(x=_PASSES, y=data["curves"][0])
-        stochastic.update(x=_PASSES, y=data["curves"][1])
-        here.update(x=[data["passes"]], y=[data["here"]])
-        self.figure.layout.annotations[0].text = f"outputs: rms error {data['rms'][data['forward']]:.2f}"
-        self.figure.layout.annotations[
-            1
-        ].text = f"gradient: bias {data['gradient_bias']:.2f}, noise {data['gradient_noise']:.2f} a pass"
 
 
 #: Gates of the two ways, as remembered from the paper's Appendix A.8, not confirmed; the factor of five is the paper's.
@@ -326,70 +286,56 @@ class MultiplierFree(Explorer):
         "Right: gates of a multiplier that first casts both to seven bits, and of the one that shifts; the items are "
         "unconfirmed, the factor of about five is the paper's."
     )
-    declared = {
-        "w": Slider("integer w (INT4)", -8, 7, 1, 5),
-        "code": Slider("gradient's code (FP4)", 0, 15, 1, 10),
-    }
+    declared = {"w": Slider("integer w (INT4)", -8, 7, 1, 5), "code": Slider("gradient's code (FP4)", 0, 15, 1, 10)}
 
-    def build(self) -> go.Figure:
-        """A lattice of bits, and piles of gates."""
-        figure = new_figure(2, titles=("bits", "gates"), widths=(0.62, 0.38), height=420)
-        figure.add_heatmap(
-            colorscale=[[0, "#FFFFFF"], [0.5, "#D3DFEA"], [1, COLOURS["blue"]]],
-            zmin=-1,
-            zmax=1,
-            showscale=False,
+    figure_layout = {"height": 420}
+    panels = (
+        Panel(
+            "{w} × {g:g} = {product}   ({how})",
+            axis(
+                "place of the bit",
+                tickvals=list(range(_BITS)),
+                ticktext=[str(_BITS - 1 - i) for i in range(_BITS)],
+                showgrid=False,
+            ),
+            axis("number", tickvals=list(range(len(_ROWS))), ticktext=list(reversed(_ROWS)), showgrid=False),
+            width=0.62,
+        ),
+        Panel(
+            "{ratio:.1f} times fewer gates",
+            axis("way to multiply", (-0.6, 1.6), tickvals=[0, 1], ticktext=["cast and multiply", "shift"]),
+            axis("gates", (0, 290)),
+            width=0.38,
+        ),
+    )
+    traces = (
+        heatmap(
+            "bits",
+            [[0, "#FFFFFF"], [0.5, "#D3DFEA"], [1, COLOURS["blue"]]],
+            -1,
+            1,
             xgap=3,
             ygap=8,
-            hoverinfo="skip",
-            name="bits",
-            row=1,
-            col=1,
-        )
-        figure.add_bar(marker={"color": COLOURS["grey"]}, width=0.6, name="gates", showlegend=False, row=1, col=2)
-        figure.update_xaxes(
-            title="place of the bit",
-            tickvals=list(range(_BITS)),
-            ticktext=[str(_BITS - 1 - i) for i in range(_BITS)],
-            row=1,
-            col=1,
-        )
-        figure.update_yaxes(
-            title="number", tickvals=list(range(len(_ROWS))), ticktext=list(reversed(_ROWS)), row=1, col=1
-        )
-        figure.update_xaxes(showgrid=False, row=1, col=1)
-        figure.update_yaxes(showgrid=False, row=1, col=1)
-        figure.update_xaxes(
-            title="way to multiply",
-            tickvals=[0, 1],
-            ticktext=["cast and multiply", "shift"],
-            range=[-0.6, 1.6],
-            row=1,
-            col=2,
-        )
-        figure.update_yaxes(title="gates", range=[0, 290], row=1, col=2)
-        return figure
+            hover=False,
+            x=np.arange(_BITS),
+            y=np.arange(len(_ROWS)),
+            z="bits",
+        ),
+        bars("gates", "grey", width=0.6, legend=False, panel=2, x=(0, 1), y="gates"),
+    )
 
     def compute(self, w: int, code: int) -> Data:
         """Integers only."""
         product = int(mf_product(torch.tensor([w]), torch.tensor([code])))
         k = code & 7
         rows = [_bits(w, 4), _bits(abs(w), 4), _bits(code, 4), _bits(abs(product), 10), _bits(product, _BITS)]
+        gates = np.array([sum(count for _, count in way) for way in (_STANDARD, _MULTIPLIER_FREE)])
         return {
             "w": w,
             "g": float(luq_decode(torch.tensor([code], dtype=torch.uint8), 1.0)),
-            "k": k,
+            "how": f"shift by {k - 1}" if k else "zero",
             "product": product,
             "bits": np.array(rows[::-1]),
-            "gates": np.array([sum(gates for _, gates in way) for way in (_STANDARD, _MULTIPLIER_FREE)]),
+            "gates": gates,
+            "ratio": gates[0] / gates[1],
         }
-
-    def draw(self, data: Data) -> None:
-        """Put bits in place."""
-        bits, gates = self.figure.data
-        bits.update(x=np.arange(_BITS), y=np.arange(len(_ROWS)), z=data["bits"])
-        gates.update(x=[0, 1], y=data["gates"])
-        how = "zero" if data["k"] == 0 else f"shift by {data['k'] - 1}"
-        self.figure.layout.annotations[0].text = f"{data['w']} × {data['g']:g} = {data['product']}   ({how})"
-        ratio = data["gates"][0] / data["gates"][1]
-        self.figure.layout.annotations[1].text = f"{ratio:.1f} times fewer gates"

@@ -29,7 +29,7 @@ _LARGEST_DUAL = 354.0
 
 
 class SeparablePotential(Protocol):
-    """A strictly convex potential that is a sum over coordinates, seen through its conjugate."""
+    """A strictly convex potential of `w` (..., d) that is a sum over coordinates, seen through its conjugate."""
 
     def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
         """Value at `w` (..., d)."""
@@ -66,11 +66,6 @@ class DiagonalPotential:
     w0
         Initial predictor; a number or (d,). Zero for an unbiased initialization.
 
-    Raises
-    ------
-    ValueError
-        If `k` is not positive and finite, or `w0` is not finite.
-
     Examples
     --------
     >>> potential = DiagonalPotential(k=0.1)
@@ -100,10 +95,7 @@ class DiagonalPotential:
         .. math:: k=\sqrt{AB},\quad w_0 = \tfrac{A-B}{4},\quad
            A=(u_+ + v_+)^2+(u_- - v_-)^2,\quad B=(u_+ - v_+)^2+(u_- + v_-)^2
 
-        Parameters
-        ----------
-        u_p, v_p, u_m, v_m
-            First and second layer of the positive and of the negative branch, each (d,) or broadcastable.
+        Weights are the first and second layer of the positive and of the negative branch, each (d,) or broadcastable.
 
         Raises
         ------

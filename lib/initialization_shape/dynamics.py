@@ -136,8 +136,6 @@ def gradient_flow(
         m linear neurons `a` (m,) and `u` (m, d)).
     X, y
         Examples (N, d) and targets (N,).
-    params
-        Initial weights.
     rtol
         Relative tolerance of the integrator (LSODA); the absolute one is a thousandth of it.
     t_max
@@ -146,11 +144,6 @@ def gradient_flow(
         Relative misfit `|X w - y| / |y|` at which the run ends.
     max_steps
         Steps of the integrator at which to give up; then `converged` is False, with a warning.
-
-    Raises
-    ------
-    ValueError
-        If a name or a shape is wrong or something is not finite.
 
     Examples
     --------
@@ -213,24 +206,15 @@ def gradient_descent(
 
     Parameters
     ----------
-    model, X, y, params
-        As for `gradient_flow`.
-    lr
-        Step size, positive.
+    model, X, y, params, stop
+        Those of `gradient_flow`.
     max_steps
         Number of steps at which to give up; then `converged` is False.
-    stop
-        Relative misfit at which the run ends.
     slope
         For `"neuron"`: slope of the activation for negative inputs, in [0, 1]; 1 is linear, 0 is ReLU.
         (`w` is then the predictor `a u` of the active side.)
     record_every
-        Keep every so many-th predictor in `path`; 0 keeps the first and the last.
-
-    Raises
-    ------
-    ValueError
-        If a name, a shape, `lr` or `slope` is wrong, or something is not finite.
+        Steps between two predictors in `path`; 0 keeps the first and the last.
 
     Examples
     --------

@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING
 import contourpy
 import numpy as np
 
-from lib.explorer import Data, Explorer, Slider, Toggle
+from lib.explorer import Data, Explorer, Panel, Slider, Toggle, axis, bars, dots, heatmap, line
 from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_flow
 from lib.initialization_shape.interpolation import minimize_potential
 from lib.initialization_shape.neuron import NeuronPotential, conserved_delta, layer_norms, neuron_limit
-from lib.initialization_shape.regression import (
-    SparseRegression,
-    least_l2_interpolator,
-    sparse_regression,
-)
+from lib.initialization_shape.regression import SparseRegression, least_l2_interpolator, sparse_regression
 from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
-from lib.style import COLOURS, new_figure
+from lib.style import COLOURS
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -52,19 +47,19 @@ def _error_curve(n: int, noise: float) -> tuple[Array, Array]:
     return scales, np.array([float(np.sum((w - problem.teacher) ** 2)) for w in limits])
 
 
-def _stems(values: Array) -> tuple[Array, Array]:
-    """Vertical lines from zero, separated by gaps."""
+def _stems(values: Array) -> Array:
+    """Points of vertical lines from zero, separated by gaps (3 n, 2)."""
     x = np.repeat(np.arange(len(values), dtype=np.float64), 3)
     y = np.full(3 * len(values), np.nan)
     y[0::3], y[1::3] = 0.0, values
-    return x, y
+    return np.column_stack([x, y])
 
 
 class ScaleShapeExplorer(Explorer):
     """Which interpolator training finds, as scale and shape of the initialization move."""
 
     name = "scale_shape"
-    with_gaps = ("stems_y",)
+    with_gaps = ("stems",)
     title = "Scale and shape decide which interpolator training finds"
     caption = (
         "Left: the learned weights (lines) and the teacher's (circles), teacher first. Right: the population error "
@@ -78,34 +73,28 @@ class ScaleShapeExplorer(Explorer):
         "same_k": Toggle("keep k: let α follow the shape"),
     }
 
-    def build(self) -> go.Figure:
-        """Stems of the weights, and the error curve."""
-        figure = new_figure(2, titles=("predictor", "population error"), widths=(0.6, 0.4))
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"], "width": 2.5}, name="learned w", row=1, col=1)
-        figure.add_scatter(
-            mode="markers",
-            marker={"color": COLOURS["vermilion"], "symbol": "circle-open", "size": 9},
-            name="teacher w*",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(mode="lines", line={"color": COLOURS["grey"]}, name="error of the limit at k", row=1, col=2)
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["green"], "dash": "dash"}, name="least L1", row=1, col=2
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["orange"], "dash": "dot"}, name="least L2", row=1, col=2
-        )
-        figure.add_scatter(
-            mode="markers", marker={"color": COLOURS["blue"], "size": 14}, name="you are here", row=1, col=2
-        )
-        figure.update_xaxes(title="coordinate, sorted by the teacher", range=[-2, 60], row=1, col=1)
-        figure.update_yaxes(title="weight", range=[-0.35, 0.65], row=1, col=1)
-        figure.update_xaxes(
-            title="k = 4α(1+s²)/(1−s²)", type="log", range=[-8, 5], row=1, col=2, exponentformat="power", dtick=3
-        )
-        figure.update_yaxes(title="|w − w*|²", range=[0, 1.3], row=1, col=2)
-        return figure
+    panels = (
+        Panel(
+            "predictor at α = {alpha:.2g}, k = {k:.2g}",
+            axis("coordinate, sorted by the teacher", (-2, 60)),
+            axis("weight", (-0.35, 0.65)),
+            width=0.6,
+        ),
+        Panel(
+            "population error {error:.3f}",
+            axis("k = 4α(1+s²)/(1−s²)", (-8, 5), log=True, exponentformat="power", dtick=3),
+            axis("|w − w*|²", (0, 1.3)),
+            width=0.4,
+        ),
+    )
+    traces = (
+        line("learned w", "blue", width=2.5, xy="stems"),
+        dots("teacher w*", "vermilion", size=9, symbol="circle-open", xy="teacher"),
+        line("error of the limit at k", "grey", panel=2, x="scales", y="errors"),
+        line("least L1", "green", dash="dash", panel=2, x="ends", y="l1_error"),
+        line("least L2", "orange", dash="dot", panel=2, x="ends", y="l2_error"),
+        dots("you are here", "blue", size=14, panel=2, x="k", y="error"),
+    )
 
     def compute(self, alpha: float, shape: float, examples: int, noise: float, same_k: bool) -> Data:
         """One dual-Newton solve; with `same_k`, k stays that of shape 0 at this scale."""
@@ -113,7 +102,7 @@ class ScaleShapeExplorer(Explorer):
         k = float(potential_scale(alpha, 0.0 if same_k else shape))
         limit = minimize_potential(DiagonalPotential(k), problem.X, problem.y)
         order = np.argsort(-problem.teacher, kind="stable")
-        stems_x, stems_y = _stems(limit.w[order][:60])
+        taught = problem.teacher[order][problem.teacher[order] > 0]
         scales, errors = _error_curve(examples, round(noise, 3))
 
         def error(w: Array) -> float:
@@ -122,31 +111,18 @@ class ScaleShapeExplorer(Explorer):
         place = int(np.searchsorted(scales, k))  # the curve passes through where we are
 
         return {
-            "stems_x": stems_x,
-            "stems_y": stems_y,
-            "teacher": problem.teacher[order][:60],
+            "stems": _stems(limit.w[order][:60]),
+            "teacher": np.column_stack([np.arange(len(taught)), taught]),
             "w": limit.w,
             "k": k,
             "alpha": k / float(potential_scale(1.0, shape)),
             "error": error(limit.w),
             "scales": np.insert(scales, place, k),
             "errors": np.insert(errors, place, error(limit.w)),
+            "ends": np.array([min(scales[0], k), max(scales[-1], k)]),
             "l1_error": error(l1),
             "l2_error": error(l2),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put the weights, the curve and the dot in place."""
-        stems, teacher, curve, l1, l2, here = self.figure.data
-        stems.update(x=data["stems_x"], y=data["stems_y"])
-        teacher.update(x=np.arange(60), y=np.where(data["teacher"] > 0, data["teacher"], np.nan))
-        curve.update(x=data["scales"], y=data["errors"])
-        ends = data["scales"][[0, -1]]
-        l1.update(x=ends, y=np.full(2, data["l1_error"]))
-        l2.update(x=ends, y=np.full(2, data["l2_error"]))
-        here.update(x=[data["k"]], y=[data["error"]])
-        self.figure.layout.annotations[0].text = f"predictor at α = {data['alpha']:.2g}, k = {data['k']:.2g}"
-        self.figure.layout.annotations[1].text = f"population error {data['error']:.3f}"
 
 
 # One training example in the plane: the interpolators are a line.
@@ -155,15 +131,14 @@ _AXIS = np.linspace(-1.0, 2.0, 100)
 _GRID = np.stack(np.meshgrid(_AXIS, _AXIS), axis=-1)
 
 
-def _contours(values: Array, count: int = 14) -> tuple[Array, Array]:
-    """Level lines of a surface over the grid as one broken line; denser near the minimum."""
+def _contours(values: Array, count: int = 14) -> Array:
+    """Level lines of a surface over the grid as one broken line (n, 2); denser near the minimum."""
     spread = (values - values.min()) / np.ptp(values)
     generator = contourpy.contour_generator(_AXIS, _AXIS, spread, line_type=contourpy.LineType.ChunkCombinedNan)
     lines = [generator.lines(level)[0][0] for level in np.linspace(0.03, 0.95, count) ** 2]
     kept = [line for line in lines if line is not None]
     gap = np.full((1, 2), np.nan)
-    joined = np.concatenate([piece for line in kept for piece in (line, gap)])
-    return joined[:, 0], joined[:, 1]
+    return np.concatenate([piece for line in kept for piece in (line, gap)])
 
 
 def _start(alpha: float, shape: float, angle: float) -> tuple[float, Array]:
@@ -172,18 +147,14 @@ def _start(alpha: float, shape: float, angle: float) -> tuple[float, Array]:
     return float(size), float(norm) * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
 
 
-def _same_scale(figure: go.Figure, column: int) -> None:
-    """A panel of the plane, in which circles look like circles."""
-    axis = f"x{column}" if column > 1 else "x"
-    figure.update_xaxes(constrain="domain", row=1, col=column)
-    figure.update_yaxes(scaleanchor=axis, constrain="domain", row=1, col=column)
+_NORM = np.linspace(0, 2, 80)
 
 
 class NeuronPotentialExplorer(Explorer):
     """The potential of a neuron in the plane, and the flow that runs to its lowest point on the line of solutions."""
 
     name = "neuron_potential"
-    with_gaps = ("lines_x", "lines_y")
+    with_gaps = ("lines",)
     title = "The potential that a neuron minimises"
     caption = (
         "Grey: level lines of Q. Black: all weights that fit the one example. Blue: gradient flow from the start "
@@ -196,79 +167,43 @@ class NeuronPotentialExplorer(Explorer):
         "angle": Slider("direction of the start (degrees)", -180, 180, 5, 150),
     }
 
-    def build(self) -> go.Figure:
-        """The plane, and a cut through the radial part."""
-        figure = new_figure(
-            2, titles=("level lines of Q(w)", "radial part q along |w|"), widths=(0.55, 0.45), height=440
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["grey"], "width": 1}, name="level lines of Q", row=1, col=1
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["black"], "width": 2}, name="fits the data", row=1, col=1
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["blue"], "width": 3}, name="gradient flow", row=1, col=1
-        )
-        figure.add_scatter(
-            mode="markers",
-            marker={"size": 10, "color": COLOURS["blue"], "symbol": "circle-open"},
-            name="start",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(
-            mode="markers",
-            marker={"size": 14, "color": COLOURS["vermilion"], "symbol": "star"},
-            name="closed form",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="q(|w|), scaled to 1 at 2", row=1, col=2)
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["green"], "dash": "dash"}, name="|w| to the 3/2", row=1, col=2
-        )
-        figure.add_scatter(
-            mode="lines", line={"color": COLOURS["orange"], "dash": "dot"}, name="|w| squared", row=1, col=2
-        )
-        figure.update_xaxes(title="w<sub>1</sub>", range=[-1, 2], row=1, col=1)
-        figure.update_yaxes(title="w<sub>2</sub>", range=[-1, 2], row=1, col=1)
-        _same_scale(figure, 1)
-        figure.update_xaxes(title="|w|", range=[0, 2], row=1, col=2)
-        figure.update_yaxes(title="potential, scaled", range=[0, 1.02], row=1, col=2)
-        return figure
+    figure_layout = {"height": 440}
+    panels = (
+        Panel(
+            "level lines of Q(w) at δ = {delta:.2f}",
+            axis("w<sub>1</sub>", (-1, 2)),
+            axis("w<sub>2</sub>", (-1, 2)),
+            width=0.55,
+            equal=True,
+        ),
+        Panel("radial part q along |w|", axis("|w|", (0, 2)), axis("potential, scaled", (0, 1.02)), width=0.45),
+    )
+    traces = (
+        line("level lines of Q", "grey", width=1, xy="lines"),
+        line("fits the data", "black", width=2, x=(-1.0, 2.0), y=(1.5, 0.0)),
+        line("gradient flow", "blue", width=3, xy="path"),
+        dots("start", "blue", size=10, symbol="circle-open", xy="start"),
+        dots("closed form", "vermilion", size=14, symbol="star", xy="limit"),
+        line("q(|w|), scaled to 1 at 2", "blue", panel=2, x=_NORM, y="rise"),
+        line("|w| to the 3/2", "green", dash="dash", panel=2, x=_NORM, y=(_NORM / 2) ** 1.5),
+        line("|w| squared", "orange", dash="dot", panel=2, x=_NORM, y=(_NORM / 2) ** 2),
+    )
 
     def compute(self, alpha: float, shape: float, angle: int) -> Data:
         """A vectorised formula on a 100 x 100 grid, one small flow, one closed form."""
         a, u = _start(alpha, shape, angle)
         potential = NeuronPotential.from_weights(a, u)
-        lines = _contours(potential(_GRID))
         path = gradient_flow("neuron", _X, _Y, {"a": a, "u": u}, rtol=1e-6, stop=1e-4).path.w
         limit, _, _ = neuron_limit(_X, _Y, a, u)
-        norm = np.linspace(0, 2, 80)
-        rise = potential.radial_rise(norm)
+        rise = potential.radial_rise(_NORM)
         return {
-            "lines_x": lines[0],
-            "lines_y": lines[1],
+            "lines": _contours(potential(_GRID)),
             "path": path,
+            "start": path[0],
             "limit": limit,
-            "norm": norm,
             "rise": rise / rise[-1],
             "delta": potential.delta,
         }
-
-    def draw(self, data: Data) -> None:
-        """Put level lines, path and cut in place."""
-        lines, fits, flow, start, star, rise, three_halves, square = self.figure.data
-        lines.update(x=data["lines_x"], y=data["lines_y"])
-        fits.update(x=[-1.0, 2.0], y=[(2.0 + 1.0) / 2, 0.0])
-        flow.update(x=data["path"][:, 0], y=data["path"][:, 1])
-        start.update(x=data["path"][:1, 0], y=data["path"][:1, 1])
-        star.update(x=data["limit"][:1], y=data["limit"][1:])
-        rise.update(x=data["norm"], y=data["rise"])
-        three_halves.update(x=data["norm"], y=(data["norm"] / 2) ** 1.5)
-        square.update(x=data["norm"], y=(data["norm"] / 2) ** 2)
-        self.figure.layout.annotations[0].text = f"level lines of Q(w) at δ = {data['delta']:.2f}"
 
 
 def _metric_defect(x: float, delta: float) -> float:
@@ -293,37 +228,24 @@ class TimeWarpExplorer(Explorer):
         "angle": Slider("direction of the start (degrees)", -180, 180, 5, 150),
     }
 
-    def build(self) -> go.Figure:
-        """Path, clocks and defects."""
-        figure = new_figure(3, titles=("path", "clocks", "Hessian defect"), widths=(0.42, 0.33, 0.25))
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="path of w", row=1, col=1)
-        figure.add_scatter(
-            mode="markers",
-            marker={"color": COLOURS["blue"], "size": 9, "symbol": "circle-open"},
-            name="equal t",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(
-            mode="markers",
-            marker={"color": COLOURS["vermilion"], "size": 8, "symbol": "diamond"},
-            name="equal τ",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(mode="lines", line={"color": COLOURS["vermilion"]}, name="τ = ∫ a dt", row=1, col=2)
-        figure.add_scatter(mode="lines", line={"color": COLOURS["grey"], "dash": "dash"}, name="t", row=1, col=2)
-        figure.add_bar(marker={"color": COLOURS["grey"]}, name="defect", showlegend=False, row=1, col=3)
-        figure.update_xaxes(title="w<sub>1</sub>", range=[-1.1, 1.1], row=1, col=1)
-        figure.update_yaxes(title="w<sub>2</sub>", range=[-0.5, 1.6], row=1, col=1)
-        _same_scale(figure, 1)
-        figure.update_xaxes(title="part of training time t", range=[0, 1], row=1, col=2)
-        figure.update_yaxes(title="part of warped time τ", range=[0, 1], row=1, col=2)
-        figure.update_xaxes(tickvals=[0, 1], ticktext=["H", "a H"], range=[-0.6, 1.6], row=1, col=3)
-        figure.update_yaxes(
-            title="size of defect", type="log", range=[-5, 5], dtick=2, exponentformat="power", row=1, col=3
-        )
-        return figure
+    panels = (
+        Panel("path", axis("w<sub>1</sub>", (-1.1, 1.1)), axis("w<sub>2</sub>", (-0.5, 1.6)), width=0.42, equal=True),
+        Panel("clocks", axis("part of training time t", (0, 1)), axis("part of warped time τ", (0, 1)), width=0.33),
+        Panel(
+            "Hessian defect: {defect:.2g}, and 0",
+            axis("", (-0.6, 1.6), tickvals=[0, 1], ticktext=["H", "a H"]),
+            axis("size of defect", (-5, 5), log=True, dtick=2, exponentformat="power"),
+            width=0.25,
+        ),
+    )
+    traces = (
+        line("path of w", "blue", xy="path"),
+        dots("equal t", "blue", size=9, symbol="circle-open", xy="ticks_t"),
+        dots("equal τ", "vermilion", size=8, symbol="diamond", xy="ticks_tau"),
+        line("τ = ∫ a dt", "vermilion", panel=2, x="t", y="tau"),
+        line("t", "grey", dash="dash", panel=2, x=(0.0, 1.0), y=(0.0, 1.0)),
+        bars("defect", "grey", legend=False, panel=3, x=(0,), y="defect"),
+    )
 
     def compute(self, alpha: float, shape: float, angle: int) -> Data:
         """One flow in the plane, interpolated at equal steps of either time."""
@@ -349,17 +271,6 @@ class TimeWarpExplorer(Explorer):
             "tau": warped / warped[-1],
             "defect": _metric_defect(middle, delta),
         }
-
-    def draw(self, data: Data) -> None:
-        """Put path, clocks and bars in place."""
-        path, equal_t, equal_tau, tau, t, bars = self.figure.data
-        path.update(x=data["path"][:, 0], y=data["path"][:, 1])
-        equal_t.update(x=data["ticks_t"][:, 0], y=data["ticks_t"][:, 1])
-        equal_tau.update(x=data["ticks_tau"][:, 0], y=data["ticks_tau"][:, 1])
-        tau.update(x=data["t"], y=data["tau"])
-        t.update(x=[0.0, 1.0], y=[0.0, 1.0])
-        bars.update(x=[0], y=[data["defect"]])
-        self.figure.layout.annotations[2].text = f"Hessian defect: {data['defect']:.2g}, and 0"
 
 
 _ANGLES = np.linspace(-180, 180, 101)
@@ -399,44 +310,29 @@ class WhichRootExplorer(Explorer):
         "norm": Slider("norm of u", 0.1, 1.5, 0.1, 0.8, on_release=True, format=".1f"),
     }
 
-    def build(self) -> go.Figure:
-        """The basin map and the plane."""
-        figure = new_figure(2, titles=("where the sign flips", "the run"), height=420)
-        figure.add_heatmap(
-            colorscale=[[0, COLOURS["orange"]], [1, "#D6E6F2"]],
-            zmin=-1,
-            zmax=1,
-            showscale=False,
-            name="final sign",
-            row=1,
-            col=1,
-        )
-        figure.add_scatter(mode="lines", line={"color": COLOURS["black"], "dash": "dash"}, name="δ = 0", row=1, col=1)
-        figure.add_scatter(
-            mode="markers", marker={"size": 13, "color": COLOURS["blue"]}, name="you are here", row=1, col=1
-        )
-        figure.add_scatter(mode="lines", line={"color": COLOURS["black"]}, name="fits the data", row=1, col=2)
-        figure.add_scatter(mode="lines", line={"color": COLOURS["blue"]}, name="gradient flow", row=1, col=2)
-        figure.add_scatter(
-            mode="markers",
-            marker={"size": 14, "color": COLOURS["green"], "symbol": "star"},
-            name="sign kept",
-            row=1,
-            col=2,
-        )
-        figure.add_scatter(
-            mode="markers",
-            marker={"size": 12, "color": COLOURS["vermilion"], "symbol": "diamond"},
-            name="sign flipped",
-            row=1,
-            col=2,
-        )
-        figure.update_xaxes(title="direction of u (degrees)", range=[-180, 180], dtick=90, row=1, col=1)
-        figure.update_yaxes(title="output weight a at the start", range=[0, 1], row=1, col=1)
-        figure.update_xaxes(title="w<sub>1</sub>", range=[-1.6, 2.4], row=1, col=2)
-        figure.update_yaxes(title="w<sub>2</sub>", range=[-0.8, 2.2], row=1, col=2)
-        _same_scale(figure, 2)
-        return figure
+    figure_layout = {"height": 420}
+    panels = (
+        Panel(
+            "where the sign flips",
+            axis("direction of u (degrees)", (-180, 180), dtick=90),
+            axis("output weight a at the start", (0, 1)),
+        ),
+        Panel(
+            "δ = {delta:.2f}: the sign {verdict}",
+            axis("w<sub>1</sub>", (-1.6, 2.4)),
+            axis("w<sub>2</sub>", (-0.8, 2.2)),
+            equal=True,
+        ),
+    )
+    traces = (
+        heatmap("final sign", [[0, COLOURS["orange"]], [1, "#D6E6F2"]], -1, 1, x=_ANGLES, y=_WEIGHTS, z="basin"),
+        line("δ = 0", "black", dash="dash", x=(-180.0, 180.0), y="norm"),
+        dots("you are here", "blue", size=13, xy="start"),
+        line("fits the data", "black", panel=2, x=(-1.6, 2.4), y=(1.8, -0.2)),
+        line("gradient flow", "blue", panel=2, xy="path"),
+        dots("sign kept", "green", size=14, symbol="star", panel=2, xy="kept"),
+        dots("sign flipped", "vermilion", size=12, symbol="diamond", panel=2, xy="flipped"),
+    )
 
     def compute(self, weight: float, angle: int, norm: float) -> Data:
         """The basin is remembered for each norm; a start costs one small flow."""
@@ -453,19 +349,5 @@ class WhichRootExplorer(Explorer):
             "kept": kept,
             "flipped": flipped,
             "delta": delta,
-            "flips": bool(flow.params["a"] < 0),
+            "verdict": "flips" if flow.params["a"] < 0 else "stays",
         }
-
-    def draw(self, data: Data) -> None:
-        """Put map, run and roots in place."""
-        basin, boundary, here, fits, path, kept, flipped = self.figure.data
-        if data["basin"] is not self.data.get("basin"):
-            basin.update(x=_ANGLES, y=_WEIGHTS, z=data["basin"])
-        boundary.update(x=[-180.0, 180.0], y=[data["norm"]] * 2)
-        here.update(x=data["start"][:1], y=data["start"][1:])
-        fits.update(x=[-1.6, 2.4], y=[1.8, -0.2])
-        path.update(x=data["path"][:, 0], y=data["path"][:, 1])
-        kept.update(x=data["kept"][:1], y=data["kept"][1:])
-        flipped.update(x=data["flipped"][:1], y=data["flipped"][1:])
-        verdict = "the sign flips" if data["flips"] else "the sign stays"
-        self.figure.layout.annotations[1].text = f"δ = {data['delta']:.2f}: {verdict}"

@@ -40,7 +40,7 @@ def follow(
     misfit
         Function of the state, positive at the start.
     t_max, max_steps
-        Time and number of steps at which to give up; after so many steps with a warning.
+        Time and number of steps at which to give up, the latter with a warning.
     rtol
         Relative tolerance; the absolute one is a thousandth of it.
 

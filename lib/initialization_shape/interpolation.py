@@ -78,23 +78,13 @@ def minimize_potential(
     potential
         A `DiagonalPotential`, `DeepDiagonalPotential` (or anything with their conjugate) or `NeuronPotential`.
     X, y
-        Examples (N, d) as rows and targets (N,).
+        Examples (N, d) as rows and targets (N,). For `N > d` they contradict each other almost always.
     tol
         Relative misfit at which the iteration stops.
     max_iter
         Largest number of Newton iterations.
     dual0
         Start of the dual (N,), such as the dual of a neighbouring problem. Zero by default.
-
-    Returns
-    -------
-    Interpolator
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, something is not finite, or the equations contradict each other (as they do
-        when `N > d`, almost always).
 
     Warns
     -----
@@ -259,7 +249,7 @@ def _dual_newton(
 
 
 def _solve_positive(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve a positive definite system; where rounding made it singular, with the least ridge that mends it.
+    """Solve a positive definite system; where rounding made it singular, with the least ridge that fixes it.
 
     That happens where k is tiny and few weights are alive. A ridge only bends the search direction, which stays
     one of descent: what the iteration converges to is judged by the misfit.

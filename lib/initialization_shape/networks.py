@@ -11,12 +11,11 @@ import torch.fx
 from torch import Tensor, nn
 
 from lib.initialization_shape.diagonal import DiagonalPotential
-from lib.initialization_shape.neuron import NeuronPotential
+from lib.initialization_shape.neuron import NeuronPotential, check_slope
 from lib.initialization_shape.scale_shape import scale_shape_to_weights, weights_to_scale_shape
 from lib.training import evaluating
 from lib.validation import (
     finite_array,
-    finite_number,
     finite_tensor,
     instance_of,
     positive_integer,
@@ -33,12 +32,7 @@ __all__ = ["DiagonalLinear", "InitializationAudit", "NeuronLinear", "audit_initi
 class DiagonalLinear(nn.Module):
     """A two-layer diagonal linear network `f(x) = <u_p v_p - u_m v_m, x>`, unbiased at the start (Section 4).
 
-    Parameters
-    ----------
-    d
-        Number of inputs.
-    alpha, shape
-        Scale and shape of the initialization, see `scale_shape_to_weights`.
+    Scale `alpha` and shape of the initialization are those of `scale_shape_to_weights`.
 
     Examples
     --------
@@ -76,8 +70,6 @@ class NeuronLinear(nn.Module):
 
     Parameters
     ----------
-    d
-        Number of inputs.
     alpha, shape
         Scale `|a| |u|` and shape `(|a| - |u|) / (|a| + |u|)` of the initialization.
     slope
@@ -98,8 +90,7 @@ class NeuronLinear(nn.Module):
         super().__init__()
         positive_integer("d", d)
         torch_generator("generator", generator)
-        if not 0 < finite_number("slope", slope) <= 1:
-            raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
+        check_slope(slope)
         norm, size = scale_shape_to_weights(alpha, shape)
         direction = torch.randn(d, dtype=torch.float64, generator=generator)
         self.u = nn.Parameter(float(norm) * direction / direction.norm())
@@ -179,11 +170,9 @@ def audit_initialization(
 
     Raises
     ------
-    TypeError
-        If `model` is not a torch module.
     ValueError
-        If it does not hold two linear layers of which one feeds the other, a neuron is zero in both, or the order of
-        computation is not known without `inputs`.
+        If the model does not hold two linear layers of which one feeds the other, a neuron is zero in both, or the
+        order of computation is not known without `inputs`.
 
     Examples
     --------

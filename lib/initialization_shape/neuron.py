@@ -40,21 +40,9 @@ def conserved_delta(a: float, u: ArrayLike) -> float:
 
 
 def layer_norms(x: ArrayLike, delta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Norms of the two layers of a neuron whose predictor has norm `x`.
+    r"""Norm `t` of the input weights and size `a` of the output weight of a neuron whose predictor has norm `x`.
 
     .. math:: a^2 - t^2 = \delta, \qquad a\,t = x
-
-    Parameters
-    ----------
-    x
-        Norm of the predictor, non-negative, any shape.
-    delta
-        The conserved imbalance.
-
-    Returns
-    -------
-    t, a
-        Norm of the input weights and size of the output weight, both of the shape of `x`.
 
     Examples
     --------
@@ -87,15 +75,10 @@ class NeuronPotential:
     delta
         The conserved imbalance `a^2 - |u|^2`, of either sign.
     w0
-        Initial predictor (d,), not zero.
+        Initial predictor (d,), not zero: the potential remembers its direction.
     flipped
         For `delta < 0` the output weight may change its sign on the way; then the linear term has the
         other sign too. Never true for `delta >= 0`.
-
-    Raises
-    ------
-    ValueError
-        If `w0` is zero (it has no direction), `delta` is not finite, or `flipped` is asked for at `delta >= 0`.
 
     Examples
     --------
@@ -129,8 +112,6 @@ class NeuronPotential:
 
         Parameters
         ----------
-        a, u
-            Initial weights.
         final_sign
             Sign of the output weight at the end, +1 or -1; None says that it keeps the sign it started with,
             which is certain for `delta >= 0` and taken with a warning otherwise.
@@ -197,6 +178,12 @@ def sign_flips(a0: float, delta: float, final_sign: int | None) -> bool:
     return flips
 
 
+def check_slope(slope: float) -> None:
+    """Refuse a leaky-ReLU's slope outside (0, 1]."""
+    if not 0 < finite_number("slope", slope) <= 1:
+        raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
+
+
 def neuron_limit(
     X: ArrayLike,
     y: ArrayLike,
@@ -226,19 +213,12 @@ def neuron_limit(
     slope
         Slope of the activation for negative inputs, in (0, 1]; 1 is the linear neuron.
     final_sign
-        Sign of the output weight at the end (+1 or -1). For `delta >= 0` it is the initial one; for `delta < 0`
-        it may be either, and with None the initial one is taken, with a warning.
+        Sign of the output weight at the end, see `NeuronPotential.from_weights`.
 
     Returns
     -------
     w, a, u
         Predictor (d,), output weight and input weights (d,) at the end.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, something is not finite, `slope` is outside (0, 1], the start is zero in both
-        layers, or no weights fit the data.
 
     Examples
     --------
@@ -249,23 +229,13 @@ def neuron_limit(
     X, y = regression_data(X, y)
     a0 = float(finite_array("a0", a0, shape=()))
     u0 = finite_array("u0", u0, shape=(X.shape[1],))
-    if not 0 < finite_number("slope", slope) <= 1:
-        raise ValueError(f"slope must lie in (0, 1]; it is {slope}")
+    check_slope(slope)
     if a0 == 0 and final_sign is None:
         raise ValueError("a0 must not be zero unless final_sign says which way it goes")
     delta = conserved_delta(a0, u0)
     sign_flips(a0, delta, final_sign)
     sign = float(final_sign if final_sign is not None else np.sign(a0))
-    targets = np.where(y * sign > 0, y, y / slope)
-    # Examples of very different size are equally binding: without this lstsq would drop the small ones.
-    sizes = np.linalg.norm(X, axis=1)
-    sizes = np.where(sizes > 0, sizes, 1.0)
-    X, targets = X / sizes[:, None], targets / sizes
-    w_least, _, _, _ = np.linalg.lstsq(X, targets, rcond=None)
-    if np.linalg.norm(X @ w_least - targets) > 1e-8 * float(np.linalg.norm(targets)):
-        raise ValueError("y must be reachable: no weights fit these targets exactly")
-    seen, *_ = np.linalg.lstsq(X, X @ u0, rcond=None)
-    hidden = u0 - seen
+    w_least, hidden = _least_norm_and_hidden(X, np.where(y * sign > 0, y, y / slope), u0)
     c = float(hidden @ hidden) + delta
     root = np.hypot(c, 2 * float(np.linalg.norm(w_least)))
     # The positive root of A^2 - c A - |w_LS|^2, by the form that does not cancel for either sign of c.
@@ -274,3 +244,18 @@ def neuron_limit(
         raise ValueError("the output weight goes to zero: the direction of the input weights is not determined")
     a = sign * float(np.sqrt(a_squared))
     return w_least + a * hidden, a, hidden + w_least / a
+
+
+def _least_norm_and_hidden(
+    X: NDArray[np.float64], targets: NDArray[np.float64], u0: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The least-norm solution (d,), and the part of the input weights that the data do not see."""
+    # Examples of very different size are equally binding: without this lstsq would drop the small ones.
+    sizes = np.linalg.norm(X, axis=1)
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    X, targets = X / sizes[:, None], targets / sizes
+    w_least, _, _, _ = np.linalg.lstsq(X, targets, rcond=None)
+    if np.linalg.norm(X @ w_least - targets) > 1e-8 * float(np.linalg.norm(targets)):
+        raise ValueError("y must be reachable: no weights fit these targets exactly")
+    seen, *_ = np.linalg.lstsq(X, X @ u0, rcond=None)
+    return w_least, u0 - seen

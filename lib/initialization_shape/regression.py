@@ -69,14 +69,12 @@ def sparse_regression(
 
     Parameters
     ----------
-    d, n
-        Number of weights and of training examples.
+    d, n, n_test
+        Numbers of weights, of training examples and of test inputs.
     sparsity
         Number of non-zero weights of the teacher.
     noise
         Standard deviation of the label noise (the paper's variance of 0.01 is 0.1 here).
-    n_test
-        Number of test inputs.
     rng
         Source of randomness. A legacy `RandomState` is accepted because the paper's own data come from one.
 
@@ -91,6 +89,17 @@ def sparse_regression(
     if not isinstance(rng, np.random.RandomState):
         numpy_generator("rng", rng)
     X, X_test = rng.standard_normal((n, d)), rng.standard_normal((n_test, d))
+    return _with_teacher(X, X_test, sparsity, noise, rng)
+
+
+def _with_teacher(
+    X: NDArray[np.float64],
+    X_test: NDArray[np.float64],
+    sparsity: int,
+    noise: float,
+    rng: np.random.Generator | np.random.RandomState,
+) -> SparseRegression:
+    n, d = X.shape
     teacher = np.zeros(d)
     teacher[rng.choice(d, sparsity, replace=False)] = sparsity**-0.5
     return SparseRegression(X, X @ teacher + noise * rng.standard_normal(n), X_test, teacher)
@@ -101,14 +110,8 @@ def digits_regression(
 ) -> SparseRegression:
     """Pixels of scikit-learn's handwritten digits as inputs, and a sparse teacher.
 
-    Pixels that hardly vary are dropped and the others standardised; the teacher reads `sparsity` of them.
-
-    Parameters
-    ----------
-    n
-        Number of training images; the other images of the 1 797 are for testing.
-    sparsity, noise, rng
-        As for `sparse_regression`.
+    Pixels that hardly vary are dropped and the others standardised; the teacher reads `sparsity` of them. Of the 1 797
+    images `n` are for training, the others for testing.
 
     Examples
     --------
@@ -127,10 +130,7 @@ def digits_regression(
     if n >= d:
         raise ValueError(f"n must be below the number of pixels, {d}; it is {n}")
     order = rng.permutation(len(pixels))
-    X, X_test = pixels[order[:n]], pixels[order[n:]]
-    teacher = np.zeros(d)
-    teacher[rng.choice(d, sparsity, replace=False)] = sparsity**-0.5
-    return SparseRegression(X, X @ teacher + noise * rng.standard_normal(n), X_test, teacher)
+    return _with_teacher(pixels[order[:n]], pixels[order[n:]], sparsity, noise, rng)
 
 
 def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
@@ -147,11 +147,6 @@ def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 
 def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """An interpolator (d,) of least absolute sum, by linear programming (HiGHS): the end of the rich regime.
-
-    Raises
-    ------
-    ValueError
-        If the linear program has no solution.
 
     Examples
     --------

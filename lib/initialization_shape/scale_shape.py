@@ -47,12 +47,7 @@ def scale_shape_to_weights(alpha: ArrayLike, shape: ArrayLike) -> tuple[NDArray[
     Returns
     -------
     u, v
-        Weights of the first and of the second layer, float64, broadcast shape.
-
-    Raises
-    ------
-    ValueError
-        If a scale is not positive or a shape is not inside (-1, 1).
+        Weights of the first and of the second layer, broadcast shape.
 
     Examples
     --------
@@ -70,11 +65,6 @@ def weights_to_scale_shape(u: ArrayLike, v: ArrayLike) -> tuple[NDArray[np.float
     """Scale `|u v|` and shape `(|v|-|u|)/(|u|+|v|)` of given weights: the inverse of `scale_shape_to_weights`.
 
     For a fully connected neuron pass the norm of the input weights as `u` and the output weight as `v`.
-
-    Raises
-    ------
-    ValueError
-        If a pair of weights is zero in both layers: it has no shape.
 
     Examples
     --------

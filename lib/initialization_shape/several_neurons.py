@@ -56,21 +56,16 @@ def dual_spread(
     Parameters
     ----------
     X, y
-        Examples (N, d) and targets (N,).
+        Examples (N, d) and targets (N,), which the flow must fit by `t_max`.
     a, u
         Initial output weights (m,) and input weights (m, d).
     rtol, t_max, stop
-        As for `gradient_flow`.
+        Those of `gradient_flow`.
 
     Returns
     -------
     float
         0 where the sum of the neurons' potentials is exactly what gradient flow minimises.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, something is not finite, or the flow did not fit the data by `t_max`.
 
     Examples
     --------

@@ -78,12 +78,7 @@ def diagonal_flow() -> DiagonalFlow:
 
 
 def diagonal_potential() -> tuple[sp.Symbol, sp.Symbol, sp.Expr]:
-    """Integrate the inverse of the flow into the potential `q_k(x)` of Theorem 4.1.
-
-    Returns
-    -------
-    x, k, q
-        Symbols and the potential of one coordinate, zero at `x = 0`.
+    """Integrate the inverse of the flow into the potential `q_k(x)` of Theorem 4.1, zero at `x = 0`.
 
     Examples
     --------
@@ -136,12 +131,12 @@ def hessian_defect(M: sp.Matrix, symbols: Sequence[sp.Symbol]) -> list[sp.Expr]:
     M
         Symmetric matrix of expressions.
     symbols
-        The coordinates it depends on, one a row.
+        The coordinates that it depends on, one for each row.
 
     Returns
     -------
     list of expressions
-        The differences for every i and every pair j < k; all zero for a Hessian.
+        The differences for every i and every pair j < k.
 
     Examples
     --------
@@ -188,14 +183,7 @@ def find_radial_warp(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr 
 
     .. math:: \frac{g'}{g} = \frac{x h_2 - h_1'}{h_1}
 
-    Parameters
-    ----------
-    h1, h2
-        Coefficients of the metric, functions of `t`.
-    t
-        Positive variable that they are written in.
-    radius
-        The norm `x` as an increasing function of `t`; by default `t` itself.
+    Arguments are those of `radial_defect`, `t` positive and `radius` increasing.
 
     Raises
     ------
@@ -228,12 +216,9 @@ def find_radial_warp(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr 
 
 
 def neuron_potential_in_layers() -> tuple[sp.Symbol, sp.Symbol, sp.Expr, sp.Expr]:
-    """The neuron's radial potential in terms of its layers: `q = a (3 t^2 - a^2) / 2` at `x = a t`.
+    """The neuron's radial potential in terms of its layers: `q = a (3 t^2 - a^2) / 2` at `x = a t`; `t, delta, x, q`.
 
-    Returns
-    -------
-    t, delta, x, q
-        `t` is the norm of the input weights and `a = sqrt(t^2 + delta)` the output weight.
+    `t` is the norm of the input weights and `a = sqrt(t^2 + delta)` the output weight.
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """What makes each claim of chapter 06 fail."""
 
 from dataclasses import replace as with_settings
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from lib.alias_free.claims import layers as layer_claims
 from lib.alias_free.claims import networks as network_claims
 from lib.alias_free.experiment import AliasFreeRun, alias_free_task
 from lib.alias_free.layers import AliasFreeLayerNorm, APSDownsample2d, DemodulatingStem, IdealDownsample2d
-from tests.breaking import Break, edit, replace
+from tests.breaking import Break, both, edit, replace
 
 SHIPPED = network_claims.trained_alias_free
 SHIPPED_CLOTHES = network_claims.clothes
+#: What shifts do to networks as they are: measured once.
+ATTACKED = lru_cache(network_claims.attacked.__wrapped__)
 
 ON_ITS_OWN_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "side")
 ON_TWICE_THE_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "2 * side")
@@ -34,7 +37,10 @@ def instead(modes: dict) -> Break:
     def other(mode, preset="laptop"):
         return SHIPPED(modes.get(mode, mode), preset)
 
-    return replace(network_claims, "trained_alias_free", other)
+    def attacked(mode, attack, preset="laptop"):
+        return ATTACKED(modes.get(mode, mode), attack, preset)
+
+    return both(replace(network_claims, "trained_alias_free", other), replace(network_claims, "attacked", attacked))
 
 
 def untrained(mode, preset="laptop"):

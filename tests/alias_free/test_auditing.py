@@ -7,14 +7,11 @@ from torch import nn
 
 from lib.alias_free import (
     CircularConv2d,
-    ConvNeXt,
-    DemodulatingStem,
     IdealDownsample2d,
     audit,
     equivariance_error,
     fit_activation,
     fourier_shift,
-    ideal_lowpass,
     make_alias_free,
 )
 
@@ -230,34 +227,6 @@ def test_it_is_of_no_use_on_what_has_no_such_version() -> None:
             function(3, x)
         with pytest.raises(TypeError, match="x must be a floating-point tensor"):
             function(nn.Identity(), x.long())
-
-
-@pytest.mark.parametrize("stride", [2, 3, 4])
-def test_the_stems_aliases_lie_outside_and_a_wider_low_pass_lets_them_in(stride, monkeypatch) -> None:
-    x = fourier_shift(pictures(1, 3, 24, 24), (0, 0), nyquist="zero")
-    quadratic = DemodulatingStem(3, stride).double()
-    nn.init.ones_(quadratic.gain)
-    stem = nn.Sequential(quadratic, IdealDownsample2d(stride))
-    assert equivariance_error(stem, x, SHIFT, stride) < 1e-11
-    # three frequencies more
-    monkeypatch.setattr("lib.alias_free.layers.lowpass", lambda y, size: ideal_lowpass(y, (size[0] + 6, size[1] + 6)))
-    assert equivariance_error(stem, x, SHIFT, stride) > 1e-3
-
-
-def test_a_network_with_the_stem_is_invariant() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = ConvNeXt(depths=(1, 1), dims=(4, 8), patch=4, stem_activation=True, layer_scale=1.0, init_std=None,
-                       act_scale=1.0).double().eval()  # fmt: skip
-    nn.init.constant_(net.stem[1].gain, 0.5)
-    x = pictures(1, 1, 32, 32)
-    assert torch.allclose(net(x), net(fourier_shift(x, SHIFT)), atol=1e-11)
-    with pytest.raises(ValueError, match="stem_activation needs the mode 'afc'"):
-        ConvNeXt(mode="aps", stem_activation=True)
-    with pytest.raises(ValueError, match="coef must hold three numbers"):
-        DemodulatingStem(2, 2, (1.0, 2.0))
-    with pytest.raises(ValueError, match="stride must be above 1"):
-        DemodulatingStem(2, 1)
 
 
 FINER = {

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.alias_free import ConvNeXt, equivariance_error, fourier_shift
-from lib.alias_free.plain import plain_version
+from lib.alias_free import ConvNeXt, fourier_shift
 
 F64 = torch.float64
 
@@ -22,17 +21,6 @@ def pictures(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(F64, 1e-11), (torch.float32, 2e-5)])
-def test_an_alias_free_network_is_invariant_before_any_training(dtype, bound) -> None:
-    net, x = network().to(dtype), pictures(2, 1, 48, 48).to(dtype)
-    plain = net(x)
-    rng = np.random.default_rng(0)
-    for shift in rng.uniform(-24, 24, (20, 2)).tolist():
-        moved = net(fourier_shift(x, tuple(shift)))
-        assert (moved - plain).abs().max() < bound * plain.abs().max()
-    assert plain.std() > 1e-3
-
-
 @pytest.mark.parametrize("mode", ["baseline", "blurpool", "aps"])
 def test_the_others_are_not(mode) -> None:
     net, x = network(mode).double(), pictures(2, 1, 48, 48)
@@ -41,25 +29,6 @@ def test_the_others_are_not(mode) -> None:
     rolled = net(x.roll((1, 3), (-2, -1)))
     whole = float(((rolled - plain).abs().max() / plain.abs().max()).detach())
     assert (whole < 1e-11) == (mode == "aps")
-
-
-def test_values_and_gradients_are_those_of_the_plain_form() -> None:
-    net, x = network().double(), pictures(2, 1, 24, 32)
-    plain = plain_version(net)
-    assert list(plain.state_dict()) == list(net.state_dict())
-    found = [
-        (logits, *torch.autograd.grad(logits.square().sum(), tuple(one.parameters())))
-        for one in (net, plain)
-        for logits in (one(x),)
-    ]
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
-
-
-def test_features_move_with_the_picture() -> None:
-    net, x = network().double(), pictures(1, 1, 40, 24)
-    assert equivariance_error(net.forward_features, x, (0.7182, -2.236), stride=8) < 1e-11
-    assert equivariance_error(network("baseline").double().forward_features, x, (0.7182, -2.236), stride=8) > 1e-2
 
 
 def test_any_size_and_the_same_keys() -> None:
@@ -73,14 +42,21 @@ def test_any_size_and_the_same_keys() -> None:
     assert fresh.forward_features(pictures(1, 1, 24, 16).float()).shape == (1, 12, 3, 2)
 
 
-def test_initial_weights() -> None:
-    first, again, other = (ConvNeXt(generator=torch.Generator().manual_seed(seed)).state_dict() for seed in (0, 0, 1))
+@pytest.mark.parametrize("init_std", [0.02, None])
+def test_initial_weights_come_from_the_generator_alone(init_std) -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        ConvNeXt(init_std=init_std, generator=torch.Generator().manual_seed(seed)).state_dict() for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["stem.0.weight"], other["stem.0.weight"])
     assert not torch.equal(first["head.weight"], other["head.weight"])
-    weight = first["stages.1.0.mlp.pwconv1.weight"]
-    assert 0.015 < weight.std() < 0.02
-    assert weight.abs().max() <= 0.04 + 1e-6
-    assert (first["head.bias"] == 0).all()
+    if init_std is not None:
+        weight = first["stages.1.0.mlp.pwconv1.weight"]
+        assert 0.015 < weight.std() < 0.02
+        assert weight.abs().max() <= 0.04 + 1e-6
+        assert (first["head.bias"] == 0).all()
 
 
 @pytest.mark.parametrize("mode", ["baseline", "blurpool", "aps", "afc"])
@@ -102,62 +78,35 @@ def test_it_learns(mode) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ConvNeXt(mode="relu"), "mode must be one of baseline, blurpool, aps, afc; it is 'relu'"),
         (lambda: ConvNeXt(depths=(1,), dims=(4, 8)), "depths and dims must be as long as each other"),
-        (lambda: ConvNeXt(depths=(0, 1)), "depths must be at least 1"),
-        (lambda: ConvNeXt(in_chans=0), "in_chans must be at least 1"),
-        (lambda: ConvNeXt(num_classes=0), "num_classes must be at least 1"),
+        (lambda: ConvNeXt(mode="aps", stem_activation=True), "stem_activation needs the mode 'afc'"),
+        (lambda: ConvNeXt(in_channels=0), "in_channels must be at least 1"),
         (lambda: ConvNeXt(init_std=0.0), "init_std must be positive"),
+        (lambda: ConvNeXt(depths=(0, 1)), "depths must be at least 1"),
+        (lambda: ConvNeXt(dims=(4, 2.5)), "dims must be integers"),
+        (lambda: ConvNeXt(stem_kernel=0), "stem_kernel must be at least 1"),
+        (lambda: ConvNeXt(act_scale="1"), "act_scale must be a number"),
+        (lambda: ConvNeXt(stem_activation="no"), "stem_activation must be True or False"),
+        (lambda: ConvNeXt(generator=0), r"generator must be a torch\.Generator or None"),
         (lambda: network()(torch.zeros(1, 1, 28, 28)), "H and W must be multiples of the total stride 8"),
         (lambda: network()(torch.zeros(1, 28, 28)), r"x must have the shape \(B, C, H, W\)"),
     ],
 )
 def test_bad_networks_are_refused(call, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when it compiles first
-@pytest.mark.parametrize("stem", [False, True])
-def test_it_compiles_as_one_graph(stem) -> None:
-    net = network("afc", stem_activation=stem, patch=4).double()
+def test_it_compiles_as_one_graph() -> None:
+    net = network("afc", depths=(1,), dims=(4,), stem_activation=True).double()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    for side in (32, 48):
-        x = pictures(1, 1, side, 32).requires_grad_()
+    for side in (16, 24):
+        x = pictures(1, 1, side, 16).requires_grad_()
         (wanted,) = torch.autograd.grad(net(x).square().sum(), x)
         (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
         assert torch.allclose(compiled(x), net(x), rtol=1e-10)
         assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
-
-
-def test_weights_from_a_generator_leave_the_global_state_alone() -> None:
-    before = torch.random.get_rng_state()
-    for init_std in (0.02, None):
-        made = [
-            ConvNeXt(depths=(1,), dims=(4,), init_std=init_std, generator=torch.Generator().manual_seed(seed))
-            for seed in (0, 0, 1)
-        ]
-        weights = [net.stem[0].weight for net in made]
-        assert torch.equal(weights[0], weights[1])
-        assert not torch.equal(weights[0], weights[2])
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(
-    ("option", "error", "message"),
-    [
-        ({"depths": None}, TypeError, "depths must be integers, one for each stage; it is None"),
-        ({"dims": (4, 2.5)}, TypeError, "dims must be integers"),
-        ({"stem_kernel": 0}, ValueError, "stem_kernel must be at least 1"),
-        ({"layer_scale": float("nan")}, ValueError, "layer_scale must be finite"),
-        ({"act_scale": "1"}, TypeError, "act_scale must be a number"),
-        ({"stem_activation": "no"}, TypeError, "stem_activation must be True or False"),
-        ({"generator": 0}, TypeError, r"generator must be a torch\.Generator or None"),
-    ],
-)
-def test_doors(option, error, message) -> None:
-    with pytest.raises(error, match=message):
-        ConvNeXt(**option)
 
 
 def test_a_layer_scale_may_be_whole_and_numpys() -> None:

@@ -30,8 +30,9 @@ from lib.alias_free.robustness import shift_robustness
 from lib.training import reproducible
 from tests.alias_free.test_convnext import network, pictures
 from tests.alias_free.test_layers import drawn
+from tests.needs import needs_gpu
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = needs_gpu
 
 MODES = ("baseline", "blurpool", "aps", "afc")
 SHORT = replace(ALIAS_FREE_PRESETS["quick"], count=320, batch=32, epochs=2, dims=(4, 8))

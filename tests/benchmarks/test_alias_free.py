@@ -20,12 +20,12 @@ from lib.alias_free import (
     ConvNeXt,
     IdealDownsample2d,
     ideal_resample,
-    plain_version,
     resampling,
 )
+from lib.alias_free.claims.plain import plain_upsample, plain_version
 from lib.alias_free.convnext import _GELUMLP
-from lib.alias_free.plain import plain_upsample
 from lib.training import reproducible
+from tests.needs import needs_gpu
 
 OURS, PLAIN = "ours", "published form: zeros between, twice the grid, FFTs at full size"
 COMPILED = "ours under torch.compile"
@@ -34,7 +34,6 @@ BLOCKS = ((56, 96), (28, 192), (14, 384), (7, 768))
 #: Relative, in float32, of values and of gradients that are sums over all pixels.
 SAME = 2e-5
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 both_ways = pytest.mark.parametrize("way", WAYS)
 
 Call = Callable[[Tensor], Tensor]

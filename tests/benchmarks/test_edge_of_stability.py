@@ -22,6 +22,7 @@ from lib.edge_of_stability import (
 )
 from lib.edge_of_stability.phase_map import _PART
 from lib.models import fully_connected
+from tests.needs import needs_gpu
 
 MILLION = "the sharpness φ of 1,000,000 scalar networks of depth 4"
 ROOTS = "the root c alone, 1,000,000 × 4 balances"
@@ -253,7 +254,7 @@ def test_phase_map_whole_arrays(benchmark, monkeypatch) -> None:
     updates(benchmark, w1.size)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@needs_gpu
 def test_phase_map_on_a_gpu(benchmark) -> None:
     w1, w2 = plane(4096)
     label(benchmark, MAP.format(size=4096), f"ours: torch on {torch.cuda.get_device_name()}, transfers included")
@@ -261,7 +262,7 @@ def test_phase_map_on_a_gpu(benchmark) -> None:
     updates(benchmark, w1.size)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@needs_gpu
 def test_phase_map_limit_on_a_gpu(benchmark) -> None:
     part = torch.rand(4096 * 4096, dtype=torch.float64, device="cuda")
     other = torch.empty_like(part)

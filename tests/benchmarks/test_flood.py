@@ -9,6 +9,7 @@ import torch
 
 from lib.flood import LocalInertialSolver, real_dem
 from lib.flood.claims.peer import THETAS, SharedFlood, landlab_reference, shared_flood, solver_like_landlab
+from tests.needs import needs_gpu
 
 SIDE = 256
 FLOOD = "flood of 150 s on 256 × 256 real elevations, one thread"
@@ -20,8 +21,6 @@ F32, F64 = torch.float32, torch.float64
 
 #: Numbers that a step reads or writes for each cell: z, h, qx, qy and new qx, qy, then h, qx, qy and new h.
 WORDS = 10
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
 
 def compiles(test):

@@ -1,7 +1,6 @@
 """Chapter 04 against its peers: quantising gradients on one core, the kernels on a GPU, and a training step there."""
 
 import functools
-import importlib.util
 import logging
 
 import pytest
@@ -10,13 +9,12 @@ from torch import nn
 
 from lib.four_bit import LUQConfig, luq, luq_pack, quantize_model
 from lib.models import residual_network
+from tests.needs import needs_gpu, needs_triton
 
 COUNT = 1 << 22
 CORE = "quantise 4,194,304 gradients to 4 bits, one thread"
 GPU = "quantise {count:,} gradients to 4 bits on a GPU"
 STEP = "training step of a residual network of 11 million weights, 128 images of 64 × 64, bfloat16"
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-needs_kernels = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the gpu extra is not installed")
 # torch's compiler warns about torch's own code when it is first imported
 compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -150,7 +148,7 @@ def test_gpu_copy(benchmark) -> None:
 
 
 @needs_gpu
-@needs_kernels
+@needs_triton
 @pytest.mark.parametrize("found", [False, True], ids=["given", "found"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
 def test_gpu_packed(benchmark, dtype: torch.dtype, found: bool) -> None:

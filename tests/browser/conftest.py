@@ -1,5 +1,6 @@
 """A real JupyterLab and a headless browser, started once for all browser tests."""
 
+import datetime
 import json
 import os
 import shutil
@@ -11,10 +12,16 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 TOKEN = "paperplay-test"
 ROOT = Path(__file__).resolve().parents[2]
+WIDGET = "application/vnd.jupyter.widget-view+json"
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+#: The notebook of which all cells run here (another test runs all cells of all of them): each day the next one, or the
+#: one that is named, so that a failure comes back.
+FULL = os.environ.get("PAPERPLAY_FULL_NOTEBOOK", NOTEBOOKS[datetime.date.today().toordinal() % len(NOTEBOOKS)])
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 
 
@@ -23,6 +30,24 @@ def need_chromium() -> None:
     if CHROMIUM is None:
         reason = "no chromium on this machine (on Debian: apt install chromium)"
         (pytest.fail if os.environ.get("PAPERPLAY_REQUIRE_BROWSER") else pytest.skip)(reason)
+
+
+def copy_notebooks(folder: Path) -> None:
+    """Copies, of all but one without the code cells that explorers do not need: the first one imports what they do."""
+    assert FULL in NOTEBOOKS, f"PAPERPLAY_FULL_NOTEBOOK must be one of {', '.join(NOTEBOOKS)}; it is {FULL!r}"
+    folder.mkdir()
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+        if name != FULL:
+            imports = next(cell for cell in notebook.cells if cell.cell_type == "code")
+            notebook.cells = [
+                cell
+                for cell in notebook.cells
+                if cell.cell_type != "code"
+                or cell is imports
+                or any(WIDGET in output.get("data", ()) for output in cell.outputs)
+            ]
+        nbformat.write(notebook, folder / name)
 
 
 class Lab:
@@ -34,7 +59,7 @@ class Lab:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         work = folder / "work"
-        shutil.copytree(ROOT / "notebooks", work, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        copy_notebooks(work)
         settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
         # All cells stay in the page, so that a test can read each of them.
         settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}
@@ -134,5 +159,6 @@ def browser():
     quiet += ["--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield chromium
+        # one context: what JupyterLab consists of is loaded and compiled once
+        yield chromium.new_context(viewport={"width": 1500, "height": 1000})
         chromium.close()

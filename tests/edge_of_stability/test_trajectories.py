@@ -5,13 +5,12 @@ import pytest
 
 from lib.edge_of_stability import (
     MONOTONE_LIMIT,
-    balances,
+    gd_path,
     gd_step,
     gfs_sharpness,
     gpgd_step,
     is_admissible,
     run_gd,
-    solve_balances,
 )
 
 
@@ -27,17 +26,6 @@ def test_admissible_steps_never_raise_the_sharpness_of_the_flow_solution(depth: 
     after = gfs_sharpness(gd_step(w[admissible], eta[admissible]))
     assert np.all(after <= phi[admissible] * (1 + 1e-11))
     assert np.all(eta[admissible] * phi[admissible] <= MONOTONE_LIMIT)
-
-
-def test_beyond_the_limit_there_are_increases() -> None:
-    rng = np.random.default_rng(0)
-    w = np.exp(rng.uniform(-1, 1, (100_000, 2)) * rng.uniform(0.05, 1.2, (100_000, 1)))
-    phi = gfs_sharpness(w)
-    eta = rng.uniform(3.04, 6, 100_000) / phi
-    after = gd_step(w, eta)
-    positive = (after > 0).all(axis=1)
-    rises = gfs_sharpness(after[positive]) > phi[positive] * (1 + 1e-9)
-    assert rises.mean() > 0.01
 
 
 def test_single_and_batched_runs_agree() -> None:
@@ -70,24 +58,10 @@ def test_a_diverged_lane_is_frozen_and_does_not_poison_others() -> None:
     assert np.isfinite(single.w).all()
 
 
-def test_balanced_starts_stay_balanced() -> None:
-    run = run_gd([1.2, 1.2], 0.9, 200)
-    np.testing.assert_allclose(run.gfs_sharpness, 2.0)
-
-
-def test_frozen_balances_have_the_multiplier_of_the_theory() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        w = np.exp(rng.uniform(-1, 1, 3))
-        b = balances(w)
-        phi, eta = float(gfs_sharpness(w)), float(rng.uniform(0.05, 0.5))
-
-        def step(product: float, b=b, eta=eta) -> float:
-            start = np.sqrt(solve_balances(b[:, None], 2 * np.log(product)) + b)
-            return float(gpgd_step(start, eta).prod())
-
-        slope = (step(1 + 1e-5) - step(1 - 1e-5)) / 2e-5
-        assert slope == pytest.approx(1 - eta * phi, abs=1e-6)
+def test_arrays_without_axes_are_numbers() -> None:
+    np.testing.assert_array_equal(
+        gd_path([1.5, 0.6], np.float32(0.125), np.int64(5), np.array(1.0))[0], gd_path([1.5, 0.6], 0.125, 5)[0]
+    )
 
 
 def test_frozen_step_keeps_the_sharpness_of_the_flow_solution() -> None:
@@ -98,10 +72,8 @@ def test_frozen_step_keeps_the_sharpness_of_the_flow_solution() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: run_gd([1.0, 2.0], 0.0, 10), "eta must be positive"),
-        (lambda: run_gd([1.0, 2.0], 0.1, 0), "n_steps must be at least 1"),
         (lambda: run_gd([1.0, 2.0], 0.1, 10, record_every=0), "record_every must be at least 1"),
-        (lambda: run_gd([1.0, 2.0], np.nan, 10), "eta must be finite"),
+        (lambda: gd_path([1.5, 0.6], [0.1, 0.2], 5), r"eta must have shape \(\)"),
         (lambda: gpgd_step([3.0, 1.0], 0.5), "keep its sign"),
     ],
 )

@@ -1,7 +1,8 @@
 """Maps from and to files: round trips, and every way in which a file can be unfit."""
 
+import importlib
+import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import rasterio
 import torch
 import xarray
+from rioxarray.raster_dataset import RasterDataset
 
 from lib.flood.geo import coarse_profile, read_dem, read_rain, sample_geotiff, to_xarray, write_depth
 from lib.flood.pooling import pool_dem
@@ -20,23 +22,15 @@ from lib.flood.terrain import real_dem
 UTM = "EPSG:32616"
 
 
-def write(path, values=None, *, crs=UTM, cell=(10.0, 10.0), turn=0.0, corner=(700000.0, 4000000.0), **options):
+def write(
+    path, values=None, *, crs=UTM, cell=(10.0, 10.0), turn=0.0, corner=(7e5, 4e6), scale=None, unit=None, **options
+):
     """A raster with whatever faults are asked for; `values` (bands, R, C) or (R, C)."""
-    values = np.arange(12.0, dtype=np.float32).reshape(3, 4) if values is None else np.asarray(values)
+    values = np.arange(12.0, dtype=np.float32).reshape(3, 4) if values is None else values
     bands = values if values.ndim == 3 else values[None]
-    scale, unit = options.pop("scale", None), options.pop("unit", None)
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=bands.shape[1],
-        width=bands.shape[2],
-        count=len(bands),
-        dtype=bands.dtype.name,
-        crs=crs,
-        transform=rasterio.Affine(cell[0], turn, corner[0], turn, -cell[1], corner[1]),
-        **options,
-    ) as dataset:
+    options |= {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype.name}
+    transform = rasterio.Affine(cell[0], turn, corner[0], turn, -cell[1], corner[1])
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **options) as dataset:
         # first, as GDAL forgets them after the numbers where the reference system has heights
         if scale:
             dataset.scales, dataset.offsets = (scale[0],), (scale[1],)
@@ -51,24 +45,15 @@ def dem(tmp_path):
     return read_dem(sample_geotiff(tmp_path / "dem.tif", shape=(32, 48)))
 
 
-def test_a_map_is_read_as_it_was_written(tmp_path):
-    values = np.random.default_rng(0).normal(300, 20, (5, 7)).astype(np.float32)
-    z, dx, profile = read_dem(write(tmp_path / "a.tif", values, cell=(2.5, 2.5)))
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("scale", [None, (0.1, 100.0)])
+def test_a_map_is_read_as_it_was_written(tmp_path, dtype, scale):
+    values = np.random.default_rng(0).normal(50, 10, (5, 7)).astype(dtype)
+    z, dx, profile = read_dem(write(tmp_path / "a.tif", values, cell=(2.5, 2.5), scale=scale))
     assert z.dtype == torch.float64
-    assert np.array_equal(z.numpy(), values)
+    assert np.array_equal(z.numpy(), values if scale is None else values.astype(float) * 0.1 + 100)
     assert dx == 2.5
     assert (profile["height"], profile["width"], profile["crs"].to_epsg()) == (5, 7, 32616)
-
-
-@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64])
-def test_other_types_become_doubles(tmp_path, dtype):
-    values = np.arange(12, dtype=dtype).reshape(3, 4)
-    assert torch.equal(read_dem(write(tmp_path / "a.tif", values)).z, torch.arange(12.0).double().reshape(3, 4))
-
-
-def test_a_scale_in_the_file_is_applied(tmp_path):
-    z = read_dem(write(tmp_path / "a.tif", np.array([[0, 10]], np.int16), scale=(0.1, 100.0))).z
-    torch.testing.assert_close(z, torch.tensor([[100.0, 101.0]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -89,11 +74,6 @@ def test_holes_are_an_error_or_filled(tmp_path, values, nodata, missing):
     whole = values.astype(float)
     whole[missing] = 50.0
     assert np.array_equal(z.numpy(), whole)
-
-
-def test_a_fill_must_be_finite(tmp_path):
-    with pytest.raises(ValueError, match="fill must be finite"):
-        read_dem(write(tmp_path / "a.tif"), fill=float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -160,47 +140,24 @@ def test_heights_are_metres_by_their_axis_and_nothing_of_feet_is_written(tmp_pat
     assert "foot" not in to_xarray(z, tall, [0.0]).crs.attrs["crs_wkt"]
 
 
-METRES = {
-    1.0: ("m", "M", "metre", "Meters", "metres", "[m]", "m a.s.l."),
-    0.3048: ("ft", "feet", "Foot", "international feet", "ft."),
-    1200 / 3937: ("US survey foot", "ftUS", "us-ft", "US_survey_feet", "Foot_US", "U.S. survey ft"),
-    0.01: ("cm", "centimetres", "centimeter"),
-    0.1: ("dm", "decimeter"),
-    0.001: ("mm",),
-    0.3048007491: ("British foot (1936)",),
-}
-SPELLED = [(word, metres) for metres, words in METRES.items() for word in words]
-
-
-@pytest.mark.parametrize(("word", "metres"), SPELLED)
-def test_units_of_heights_are_known_by_many_names(tmp_path, word, metres):
-    wanted = metres * np.arange(12.0).reshape(3, 4)
-    np.testing.assert_allclose(read_dem(write(tmp_path / "a.tif"), z_unit=word).z, wanted, rtol=1e-9)
-    path = write(tmp_path / "b.tif", unit=word)
-    if metres == 1.0:
-        np.testing.assert_allclose(read_dem(path).z, wanted)
-        return
-    # gdalwarp leaves the word when it has turned the numbers into metres, so the band alone is not believed
-    with pytest.raises(ValueError, match=r"has heights in .* by its band.*z_unit"):
-        read_dem(path)
-    np.testing.assert_allclose(read_dem(path, z_unit="m").z, np.arange(12.0).reshape(3, 4))
-
-
-@pytest.mark.parametrize("word", ["K", "degrees", "0.1 m", "m2", "furlongs", "m/s", "hPa"])
-def test_unknown_units_are_named(tmp_path, word):
-    with pytest.raises(ValueError, match=rf"the unit of .*a\.tif must be one of length .*{word}.*--z-unit"):
-        read_dem(write(tmp_path / "a.tif", unit=word))
-    with pytest.raises(ValueError, match=rf"z_unit must be one of length .*{word}"):
-        read_dem(write(tmp_path / "a.tif"), z_unit=word)
-    assert read_dem(write(tmp_path / "a.tif", unit=word), z_unit="cm").z.max() == pytest.approx(0.11)
-
-
-@pytest.mark.parametrize(("crs", "unit"), [("EPSG:26916+5703", "US survey foot"), ("EPSG:26916+6360", "m")])
-def test_a_band_that_contradicts_its_axis_is_refused(tmp_path, crs, unit):
+@pytest.mark.parametrize(
+    ("crs", "unit", "metres"),
+    [
+        # gdalwarp leaves the word when it has turned the numbers into metres, so the band alone is not believed
+        *((UTM, unit, metres) for unit, metres in (("ft", 0.3048), ("US survey foot", 1200 / 3937), ("cm", 0.01))),
+        ("EPSG:26916+5703", "US survey foot", 1200 / 3937),
+        ("EPSG:26916+6360", "m", 1.0),
+        (UTM, "furlongs", None),
+    ],
+)
+def test_a_band_that_contradicts_its_axis_is_refused(tmp_path, crs, unit, metres):
     path = write(tmp_path / "a.tif", crs=crs, unit=unit)
-    with pytest.raises(ValueError, match=rf"in {unit} by its band and in .* by its reference system.*z_unit"):
+    contradiction = rf"in {unit} by its band and in .* by its reference system.*z_unit"
+    with pytest.raises(ValueError, match=contradiction if metres else r"unit of .*a\.tif must be .*furlongs.*--z-unit"):
         read_dem(path)
-    assert read_dem(path, z_unit=unit).z.max() == pytest.approx(11 * (1 if unit == "m" else 1200 / 3937))
+    for told, size in ((unit, metres), ("m", 1.0), ("cm", 0.01)):
+        if size:
+            assert read_dem(path, z_unit=told).z.max() == pytest.approx(11 * size)
 
 
 def test_a_warp_that_is_advised_leaves_no_heights_in_feet_unsaid(tmp_path):
@@ -256,32 +213,6 @@ def test_voids_are_looked_for_in_the_numbers_of_the_file(tmp_path, options):
         read_dem(write(tmp_path / "a.tif", values, **options))
 
 
-def test_voids_that_a_warp_has_blended_with_ground_are_seen(tmp_path):
-    values = relief().astype(np.float32)
-    values[:8] = -9999
-    values[8] = np.linspace(-9990, 50, 24)
-    with pytest.raises(ValueError, match=r"192 of the 576 cells .* hold -9999,"):
-        read_dem(write(tmp_path / "a.tif", values))
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [
-        (relief(-430.5, -380), np.float32),  # the Dead Sea
-        (relief(-125, -40), np.int16),  # the Danakil, which passes through -99
-        (relief(-10984, -9000, 64), np.int16),  # deep sea, which passes through -9999
-        (relief(-1010, -990), np.int16),
-        (relief(8700, 8849), np.float64),
-        (relief(0, 255), np.uint8),
-        (np.zeros((4, 4)), np.float32),
-        (np.full((4, 4), -3.0), np.float64),
-    ],
-)
-def test_low_and_high_ground_is_ground(tmp_path, values, dtype):
-    path = write(tmp_path / "a.tif", values.astype(dtype))
-    assert np.array_equal(read_dem(path).z, values.astype(dtype))
-
-
 def test_a_value_that_looks_void_can_be_meant(tmp_path):
     values = np.full((4, 4), -999.0, np.float32)
     path = write(tmp_path / "a.tif", values)
@@ -296,16 +227,11 @@ def test_a_value_that_looks_void_can_be_meant(tmp_path):
 @pytest.mark.parametrize(
     ("crs", "longitude", "latitude"),
     [
-        ("EPSG:3857", 3, 41),
-        ("EPSG:3857", -70, -20),
-        ("ESRI:102100", 3, 41),
+        *(("EPSG:3857", 3, 41), ("EPSG:3857", -70, -20), ("EPSG:3857", 3, 10), ("ESRI:102100", 3, 41)),
         ("+proj=merc +a=6378137 +b=6378137 +units=m +nadgrids=@null +type=crs", 10, 60),
-        ("EPSG:3395", 3, 41),
-        ("EPSG:3395", 120, 15),
+        *(("EPSG:3395", 3, 41), ("EPSG:3395", 120, 15), ("EPSG:4087", 3, 41), ("EPSG:3413", -45, 50)),
         ("EPSG:6933", 3, 50),  # equal-area: 0.8 one way, 1.2 the other
-        ("EPSG:4087", 3, 41),
         ("ESRI:54008", 40, 40),  # sinusoidal: sheared
-        ("EPSG:3413", -45, 50),
         ("EPSG:32616", -60, 40),  # far outside of its zone
     ],
 )
@@ -327,19 +253,10 @@ def test_maps_whose_cells_are_others_on_the_ground_are_refused(tmp_path, crs, lo
     ("crs", "longitude", "latitude"),
     [
         ("EPSG:32633", 12.001, 0.1),  # the widest of a zone
-        ("EPSG:32733", 17.9, -20),
-        ("EPSG:32633", 15, 80),
-        ("EPSG:3035", -9, 38),  # the ends of Europe's map
-        ("EPSG:3035", 24, 35),
-        ("EPSG:3035", -19, 65),
-        ("EPSG:3035", 26, 70),
-        ("EPSG:5070", -122, 47),
-        ("EPSG:27700", -5, 50.3),
-        ("EPSG:2154", 8, 42),
-        ("EPSG:2056", 8, 47),
-        ("EPSG:28992", 5, 52),
-        ("EPSG:3413", -45, 68),
-        ("EPSG:3857", 3, 0.5),
+        *(("EPSG:32733", 17.9, -20), ("EPSG:32633", 15, 80), ("EPSG:3413", -45, 68), ("EPSG:3857", 3, 0.5)),
+        *(("EPSG:3035", x, y) for x, y in ((-9, 38), (24, 35), (-19, 65), (26, 70))),  # the ends of Europe's map
+        *(("EPSG:5070", -122, 47), ("EPSG:27700", -5, 50.3), ("EPSG:2154", 8, 42)),
+        *(("EPSG:2056", 8, 47), ("EPSG:28992", 5, 52)),
     ],
 )
 def test_systems_of_surveys_are_true_enough(tmp_path, crs, longitude, latitude):
@@ -387,7 +304,7 @@ def test_cells_without_data_have_no_depth_in_any_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("unit", "rate"),
-    [(None, 36.0), ("mm/h", 36.0), ("mm hr-1", 36.0), ("mm/day", 864.0), ("kg m-2 s-1", 0.01), ("m s**-1", 1e-5)],
+    [(None, 36.0), ("mm/day", 864.0), ("kg m-2 s-1", 0.01)],
 )
 @pytest.mark.parametrize("suffix", [".tif", ".nc"])
 def test_rain_is_read_on_the_cells_of_the_map(tmp_path, dem, unit, rate, suffix):
@@ -477,13 +394,38 @@ def test_the_parts_of_a_file_of_several_maps_are_named_and_can_be_read(tmp_path,
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda _: read_dem(None), TypeError, "path must be the name of a file; it is None"),
+        (lambda _: read_dem(None), TypeError, "path must be a path; it is None"),
         (lambda _: read_dem("a.tif", fill="high"), TypeError, "fill must be a number; it is 'high'"),
+        (lambda _: read_dem("a.tif", fill=math.nan), ValueError, "fill must be finite"),
+        (lambda _: read_dem("a.tif", z_unit="m2"), ValueError, "z_unit must be one of length .*m2"),
+        (lambda _: read_dem("b.tif"), FileNotFoundError, r"there is no file b\.tif"),
+        (lambda _: read_dem("text.tif"), ValueError, "no raster that can be read"),
+        (lambda _: read_dem("bare.pgm"), ValueError, "no coordinate reference system"),
+        (lambda dem: coarse_profile(dem.profile, 5), ValueError, "multiples of the factor 5"),
+        (lambda _: sample_geotiff("c.tif", shape=(1000, 10)), ValueError, "shape must fit into"),
+        (lambda _: sample_geotiff("c.tif", dx=-1.0), ValueError, "dx must be positive"),
+        *(
+            (lambda dem, f=f, key=key: f({**dem.profile, key: None}), ValueError, "profile has no coordinate reference")
+            for key in ("crs", "transform")
+            for f in (
+                lambda profile: write_depth("d.tif", torch.zeros(32, 48), profile),
+                lambda profile: to_xarray(torch.zeros(32, 48), profile, [0.0]),
+            )
+        ),
         (lambda _: read_dem("a.tif", nodata="none"), TypeError, "nodata must be a number; it is 'none'"),
         (lambda _: coarse_profile(None, 2), TypeError, "profile must be that of a map, .* NoneType"),
         (lambda dem: coarse_profile(dem.profile, 2.0), TypeError, "factor must be an integer"),
         (lambda dem: write_depth("a.tif", dem.z, [1]), TypeError, "profile must be that of a map"),
         (lambda dem: to_xarray(dem.z, dem, [0.0]), TypeError, "profile must be that of a map"),
+        *(
+            (lambda dem, h=h: write_depth("d.tif", h, dem.profile), error, message)
+            for h, error, message in (
+                (torch.zeros(32, 47), ValueError, r"h must have shape \(32, 48\)"),
+                (torch.zeros(1, 32, 48), ValueError, r"h must have shape \(32, 48\)"),
+                (torch.full((32, 48), torch.nan), ValueError, "finite"),
+                (np.zeros((32, 48)), TypeError, "floating-point tensor"),
+            )
+        ),
         (lambda dem: write_depth("a.tif", dem.z, {**dem.profile, "crs": "x"}), ValueError, "crs must be a coordinate"),
         (lambda dem: read_rain("a.tif", {**dem.profile, "width": None}), ValueError, "profile must .* no width"),
     ],
@@ -491,25 +433,11 @@ def test_the_parts_of_a_file_of_several_maps_are_named_and_can_be_read(tmp_path,
 def test_foreign_arguments_are_named(tmp_path, dem, monkeypatch, *, call, error, message):
     monkeypatch.chdir(tmp_path)
     write("a.tif")
+    Path("text.tif").write_text("no picture")
+    Path("bare.pgm").write_bytes(b"P5 4 4 255\n" + bytes(range(16)))
     with pytest.raises(error, match=message):
         call(dem)
-
-
-def test_a_file_without_any_georeference_is_refused(tmp_path):
-    """GDAL would warn; the reader gets one clear error instead."""
-    np.random.default_rng(0).integers(0, 9, (4, 4), dtype=np.uint8).tofile(tmp_path / "x.bin")
-    path = tmp_path / "a.pgm"
-    path.write_bytes(b"P5 4 4 255\n" + (tmp_path / "x.bin").read_bytes())
-    with pytest.raises(ValueError, match="no coordinate reference system"):
-        read_dem(path)
-
-
-def test_no_raster_and_no_file(tmp_path):
-    (tmp_path / "a.tif").write_text("no picture")
-    with pytest.raises(ValueError, match="no raster that can be read"):
-        read_dem(tmp_path / "a.tif")
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*b\.tif"):
-        read_dem(tmp_path / "b.tif")
+    assert not Path("d.tif").exists()
 
 
 def test_a_file_that_breaks_off_is_refused(tmp_path):
@@ -563,70 +491,55 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, dem, monkeypatch):
     assert torch.equal(read_dem(path).z, torch.ones(32, 48).double())
 
 
-@pytest.mark.parametrize(
-    ("h", "error", "message"),
-    [
-        (torch.zeros(32, 47), ValueError, r"shape \(32, 48\)"),
-        (torch.zeros(1, 32, 48), ValueError, r"shape \(32, 48\)"),
-        (torch.full((32, 48), torch.nan), ValueError, "finite"),
-        (np.zeros((32, 48)), TypeError, "floating-point tensor"),
-    ],
-)
-def test_bad_depths_are_not_written(tmp_path, dem, h, error, message):
-    with pytest.raises(error, match=message):
-        write_depth(tmp_path / "depth.tif", h, dem.profile)
-    assert not (tmp_path / "depth.tif").exists()
-
-
-@pytest.mark.parametrize("lacking", [{"crs": None}, {"transform": None}])
-def test_a_profile_without_a_place_is_refused(tmp_path, dem, lacking):
-    with pytest.raises(ValueError, match="profile has no coordinate reference system"):
-        write_depth(tmp_path / "depth.tif", torch.zeros(32, 48), {**dem.profile, **lacking})
-    with pytest.raises(ValueError, match="profile has no coordinate reference system"):
-        to_xarray(torch.zeros(32, 48), {**dem.profile, **lacking}, [0.0])
-
-
 def test_a_coarse_map_lies_on_the_fine_one(tmp_path, dem):
     coarse = coarse_profile(dem.profile, 16)
     path = write_depth(tmp_path / "coarse.tif", pool_dem(dem.z, 16), coarse)
     with rasterio.open(path) as dataset, rasterio.open(tmp_path / "dem.tif") as fine:
         assert tuple(dataset.bounds) == pytest.approx(tuple(fine.bounds))
         assert dataset.res == (16 * dem.dx, 16 * dem.dx)
-    with pytest.raises(ValueError, match="multiples of the factor 5"):
-        coarse_profile(dem.profile, 5)
 
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
 def test_a_netcdf_file_comes_back(tmp_path, dem, engine):
     h = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
     written = to_xarray(h, dem.profile, [0.0, 0.5, 600.0], start="2021-07-14T20:00")
-    written.to_netcdf(tmp_path / "a.nc", engine=engine)
-    with xarray.open_dataset(tmp_path / "a.nc", engine=engine) as flood:
+    assert list(written.data_vars) == ["depth"]
+    path = tmp_path / "a.nc"
+    written.to_netcdf(path, engine=engine)
+    with xarray.open_dataset(path, engine=engine) as flood:
         assert flood.depth.dims == ("time", "y", "x")
         assert np.array_equal(flood.depth.values, h.numpy())
         assert flood.attrs["Conventions"] == "CF-1.11"
-        assert flood.depth.attrs["units"] == "m"
+        assert flood.depth.attrs["units"] == flood.x.attrs["units"] == flood.y.attrs["units"] == "m"
         assert flood.depth.attrs["standard_name"] == "flood_water_thickness"
-        assert list(flood.time.values.astype("datetime64[ms]").astype(str)) == [
-            "2021-07-14T20:00:00.000",
-            "2021-07-14T20:00:00.500",
-            "2021-07-14T20:10:00.000",
-        ]
-        mapping = flood[flood.depth.attrs.get("grid_mapping", flood.depth.encoding.get("grid_mapping"))]
-        assert pyproj.CRS.from_cf(mapping.attrs).to_epsg() == 32616
-        assert mapping.attrs["grid_mapping_name"] == "transverse_mercator"
+        assert flood.x.attrs["standard_name"] == "projection_x_coordinate"
+        seconds = (flood.time.values - np.datetime64("2021-07-14T20:00")) / np.timedelta64(1, "s")
+        assert seconds.tolist() == [0.0, 0.5, 600.0]
         # centres of the outermost cells, north first
         transform = dem.profile["transform"]
-        assert flood.x.values[0] == transform.c + dem.dx / 2
-        assert flood.y.values[0] == transform.f - dem.dx / 2
-        assert flood.y.values[-1] == pytest.approx(transform.f - 31.5 * dem.dx)
-        assert flood.x.values[-1] == pytest.approx(transform.c + 47.5 * dem.dx)
-        assert flood.x.attrs["standard_name"] == "projection_x_coordinate"
-        assert flood.y.attrs["units"] == "m"
-    with xarray.open_dataset(tmp_path / "a.nc", engine=engine, decode_cf=False) as raw:
+        np.testing.assert_allclose(flood.x, transform.c + dem.dx * (np.arange(48) + 0.5), rtol=1e-15)
+        np.testing.assert_allclose(flood.y, transform.f - dem.dx * (np.arange(32) + 0.5), rtol=1e-15)
+        # the reference system is a coordinate that the depths point to, also for who does not look for it
+        assert "crs" in flood.depth.coords
+        assert flood.depth.attrs["grid_mapping"] == "crs"
+        assert flood.crs.attrs["grid_mapping_name"] == "transverse_mercator"
+        assert pyproj.CRS.from_cf(flood.crs.attrs).to_epsg() == 32616
+    with xarray.open_dataset(path, engine=engine, decode_coords="all") as flood:
+        assert RasterDataset(flood).crs.to_epsg() == flood.depth.rio.crs.to_epsg() == 32616
+    with xarray.open_dataset(path, engine=engine, decode_cf=False) as raw:
         assert raw.time.values.tolist() == [0.0, 0.5, 600.0]
         assert raw.time.attrs["units"] == "seconds since 2021-07-14T20:00:00"
         assert not any("_FillValue" in raw[name].attrs for name in ("time", "x", "y", "depth"))
+        assert "coordinates" not in raw.depth.attrs
+    written.isel(time=0).to_netcdf(path, engine=engine)
+    with xarray.open_dataset(path, engine=engine) as flood:
+        assert {"crs", "time"} <= set(flood.depth.coords)
+    if engine == "h5netcdf":
+        # the wheel of rasterio reads NetCDF: another program's reading of the file
+        with rasterio.open(f"netcdf:{path}:depth") as dataset:
+            assert dataset.crs.linear_units_factor == ("metre", 1.0)
+            assert tuple(dataset.transform) == pytest.approx(tuple(dem.profile["transform"]))
+            assert np.array_equal(dataset.read(1), h[0].numpy())
 
 
 @pytest.mark.parametrize(
@@ -655,50 +568,6 @@ def test_dates_are_right_in_any_century(tmp_path, dem, start, moment):
         assert raw.time.values.tolist() == [0.0, 0.25, 3600.0]
 
 
-@pytest.mark.parametrize(
-    "start", ["NaT", "now", "today", "2021", "-0044-03-15", "10000-01-01", "2021-02-30", "", None, 0]
-)
-def test_what_is_no_date_is_refused(dem, start):
-    with pytest.raises(ValueError, match=r"start must be a date as in .* from the year 1 to 9999; it is"):
-        to_xarray(dem.z, dem.profile, [0.0], start=start)
-
-
-@pytest.mark.parametrize(("start", "seconds"), [("9999-12-31", 86400.0), ("0001-01-01", -1.0), ("2000-01-01", 1e300)])
-def test_times_beyond_the_calendar_are_refused(dem, start, seconds):
-    with pytest.raises(ValueError, match="times must lie in the years 1 to 9999"):
-        to_xarray(dem.z, dem.profile, [seconds], start=start)
-    with pytest.raises(ValueError, match="times must ascend"):
-        to_xarray(torch.zeros(2, 32, 48), dem.profile, [0.0, 1e-8])
-
-
-def test_the_reference_system_is_a_coordinate_that_the_depths_point_to(tmp_path, dem):
-    flood = to_xarray(dem.z, dem.profile, [0.0])
-    assert list(flood.data_vars) == ["depth"]
-    assert flood.depth.encoding["grid_mapping"] == "crs"
-    assert pyproj.CRS(flood.depth.crs.attrs["crs_wkt"]).to_epsg() == 32616
-    flood.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with xarray.open_dataset(tmp_path / "a.nc", engine="h5netcdf", decode_coords="all") as back:
-        assert pyproj.CRS(back.depth.crs.attrs["crs_wkt"]).to_epsg() == 32616
-    with xarray.open_dataset(tmp_path / "a.nc", engine="h5netcdf", decode_cf=False) as raw:
-        assert raw.depth.attrs["grid_mapping"] == "crs"
-        assert "coordinates" not in raw.depth.attrs
-    with xarray.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as back:
-        assert "crs" in back.depth.coords
-        assert back.depth.attrs["grid_mapping"] == "crs"
-    flood.isel(time=0).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
-    with xarray.open_dataset(tmp_path / "b.nc", engine="h5netcdf") as back:
-        assert {"crs", "time"} <= set(back.depth.coords)
-
-
-def test_gdal_finds_the_place_in_the_netcdf_file(tmp_path, dem):
-    """The wheel of rasterio reads NetCDF: another program's reading of the file."""
-    to_xarray(dem.z, dem.profile, [0.0]).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with rasterio.open(f"netcdf:{tmp_path / 'a.nc'}:depth") as dataset:
-        assert dataset.crs.linear_units_factor == ("metre", 1.0)
-        assert tuple(dataset.transform) == pytest.approx(tuple(dem.profile["transform"]))
-        assert np.array_equal(dataset.read(1), dem.z.numpy())
-
-
 def test_results_of_the_solver_are_accepted(dem):
     solver = LocalInertialSolver(dx=dem.dx)
     rain = 0.1 / 3600
@@ -725,8 +594,22 @@ def test_results_of_the_solver_are_accepted(dem):
         (torch.zeros(2, 32, 40), [0.0, 1.0], {}, ValueError, r"depths must have shape \(T, 32, 48\)"),
         (torch.zeros(2, 1, 32, 48), [0.0, 1.0], {}, ValueError, r"depths must have shape \(T, 32, 48\)"),
         (torch.full((1, 32, 48), torch.inf), [0.0], {}, ValueError, "depths must be finite"),
-        (torch.zeros(1, 32, 48), [0.0], {"start": "yesterday"}, ValueError, "start must be a date"),
-        ([[0.0]], [0.0], {}, TypeError, "must be a result of simulate or a tensor; it is list"),
+        (torch.zeros(2, 32, 48), [0.0, 1e-8], {}, ValueError, "times must ascend"),
+        *(
+            (torch.zeros(32, 48), [seconds], {"start": start}, ValueError, "times must lie in the years 1 to 9999")
+            for start, seconds in (("9999-12-31", 86400.0), ("0001-01-01", -1.0), ("2000-01-01", 1e300))
+        ),
+        *(
+            (
+                torch.zeros(32, 48),
+                [0.0],
+                {"start": start},
+                ValueError,
+                "start must be .* from the year 1 to 9999; it is",
+            )
+            for start in ("NaT", "now", "today", "2021", "-0044-03-15", "10000-01-01", "2021-02-30", "", None, 0)
+        ),
+        ([[0.0]], [0.0], {}, TypeError, "depths must be a result of simulate or a tensor; it is"),
     ],
 )
 def test_bad_series_are_refused(dem, *, depths, times, options, error, message):
@@ -750,30 +633,11 @@ def test_the_sample_is_the_real_map(tmp_path):
     coarse = read_dem(sample_geotiff(tmp_path / "b.tif", dx=300.0, shape=(40, 40)))
     assert coarse.dx == 300.0
     assert coarse.z.shape == (40, 40)
-    with pytest.raises(ValueError, match="shape must fit into"):
-        sample_geotiff(tmp_path / "c.tif", shape=(1000, 10))
-    with pytest.raises(ValueError, match="dx must be positive"):
-        sample_geotiff(tmp_path / "c.tif", dx=-1.0)
 
 
 @pytest.mark.parametrize("missing", ["rasterio", "xarray", "pyproj"])
-def test_without_the_extra_the_error_names_it(tmp_path, dem, monkeypatch, missing):
+def test_without_the_extra_the_error_names_it(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    calls = [lambda: to_xarray(dem.z, dem.profile, [0.0])]
-    if missing == "rasterio":
-        calls = [
-            lambda: read_dem(tmp_path / "dem.tif"),
-            lambda: write_depth(tmp_path / "a.tif", dem.z, dem.profile),
-            lambda: sample_geotiff(tmp_path / "a.tif"),
-        ]
-    for call in calls:
-        with pytest.raises(ImportError, match=rf"{missing} is needed .*paperplay\[geo\]"):
-            call()
-
-
-def test_importing_the_module_imports_none_of_them():
-    code = (
-        "import sys, lib.flood.geo; print(*[n for n in ('rasterio', 'xarray', 'pyproj', 'pandas') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    monkeypatch.delitem(sys.modules, "lib.flood.geo")
+    with pytest.raises(ImportError, match=rf"{missing} is needed .*paperplay\[geo\]"):
+        importlib.import_module("lib.flood.geo")

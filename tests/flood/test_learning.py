@@ -287,6 +287,7 @@ def train_together(folder: Path | None) -> learning.TrainingRun:
     return train_small(folder, augment=False, clip=0.5)[0]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path) -> None:
     command = [*TWO_PROCESSES, "-m", "tests.flood.test_learning", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -306,19 +307,9 @@ def test_two_processes_train_as_one_does(tmp_path) -> None:
         ({"lr": 0.0}, "lr must be positive"),
         ({"batch": 3}, "batch must be at most 2; it is 3"),
         ({"batch": 0}, "batch must be at least 1"),
-        ({"loss": "mae"}, "loss must be one of mse, huber; it is 'mae'"),
-        ({"beta": -1.0}, "beta must be positive"),
-        ({"unit": "feet"}, "unit must be one of data, map, metres; it is 'feet'"),
-        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd; it is 'lion'"),
         ({"warmup": 1.0}, "warmup must lie between 0 and 1, and be neither; it is 1.0"),
         ({"warmup": 0.0}, "warmup must lie between 0 and 1, and be neither; it is 0.0"),
-        ({"smoothness": -0.1}, "smoothness must be finite and at least 0; it is -0.1"),
-        ({"smoothness": float("nan")}, "smoothness must be finite and at least 0; it is nan"),
         ({"clip": 0.0}, "clip must be positive"),
-        ({"checkpoint_every": -1}, "checkpoint_every must be at least 0; it is -1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"device": "gpu"}, "device must be cpu"),
-        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
     ],
 )
 def test_bad_settings_are_refused(change, message) -> None:

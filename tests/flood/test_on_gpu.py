@@ -14,8 +14,9 @@ from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import FloodDataset, Forcing
 from lib.flood.solver import FloodResult, LocalInertialSolver
 from tests.flood.test_physics import F64, hills, water_made
+from tests.needs import needs_gpu
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = needs_gpu
 
 FACTOR, COUNT, SIDE = 8, 4, 32
 COARSE = LocalInertialSolver(dx=8.0 * FACTOR, h_cfl_min=0.05)

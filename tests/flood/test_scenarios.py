@@ -346,30 +346,27 @@ def test_a_write_that_is_cut_off_leaves_nothing(folder, monkeypatch) -> None:
     assert solve_tiles(folder, FINE)[1][-1].shape == (16, 24)
 
 
-def test_tiles_that_do_not_fit(folder) -> None:
-    np.save(folder / "z.npy", np.zeros((16, 16)))
-    with pytest.raises(ValueError, match=r"z.npy must have the shape \(16, 24\); it has \(16, 16\)"):
-        solve_tiles(folder, FINE)
-    np.save(folder / "z.npy", np.full((16, 24), np.nan))
-    with pytest.raises(ValueError, match=r"z.npy must be finite; 384 of its 384 entries"):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("z.npy", np.zeros((16, 16)), r"must have the shape \(16, 24\); it has \(16, 16\)"),
+        ("z.npy", np.full((16, 24), np.nan), "must be finite; 384 of its 384 entries"),
+        ("z.npy", b"no array", "is no array that can be read"),
+        ("z.npy", b"", "is no array that can be read"),
+        ("z.npy", np.full((16, 24), "a"), "is no array that can be read"),
+        ("z.tiff", None, "has cells of 30 m; the others are said to have 40 m"),
+        ("0.npy", np.zeros((2, 16, 24)), r"must have the shape \(R, C\); it has \(2, 16, 24\)"),
+    ],
+)
+def test_tiles_that_do_not_fit(folder, name, content, message) -> None:
+    if content is None:
+        geotiff(folder / name, np.zeros((16, 24)), cell=30.0)
+    elif isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    else:
+        np.save(folder / name, content)
+    with pytest.raises(ValueError, match=rf"{name} {message}"):
         TileFolder(folder, 40.0).elevations(3)
-    (folder / "z.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"z.npy is no array that can be read"):
-        TileFolder(folder, 40.0).elevations(3)
-    (folder / "z.npy").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"z.npy is no array that can be read"):
-        TileFolder(folder, 40.0).elevations(3)
-    np.save(folder / "z.npy", np.full((16, 24), "a"))
-    with pytest.raises(ValueError, match=r"z.npy is no array that can be read"):
-        TileFolder(folder, 40.0).elevations(3)
-    (folder / "z.npy").unlink()
-    geotiff(folder / "z.tiff", np.zeros((16, 24)), cell=30.0)
-    with pytest.raises(ValueError, match=r"z.tiff has cells of 30 m; the others are said to have 40 m"):
-        TileFolder(folder, 40.0).elevations(3)
-    (folder / "z.tiff").unlink()
-    np.save(folder / "0.npy", np.zeros((2, 16, 24)))
-    with pytest.raises(ValueError, match=r"0.npy must have the shape \(R, C\); it has \(2, 16, 24\)"):
-        TileFolder(folder, 40.0)
 
 
 @pytest.mark.parametrize("void", [-9999, -32768, np.float32(-3.4e38), 1e20, -999])

@@ -18,6 +18,11 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
+@pytest.fixture(scope="module")
+def drawn():
+    return [terrain((48, 48), rng(seed)) for seed in range(150)]
+
+
 def test_the_real_elevations():
     z, dx, dy = real_dem()
     assert z.shape == (344, 403)
@@ -28,7 +33,7 @@ def test_the_real_elevations():
 
 
 def test_training_and_test_ground_do_not_overlap():
-    columns = {split: [terrain((64, 96), rng(seed), split).source[2:] for seed in range(60)] for split in REGIONS}
+    columns = {split: [terrain((32, 48), rng(seed), split).source[2:] for seed in range(60)] for split in REGIONS}
     assert max(last for _, last in columns["train"]) <= 270
     assert min(first for first, _ in columns["test"]) >= 290
     # all of both regions is used
@@ -80,10 +85,9 @@ def test_the_generator_decides():
     assert not np.array_equal(first, second)
 
 
-def test_relief_canals_and_embankments_have_the_recipes_sizes():
+def test_relief_canals_and_embankments_have_the_recipes_sizes(drawn):
     counts, reliefs = [], []
-    for seed in range(40):
-        parts = terrain((96, 96), rng(seed))
+    for parts in drawn:
         reliefs.append(np.ptp(parts.ground))
         assert parts.ground.min() == 0
         depths, heights = np.unique(parts.canals)[1:], np.unique(parts.embankments)[1:]
@@ -104,22 +108,17 @@ def test_relief_canals_and_embankments_have_the_recipes_sizes():
     assert 7 < max(reliefs) <= 8
 
 
-def test_some_embankments_have_gaps():
+def test_some_embankments_have_gaps(drawn):
     """Where there is a single one, so that no higher one hides a part of it."""
-    alone, broken = 0, 0
-    for seed in range(150):
-        wall = terrain((48, 48), rng(seed)).embankments
-        if len(np.unique(wall)) == 2:
-            alone += 1
-            broken += ndimage.label(wall > 0, np.ones((3, 3)))[1] > 1
-    assert 5 <= broken < alone
+    alone = [parts.embankments > 0 for parts in drawn if len(np.unique(parts.embankments)) == 2]
+    broken = sum(ndimage.label(wall, np.ones((3, 3)))[1] > 1 for wall in alone)
+    assert 5 <= broken < len(alone)
 
 
-def test_walls_and_canals_cross_the_map():
+def test_walls_and_canals_cross_the_map(drawn):
     """A canal is one connected channel, a wall without gaps parts the map in two for water that goes through edges."""
     canals, across, walls, parted = 0, 0, 0, 0
-    for seed in range(60):
-        parts = terrain((64, 64), rng(seed))
+    for parts in drawn:
         if len(np.unique(parts.canals)) == 2:
             ways, _ = ndimage.label(parts.canals > 0, EDGES)
             canals += 1

@@ -3,7 +3,6 @@
 Run as a program it makes all checks and prints their counts: triton reads TRITON_INTERPRET when it is first imported.
 """
 
-import importlib.util
 import itertools
 import json
 import math
@@ -28,7 +27,6 @@ EVERY_MODE = [
     for underflow in ("stochastic", "nearest", "flush")
 ]
 NIBBLES = [name for name, levels in LOG_FORMATS.items() if levels <= 7]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the gpu extra is not installed")
 
 
 def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -90,3 +90,21 @@ def test_nothing_random_needs_no_seed_and_float64_comes_back() -> None:
     values = luq_fused(x, NEAREST)
     assert values.dtype == torch.float64
     assert torch.equal(values, luq_fused(x.float(), NEAREST, seed=9).double())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (luq_pack, "needs a seed"),
+        (lambda x: luq_pack(x, seed=0, rand=torch.zeros(2, dtype=torch.int32)), "not both"),
+        (lambda x: luq_pack(x, seed=0.5), "seed must be an integer"),
+        (lambda x: luq_pack(x, Rounding("reference"), seed=0), "must fit in 4 bits; 'reference' has 17 values"),
+        (lambda x: luq_pack(x / 0, seed=0, max_abs=1.0), "x must be finite"),
+        (lambda x: luq_pack(x, seed=0, max_abs=torch.ones(2)), "max_abs must be one number"),
+        (lambda x: luq_pack(x, rand=torch.zeros(3, dtype=torch.int32)), "rand must be an int32 tensor"),
+        (lambda x: luq_pack(x, seed=0, backend="compiled"), "backend must be one of auto, eager, triton"),
+    ],
+)
+def test_bad_input_is_refused(call, message) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(torch.ones(2))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.four_bit.fused_int4 import int4_pack, relu_grad, relu_pack
+from lib.four_bit.fused_int4 import int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.integers import int4_decode, int4_encode, sawb_clip
 from lib.four_bit.packing import pack_bits, pack_nibbles, unpack_bits
 from tests.four_bit.kernel_checks import check_nothing_is_looked_at, gaussian, inputs, same
@@ -77,3 +77,24 @@ def test_what_is_kept() -> None:
     kept = int4_pack(gaussian(3, 5))
     assert kept.packed is not None
     assert kept.packed.nbytes == 8
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: int4_pack(x.tolist()), "x must be a floating-point tensor; it is list"),
+        (lambda x: int4_pack(x, clip="none"), "clip must be one of sawb, max; it is 'none'"),
+        (lambda x: int4_pack(x, dtype=torch.int8), "dtype must be one of torch.float32, .*torch.int8"),
+        (lambda x: int4_pack(x, backend="cuda"), "backend must be one of"),
+        (lambda x: int4_pack(x).unpack(torch.int8), "dtype must be one of"),
+        (lambda x: int4_unpack(int4_pack(x).packed, (5,), torch.tensor(True)), "must hold 3 bytes"),
+        (lambda x: int4_unpack(int4_pack(x).packed, (2,), torch.ones(2).bool()), "signed must be a 0-d"),
+        (lambda x: int4_unpack(int4_pack(x).packed, (2,), torch.tensor(1)), "signed must be a 0-d"),
+        (lambda x: relu_pack(x.long()), "x must be a floating-point tensor"),
+        (lambda x: relu_grad(x, relu_pack(torch.ones(9))[1]), "packed must hold 1 bytes"),
+        (lambda x: relu_grad(x.long(), relu_pack(x)[1]), "grad must be a floating-point tensor"),
+    ],
+)
+def test_bad_input_is_refused(call, message) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(torch.ones(2))

@@ -14,7 +14,8 @@ from lib.four_bit import luq_pack
 from lib.four_bit.fused_int4 import int4_pack, relu_grad, relu_pack
 from lib.four_bit.integers import SAWB
 from lib.four_bit.packing import pack_bits
-from tests.four_bit.kernel_checks import CHECKS, needs_triton
+from tests.four_bit.kernel_checks import CHECKS
+from tests.needs import needs_triton
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def interpreted() -> dict[str, int | str]:
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("check", CHECKS)
 def test_triton_in_its_interpreter(check: str, interpreted: dict[str, int | str]) -> None:
@@ -53,6 +55,7 @@ POINTERS = {
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("place", "entries", "constants"),

@@ -15,6 +15,7 @@ from lib.four_bit import (
     luq_mean,
     luq_variance,
     random_mantissas,
+    round_nearest_power,
 )
 
 
@@ -108,3 +109,24 @@ def test_samples_are_averaged_and_gradients_pass_through() -> None:
     assert half.dtype == torch.float16
     rand = random_mantissas((3, 2000), generator=generator)
     assert torch.equal(luq(x, samples=3, rand=rand), sum(luq(x, rand=r) for r in rand) / 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: luq(x, "fp3"), r"rounding must be a Rounding, such as Rounding\(fmt='fp3'\)"),
+        (lambda x: luq_encode(x.long()), "x must be a floating-point tensor; it is torch.int64"),
+        (lambda x: luq_encode(x, rand=torch.zeros(3)), "rand must be an int32 tensor"),
+        (lambda x: luq(x, samples=0), "samples must be at least 1"),
+        (lambda x: luq(x, samples=2, rand=torch.zeros(2, dtype=torch.int32)), "leading axis of length 2"),
+        (lambda x: round_nearest_power(-x), "positive normal"),
+        *(
+            (lambda _, code=code, fmt=fmt: luq_decode(torch.tensor([code]), 1.0, fmt=fmt), "codes must be levels 0 to")
+            for fmt, many in {"fp4": (16, -1), "printed": (6,), "fp3": (4,), "fp2": (10,), "reference": (32, 9)}.items()
+            for code in many
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, message) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(torch.ones(2))

@@ -32,8 +32,9 @@ from tests.four_bit.kernel_checks import (
     same,
     same_bits,
 )
+from tests.needs import needs_gpu
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = needs_gpu
 
 TINY = replace(FOUR_BIT_PRESETS["quick"], count=1024, batch=64, epochs=2, config=LUQConfig(hindsight=0.9))
 BEYOND = (1 << 31) + 4101

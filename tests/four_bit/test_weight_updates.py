@@ -81,3 +81,5 @@ def test_two_layers_tell_bias_from_noise() -> None:
     chance = two_layer_errors("stochastic", "LUQ")
     assert chance.outputs.after(1) > 1.2 * exact.outputs.after(1)
     assert chance.outputs.bias < exact.outputs.bias
+    with pytest.raises(ValueError, match="passes must be at least 2"):
+        two_layer_errors("nearest", "LUQ", passes=1)

@@ -3,11 +3,12 @@
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 
-from lib.initialization_shape import DeepDiagonalPotential, DiagonalPotential
+from lib.initialization_shape import DeepDiagonalPotential, DiagonalPotential, NeuronPotential
 
 
 @given(st.floats(1e-8, 1e4), st.floats(-1e3, 1e3), st.floats(-10, 10))
@@ -46,6 +47,49 @@ def test_conjugate_obeys_the_legendre_identity(potential) -> None:
     at_zero = potential.conjugate(potential.grad(np.zeros(4)))
     np.testing.assert_allclose(potential(w) + potential.conjugate(z) - at_zero, (z * w).sum(axis=-1), atol=1e-10)
     assert potential(w).shape == (6,)
+
+
+@pytest.mark.parametrize(
+    "potential",
+    [DiagonalPotential(0.1, np.zeros(3)), DeepDiagonalPotential(3, 0.5), NeuronPotential(0.3, [1.0] * 3)],
+    ids=repr,
+)
+def test_methods_take_every_kind_of_finite_array_and_refuse_the_rest(potential) -> None:
+    w = np.array([0.25, 0.5, 0.125])
+    frozen = w.copy()
+    frozen.flags.writeable = False
+    kinds = [
+        w.tolist(),
+        w.astype(np.float32),
+        np.repeat(w, 2)[::2],
+        frozen,
+        torch.from_numpy(w.copy()).requires_grad_(),
+    ]
+    names = (
+        "__call__",
+        "grad",
+        "hess_diag",
+        "grad_conjugate",
+        "conjugate",
+        "hess_conjugate_diag",
+        "radial",
+        "radial_rise",
+    )
+    for method in (getattr(potential, name) for name in names if hasattr(potential, name)):
+        for kind in kinds:
+            np.testing.assert_allclose(method(kind), method(w))
+        for bad in ([0.1, np.nan, 0.2], [0.1, -np.inf, 0.2], [[1.0], [1.0, 2.0]], "abc", 1j, None):
+            with pytest.raises((ValueError, TypeError), match=r"^[wxz] must"):
+                method(bad)
+
+
+def test_the_potential_keeps_nothing_of_the_callers_arrays() -> None:
+    k, w0 = np.ones(3), np.full(3, 0.5)
+    potential = DiagonalPotential(k, w0)
+    before = float(potential([1.0, 2.0, 3.0]))
+    k[:], w0[:] = 7.0, 9.0
+    assert float(potential([1.0, 2.0, 3.0])) == before
+    assert not np.shares_memory(potential.k, k)
 
 
 def test_gradient_is_zero_at_the_start_and_k_is_invariant_under_the_branches() -> None:
@@ -88,13 +132,11 @@ def test_deep_gradient_keeps_its_digits_for_small_scales() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: DiagonalPotential(0.0), "k must be positive"),
-        (lambda: DiagonalPotential(np.inf), "k must be finite"),
-        (lambda: DiagonalPotential(1.0, np.nan), "w0 must be finite"),
+        (lambda: DeepDiagonalPotential(2, 0.5), "depth must be at least 3"),
+        (lambda: DeepDiagonalPotential(3, 0.5).grad_conjugate([1e6]), "z must lie within"),
+        (lambda: DiagonalPotential(0.1).grad_conjugate([1e6]), "z must be below"),
         (lambda: DiagonalPotential.from_weights(0.0, 0.0, 0.0, 0.0), "saddle"),
         (lambda: DiagonalPotential.from_weights([1, 1], [1, 1], [0, 1], [0, 1]), "saddle"),
-        (lambda: DeepDiagonalPotential(2, 1.0), "depth must be at least 3"),
-        (lambda: DeepDiagonalPotential(3, 0.0), "alpha must be positive"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:

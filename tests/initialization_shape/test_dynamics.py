@@ -36,19 +36,16 @@ def test_velocity_is_minus_torchs_gradient(model: str, m: int, slope: float) -> 
     np.testing.assert_allclose(residual, y - outputs.detach().numpy(), atol=1e-12)
 
 
-@pytest.mark.parametrize(("model", "m"), [("diagonal", 0), ("neuron", 0), ("neuron", 3)])
-def test_descent_tends_to_flow(model: str, m: int) -> None:
+def test_descent_of_several_neurons_tends_to_flow() -> None:
+    """Of diagonal networks and single neurons the claims say so."""
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((3, 8)), rng.standard_normal(3)
-    weights = weights_for(model, 8, rng, m)
-    flow = gradient_flow(model, X, y, weights)
-    assert flow.converged
-    errors = []
-    for lr in (1e-2, 1e-3):
-        descent = gradient_descent(model, X, y, weights, lr=lr)
-        assert descent.converged
-        errors.append(np.linalg.norm(descent.w - flow.w))
-    assert errors[1] < errors[0] / 5
+    weights = weights_for("neuron", 8, rng, 3)
+    flow = gradient_flow("neuron", X, y, weights)
+    descents = [gradient_descent("neuron", X, y, weights, lr=lr) for lr in (1e-2, 1e-3)]
+    assert all(run.converged for run in (flow, *descents))
+    coarse, fine = (np.linalg.norm(run.w - flow.w) for run in descents)
+    assert fine < coarse / 5
 
 
 def test_paths_begin_at_the_start_and_end_at_the_result() -> None:
@@ -91,24 +88,23 @@ def test_the_callers_weights_are_not_changed() -> None:
     np.testing.assert_array_equal(u, [0.1, -0.1])
 
 
-@pytest.mark.parametrize("options", [{"t_max": np.nan}, {"t_max": -1.0}, {"rtol": 0.0}, {"stop": -1.0}])
-def test_bad_settings_of_the_flow_are_refused(options) -> None:
-    with pytest.raises(ValueError, match="must be positive and finite"):
-        gradient_flow("neuron", [[1.0, 2.0]], [1.0], {"a": 1.0, "u": [0.1, 0.2]}, **options)
+@pytest.mark.parametrize("option", [{"t_max": np.nan}, {"rtol": 0.0}, {"stop": -1.0}, {"max_steps": 0}])
+def test_bad_settings_of_the_flow_are_refused(option) -> None:
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        gradient_flow("neuron", [[1.0, 2.0]], [1.0], {"a": 1.0, "u": [0.1, 0.2]}, **option)
 
 
 @pytest.mark.parametrize(
     ("model", "weights", "options", "message"),
     [
-        ("deep", {}, {}, "model must be one of diagonal, neuron"),
         ("neuron", {"a": 1.0}, {}, "params must have the keys a, u"),
+        ("neuron", {1: 2}, {}, "params must have the keys a, u"),
+        (["neuron"], {"a": 1.0, "u": [1.0, 2.0]}, {}, "model must be one of"),
         ("neuron", {"a": 1.0, "u": [1.0]}, {}, "a and u must have shapes"),
         ("neuron", {"a": [1.0], "u": [1.0, 2.0]}, {}, "a and u must have shapes"),
-        ("neuron", {"a": np.nan, "u": [1.0, 2.0]}, {}, "a must be finite"),
         ("diagonal", {n: [1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {}, r"u_p must have shape \(2,\)"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"lr": 0.0}, "lr must be positive"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"stop": -1.0}, "stop must be positive"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"record_every": -1}, "record_every must be at least 0"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"slope": 1.5}, "slope must lie between 0 and 1"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"max_steps": 0}, "max_steps must be at least 1"),
         ("diagonal", {n: [1.0, 1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {"slope": 0.5}, "slope must be 1"),

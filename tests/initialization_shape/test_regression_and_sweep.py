@@ -58,6 +58,7 @@ def test_digits_are_standardised_pixels() -> None:
         (lambda: run_sweep(SMALL, ".", seeds=0), "seeds must be at least 1"),
         (lambda: SweepPreset(alphas=(-1.0,)), "alpha must be positive"),
         (lambda: SweepPreset(shapes=(2.0,)), "shape must lie"),
+        (lambda: sparse_regression(10, 5, noise=np.inf, rng=np.random.default_rng(0)), "noise must be finite"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
@@ -164,3 +165,11 @@ def test_command_line_runs_a_sweep_and_refuses_bad_words(tmp_path, monkeypatch) 
     assert CliRunner().invoke(app, [*words, "--shard", "0/2"]).exit_code == 0
     assert CliRunner().invoke(app, [*words, "--shard", "nonsense"]).exit_code == 2
     assert CliRunner().invoke(app, [*words, "--preset", "nonsense"]).exit_code == 2
+
+
+def test_numpys_integers_are_integers() -> None:
+    preset = SweepPreset(d=np.int64(40), alphas=np.array([0.1]))
+    assert preset == SweepPreset(d=40, alphas=(0.1,))
+    assert repr(preset) == repr(SweepPreset(d=40, alphas=(0.1,)))
+    with pytest.raises(TypeError, match="alphas must hold real numbers"):
+        SweepPreset(alphas="abc")

@@ -36,11 +36,8 @@ def test_a_positive_shape_means_a_larger_second_layer() -> None:
 @pytest.mark.parametrize(
     ("alpha", "shape", "message"),
     [
-        (0.0, 0.0, "alpha must be positive"),
         ([1.0, -1.0], 0.0, "alpha must be positive"),
-        (np.nan, 0.0, "alpha must be finite"),
-        (1.0, 1.0, "shape must lie strictly between"),
-        (1.0, [-1.5, 0.0], "shape must lie strictly between"),
+        (1.0, [-1.0, 0.0], "shape must lie strictly between"),
     ],
 )
 def test_bad_scales_and_shapes_are_refused(function, alpha, shape, message) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lib.alias_free import symbolic
 from lib.alias_free.auditing import GENERIC_SHIFT
+from lib.alias_free.claims.plain import plain_version
 from lib.alias_free.convnext import ConvNeXt
 from lib.alias_free.layers import (
     AliasFreeActivation,
@@ -24,7 +25,6 @@ from lib.alias_free.layers import (
     DemodulatingStem,
     IdealDownsample2d,
 )
-from lib.alias_free.plain import plain_version
 from lib.alias_free.polynomials import GELU_QUADRATIC, dealias_size, evaluate_polynomial, fit_activation
 from lib.alias_free.resampling import fourier_shift, ideal_lowpass, ideal_resample
 from lib.alias_free.robustness import equivariance_error
@@ -104,7 +104,7 @@ _SHIFTS = ((1.0, 1.0), (0.5, 0.5), (1 / 3, 2.7))
 )
 def usual_downsampling_aliases() -> Evidence:
     x = noise(0, 1, 8, 32, 32)
-    blurred = {size: BlurPool2d(8, filt_size=size).double() for size in (3, 5, 7)}
+    blurred = {size: BlurPool2d(8, kernel_size=size).double() for size in (3, 5, 7)}
     others: dict[str, Callable[[Tensor], Tensor]] = {
         "stride": lambda y: y[..., ::2, ::2],
         "max": nn.MaxPool2d(2),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
+from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution, solve_balances
 from lib.edge_of_stability.scalar_network import balances, gd_step, gradient, sharpness
 from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gpgd_step, run_gd
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
-
 _ROUNDING = 1e-11
+#: Starts of long runs, for each number of weights.
+_LONG_RUNS = 2000
 
 
 @claim(
@@ -88,7 +90,8 @@ def sharpness_at_a_minimum() -> Evidence:
     )
 
 
-class _Steps(NamedTuple):
+@dataclass(frozen=True)
+class _Steps:
     """Random networks and one step of each, without those whose weights leave the positive orthant."""
 
     eta_phi: Array
@@ -180,7 +183,8 @@ def _starts(rng: np.random.Generator, count: int, depth: int, product: Array | f
     return np.asarray(w * scale[:, None])
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """Many long runs: how often φ rose, and η times φ at the end of those that converged."""
 
     rises: int
@@ -189,9 +193,9 @@ class _Run(NamedTuple):
 
 
 def _long_runs(rng: np.random.Generator, depth: int) -> _Run:
-    w = _starts(rng, 2000, depth, rng.uniform(0.05, 1.3, 2000))
-    eta = rng.uniform(1, MONOTONE_LIMIT, 2000) / gfs_sharpness(w)
-    positive = np.ones(2000, dtype=bool)
+    w = _starts(rng, _LONG_RUNS, depth, rng.uniform(0.05, 1.3, _LONG_RUNS))
+    eta = rng.uniform(1, MONOTONE_LIMIT, _LONG_RUNS) / gfs_sharpness(w)
+    positive = np.ones(_LONG_RUNS, dtype=bool)
     phi, rises = gfs_sharpness(w), 0
     for _ in range(3000):
         after = gd_step(w[positive], eta[positive])
@@ -218,7 +222,7 @@ def whole_runs_are_monotone() -> Evidence:
         none([each.rises for each in runs], "rises of φ"),
         at_most([each.tops for each in runs], 2.0, label="largest final ηφ", shown="≤ 2"),
         at_most([each.left for each in runs], 0.01, label="part that left the orthant", shown="< 1%"),
-        remark="2000 starts each for D = 2, 3, 4, 5, 8; 3000 steps, ηφ from 1 to 2√2 at the start",
+        remark=f"{_LONG_RUNS} starts each for D = 2, 3, 4, 5, 8; 3000 steps, ηφ from 1 to 2√2 at the start",
     )
 
 
@@ -232,18 +236,18 @@ def convergence_to_the_edge() -> Evidence:
     rng = np.random.default_rng(4)
     settled, finals = [], {}
     for depth in (2, 4):
-        ends = []
+        starts, steps = [], []
         for product in (0.99, 0.9, 0.7):
             w = _starts(rng, 400, depth, product)
-            phi = gfs_sharpness(w)
-            eta = rng.uniform(2.05, 2.8, 400) / phi
+            eta = rng.uniform(2.05, 2.8, 400) / gfs_sharpness(w)
             kept = ~(eta * depth >= 1.9)
-            w, eta = w[kept], eta[kept]
-            for _ in range(20):
-                w = run_gd(w, eta, 1000, record_every=1000).w[-1]
-            settled.append(np.abs(w.prod(axis=1) - 1) < 1e-8)
-            ends.append(eta * gfs_sharpness(w))
-        finals[depth] = np.concatenate(ends)
+            starts.append(w[kept])
+            steps.append(eta[kept])
+        w, eta = np.concatenate(starts), np.concatenate(steps)
+        for _ in range(20):
+            w = run_gd(w, eta, 1000, record_every=1000).w[-1]
+        settled.append(np.abs(w.prod(axis=1) - 1) < 1e-8)
+        finals[depth] = eta * gfs_sharpness(w)
     everything = np.concatenate(list(finals.values()))
     return combine(
         true_that("all converge", settled),

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.claims import Evidence, at_most, claim, combine, true_that, within
-from lib.initialization_shape.claims.problems import (
-    diagonal_problems,
-    relative_distance,
-    section_7_problem,
-)
+from lib.initialization_shape.claims.problems import diagonal_problems, relative_distance, section_7_problem
 from lib.initialization_shape.diagonal import DiagonalPotential
 from lib.initialization_shape.dynamics import gradient_descent, gradient_flow
 from lib.initialization_shape.interpolation import minimize_potential
-from lib.initialization_shape.regression import (
-    digits_regression,
-    least_l1_interpolator,
-    least_l2_interpolator,
-)
+from lib.initialization_shape.regression import digits_regression, least_l1_interpolator, least_l2_interpolator
 from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
 from lib.initialization_shape.sweep import PRESETS, population_errors
 

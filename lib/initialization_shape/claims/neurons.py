@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.claims import Evidence, at_most, claim, combine, true_that, within
-from lib.initialization_shape.claims.problems import (
-    neuron_problems,
-    relative_distance,
-)
+from lib.initialization_shape.claims.problems import neuron_problems, relative_distance
 from lib.initialization_shape.dynamics import gradient_descent, gradient_flow
 from lib.initialization_shape.interpolation import minimize_potential
 from lib.initialization_shape.neuron import NeuronPotential, neuron_limit
-from lib.initialization_shape.regression import (
-    least_l2_interpolator,
-)
+from lib.initialization_shape.regression import least_l2_interpolator
 from lib.initialization_shape.scale_shape import neuron_delta, scale_shape_to_weights
 from lib.initialization_shape.several_neurons import dual_spread, random_neurons
 

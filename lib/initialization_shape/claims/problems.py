@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.initialization_shape.regression import (
-    sparse_regression,
-)
+from lib.initialization_shape.regression import sparse_regression
 from lib.initialization_shape.several_neurons import random_neurons
 
 if TYPE_CHECKING:

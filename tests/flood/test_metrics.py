@@ -1,0 +1,104 @@
+"""Scores and loss, against scikit-learn and sums by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score, r2_score
+
+from lib.flood.metrics import downsample_loss, flood_metrics
+from lib.flood.pooling import pool_dem
+from tests.flood.test_pooling import draw
+
+
+def test_scores_against_scikit_learn():
+    h_ref, h = draw(2, 8, 8).abs(), draw(2, 8, 8, seed=1).abs()
+    scores = flood_metrics(h, h_ref, thresholds=(0.1, 0.5, 1.5))
+    flat, truth = h.flatten().numpy(), h_ref.flatten().numpy()
+    assert list(scores) == ["rmse", "mae", "bias", "nse", "csi_0.1", "csi_0.5", "csi_1.5"]
+    assert scores["nse"] == pytest.approx(r2_score(truth, flat))
+    for limit in (0.1, 0.5, 1.5):
+        assert scores[f"csi_{limit}"] == pytest.approx(jaccard_score(truth > limit, flat > limit))
+    assert scores["rmse"] == pytest.approx(np.sqrt(np.mean((flat - truth) ** 2)))
+    assert scores["mae"] == pytest.approx(np.mean(np.abs(flat - truth)))
+    assert scores["bias"] == pytest.approx(np.mean(flat) - np.mean(truth))
+
+
+@pytest.mark.parametrize("thresholds", [0.1, [0.1, None], [[0.1]], [0.0]])
+def test_bad_thresholds_are_refused(thresholds):
+    with pytest.raises((TypeError, ValueError), match=r"^thresholds must"):
+        flood_metrics(torch.ones(2, 2), torch.ones(2, 2), thresholds)
+
+
+def test_scores_of_the_truth_and_of_its_mean():
+    h = draw(8, 8).abs()
+    assert flood_metrics(h, h) == {"rmse": 0, "mae": 0, "bias": 0, "nse": 1, "csi_0.1": 1, "csi_0.3": 1}
+    assert flood_metrics(h.mean().expand(8, 8), h)["nse"] == pytest.approx(0, abs=1e-12)
+
+
+def test_csi_where_nothing_or_only_one_map_is_flooded():
+    dry, wet = torch.zeros(4, 4), torch.full((4, 4), 0.2)
+    none = flood_metrics(dry, dry)
+    assert math.isnan(none["csi_0.1"])
+    assert math.isnan(none["nse"])
+    assert flood_metrics(wet, dry)["csi_0.1"] == 0
+    assert flood_metrics(dry, wet)["csi_0.1"] == 0
+    assert math.isnan(flood_metrics(wet, dry)["csi_0.3"])
+    # a threshold itself is not above the threshold, in single precision too
+    assert math.isnan(flood_metrics(torch.full((2, 2), 0.3), dry[:2, :2], (0.3,))["csi_0.3"])
+    # 0.1 cannot be written in binary: the mean of equal depths is off by a bit, the spread still none
+    assert math.isnan(flood_metrics(torch.zeros(7, 3), torch.full((7, 3), 0.1), ())["nse"])
+
+
+def test_scores_carry_no_gradient_and_take_no_broadcast():
+    h = draw(4, 4).abs().requires_grad_()
+    assert all(isinstance(value, float) for value in flood_metrics(h, h).values())
+
+
+@pytest.mark.parametrize(
+    ("h", "h_ref", "thresholds", "error", "message"),
+    [
+        (torch.zeros(4, 4), torch.zeros(1, 4), (0.1,), ValueError, "one shape"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), (0.0,), ValueError, "thresholds must be positive"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), (0.1, 0.1), ValueError, "must differ"),
+    ],
+)
+def test_bad_depths_are_refused(h, h_ref, thresholds, error, message):
+    with pytest.raises(error, match=message):
+        flood_metrics(h, h_ref, thresholds)
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_losses_by_hand(beta):
+    h_fine, h_coarse = draw(3, 8, 8).abs(), draw(3, 2, 2, seed=1).abs()
+    error = (h_coarse - pool_dem(h_fine, 4)).abs()
+    assert downsample_loss(h_coarse, h_fine, 4).item() == pytest.approx(error.square().mean().item())
+    huber = torch.where(error < beta, error.square() / (2 * beta), error - beta / 2).mean()
+    assert downsample_loss(h_coarse, h_fine, 4, "huber", beta).item() == pytest.approx(huber.item())
+
+
+def test_the_loss_has_its_gradient_at_the_coarse_depths():
+    h_fine, h_coarse = draw(4, 4).abs(), draw(2, 2, seed=1).requires_grad_()
+    (grad,) = torch.autograd.grad(downsample_loss(h_coarse, h_fine, 2), h_coarse)
+    torch.testing.assert_close(grad, 2 * (h_coarse.detach() - pool_dem(h_fine, 2)) / 4)
+
+
+def test_nan_in_a_depth_is_not_hidden():
+    assert downsample_loss(torch.full((1, 1), math.nan), torch.zeros(2, 2), 2).isnan()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"h_coarse": torch.zeros(1, 2, 2)}, r"shape \(2, 2\)"),
+        ({"h_coarse": torch.zeros(1, 1)}, r"shape \(2, 2\)"),
+        ({"factor": 3}, "multiples of the factor"),
+        ({"kind": "huber", "beta": 0.0}, "beta must be positive"),
+        ({"h_fine": torch.zeros(4)}, "h_fine must have at least two axes"),
+    ],
+)
+def test_bad_losses_are_refused(arguments, message):
+    good = {"h_coarse": torch.zeros(2, 2), "h_fine": torch.zeros(4, 4), "factor": 2}
+    with pytest.raises((TypeError, ValueError), match=message):
+        downsample_loss(**good | arguments)
