@@ -35,6 +35,7 @@ from .layers import quantize_model as quantize_model
 from .layers import quantizer_states as quantizer_states
 from .layers import reconfigure as reconfigure
 from .logarithmic import LOG_FORMATS as LOG_FORMATS
+from .logarithmic import Rounding as Rounding
 from .logarithmic import luq as luq
 from .logarithmic import luq_decode as luq_decode
 from .logarithmic import luq_encode as luq_encode

@@ -32,15 +32,7 @@ def _signed(word: int) -> int:
 def counter_keys(seed: int) -> tuple[int, int]:
     """Two int32 keys from a seed: the halves of one output of splitmix64, so that no two seeds share both.
 
-    Parameters
-    ----------
-    seed
-        An integer, from -2^64 on; it counts modulo 2^64.
-
-    Raises
-    ------
-    TypeError
-        If `seed` is no integer.
+    Seeds are integers from -2^64 on, and count modulo 2^64.
 
     Examples
     --------
@@ -62,7 +54,7 @@ def checked_sizes(shape: tuple[int, ...] | torch.Size) -> tuple[int, ...]:
 
 
 def checked_device(device: torch.device | str | None) -> torch.device:
-    """Any device that torch knows the name of; the processor for None."""
+    """Any device that torch knows the name of; the CPU for None."""
     if not isinstance(device, (str, torch.device, type(None))):
         raise TypeError(f"device must be a name such as cpu or cuda; it is {device!r}")
     try:
@@ -95,15 +87,11 @@ def counter_mantissas(
     shape
         Any shape; after 2^32 places the numbers repeat.
     seed
-        Any integer.
+        Of the stream.
     start
-        The place of the first number in the stream of the seed.
+        The place of the first number in the stream.
     device
         Where to make them: the numbers do not depend on it.
-
-    Returns
-    -------
-    int32 tensor of that shape
 
     Examples
     --------

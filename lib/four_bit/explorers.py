@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, axis, bars, dots, heatmap, line
 from lib.four_bit.comparison import ROUNDINGS
 from lib.four_bit.layers import LUQConfig
-from lib.four_bit.logarithmic import luq_decode, luq_encode, luq_mean, luq_variance, random_mantissas
+from lib.four_bit.logarithmic import Rounding, luq_decode, luq_encode, luq_mean, luq_variance, random_mantissas
 from lib.four_bit.multiplier_free import mf_product
 from lib.four_bit.two_layers import two_layer_errors
 from lib.four_bit.weight_updates import captured_gradient, update_error
@@ -81,12 +81,12 @@ class GradientHistogram(Explorer):
     def compute(self, levels: int, clip: float, samples: int, mode: str) -> Data:
         """One draw for the histogram; mean and variance in closed form for the update."""
         delta, rand, largest, before = _real_gradient()
-        settings: dict[str, Any] = {"fmt": levels, **ROUNDINGS[mode]}
-        codes, _ = luq_encode(delta, rand=rand, max_abs=largest * 2**clip, check=False, **settings)
+        config = LUQConfig(fmt=levels, samples=samples, **ROUNDINGS[mode])
+        codes, _ = luq_encode(delta, config, rand=rand, max_abs=largest * 2**clip, check=False)
         counts = np.bincount((codes & (15 if levels == 8 else 7)).flatten().numpy(), minlength=levels + 1)
         zeros = counts[0] - int((delta == 0).sum())
         after = np.append(zeros, counts[1 : levels + 1]) / delta.numel()
-        error = update_error(captured_gradient(), LUQConfig(samples=samples, **settings), max_abs=largest * 2**clip)
+        error = update_error(captured_gradient(), config, max_abs=largest * 2**clip)
         errors = np.array([error.bias, error.noise, error.rms])
         return {
             "before": before,
@@ -147,10 +147,10 @@ class OneNumber(Explorer):
 
     def compute(self, x: float, levels: str, mode: str) -> Data:
         """Mean and variance in closed form, on a grid and at x."""
-        settings: dict[str, Any] = {"fmt": int(levels), "max_abs": 1.0, **ROUNDINGS[mode]}
+        rounding = Rounding(int(levels), **ROUNDINGS[mode])
         numbers = torch.from_numpy(np.append(_ALL_X, x)).float()
-        mean = luq_mean(numbers, **settings).numpy()
-        deviation = np.sqrt(luq_variance(numbers, **settings).numpy())
+        mean = luq_mean(numbers, rounding, max_abs=1.0).numpy()
+        deviation = np.sqrt(luq_variance(numbers, rounding, max_abs=1.0).numpy())
         grid = np.append(0.0, 2.0 ** np.arange(1 - int(levels), 1))
         place = min(x, 1.0)
         below = int(np.searchsorted(grid, place, side="right")) - 1

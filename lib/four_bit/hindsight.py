@@ -27,7 +27,7 @@ class HindsightMax:
     Attributes
     ----------
     clipped_fraction
-        Part of all entries so far that lay above the estimate for them.
+        Fraction of all entries so far that lay above the estimate for them.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class HindsightMax:
 
     @property
     def clipped_fraction(self) -> float:
-        """Part of all entries so far that lay above the estimate for them."""
+        """Fraction of all entries so far that lay above the estimate for them."""
         return int(self._clipped) / self._seen if self._seen else 0.0
 
     def state_dict(self) -> dict[str, Tensor | int | None]:
@@ -84,13 +84,7 @@ class HindsightMax:
         return {"estimate": estimate, "clipped": int(self._clipped), "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is none, or holds something else than a finite estimate and counts.
-        """
+        """Continue from a `state_dict`."""
         missing = {"estimate", "clipped", "seen"} - set(instance_of("state", state, dict, "a state_dict"))
         if missing:
             raise ValueError(f"state must hold estimate, clipped and seen; it lacks {', '.join(sorted(missing))}")

@@ -12,7 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["INTERPRETED", "int4_codes", "int4_numbers", "int4_scale", "relu", "relu_backward"]
+from lib.four_bit.triton_kernels import on_its_gpu
+
+__all__ = ["int4_codes", "int4_numbers", "int4_scale", "relu", "relu_backward"]
 
 _BLOCK = 2048
 # Programs of the first stage of the sums, at most: what they find is read in one piece.
@@ -161,10 +163,7 @@ def _relu_backward_kernel(grad_ptr, bits_ptr, result_ptr, count, eighths, BLOCK:
     tl.store(result_ptr + places, result, mask=inside)
 
 
-#: Whether the kernels run in Triton's interpreter, on the processor: TRITON_INTERPRET=1 at triton's first import.
-INTERPRETED = not isinstance(_codes_kernel, triton.runtime.JITFunction)
-
-
+@on_its_gpu
 def int4_scale(x: Tensor, coeffs: tuple[float, float] | None, signed: bool | None) -> tuple[Tensor, Tensor]:
     """Width of a level, 0-d float32, and whether there are signs, 0-d bool, of a contiguous tensor with entries.
 
@@ -193,6 +192,7 @@ def int4_scale(x: Tensor, coeffs: tuple[float, float] | None, signed: bool | Non
     return scale, sign.view(torch.bool)
 
 
+@on_its_gpu
 def int4_codes(
     x: Tensor, scale: Tensor, signed: Tensor, dtype: torch.dtype, *, packs: bool
 ) -> tuple[Tensor, Tensor | None]:
@@ -207,6 +207,7 @@ def int4_codes(
     return codes, packed
 
 
+@on_its_gpu
 def int4_numbers(packed: Tensor, shape: tuple[int, ...], signed: Tensor, dtype: torch.dtype) -> Tensor:
     """Packed codes as numbers again, of a shape with entries."""
     codes = torch.empty(shape, dtype=dtype, device=packed.device)
@@ -216,6 +217,7 @@ def int4_numbers(packed: Tensor, shape: tuple[int, ...], signed: Tensor, dtype: 
     return codes
 
 
+@on_its_gpu
 def relu(x: Tensor) -> tuple[Tensor, Tensor]:
     """The positive part of a contiguous tensor with entries, and which entries are positive, eight in a byte."""
     value = torch.empty_like(x)
@@ -224,6 +226,7 @@ def relu(x: Tensor) -> tuple[Tensor, Tensor]:
     return value, bits
 
 
+@on_its_gpu
 def relu_backward(grad: Tensor, bits: Tensor) -> Tensor:
     """A contiguous gradient with entries where the bits are set, otherwise 0."""
     result = torch.empty_like(grad)

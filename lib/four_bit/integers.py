@@ -28,7 +28,7 @@ SAWB = (12.1, 12.2)
 
 
 def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB, *, check: bool = True) -> Tensor:
-    r"""The clip :math:`c_1\sqrt{E x^2} - c_2 E|x|`, at most the largest magnitude, and that where it is not positive.
+    r"""The clip :math:`c_1\sqrt{E x^2} - c_2 E|x|`, 0-d: at most the largest magnitude, and that where not positive.
 
     Parameters
     ----------
@@ -38,10 +38,6 @@ def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB, *, check: bool = Tr
         `(c1, c2)`.
     check
         Refuse NaN and infinities; off in hot loops, where they make the clip NaN.
-
-    Returns
-    -------
-    0-d float32 tensor
 
     Examples
     --------
@@ -83,7 +79,7 @@ def int4_encode(
     rounding
         `"nearest"` (ties to even) or `"stochastic"`.
     rand, generator
-        As for `luq_encode`.
+        Of the random numbers of `"stochastic"`, of `luq_encode`.
     check
         Refuse NaN, infinities, and negative numbers without signs; off in hot loops, where NaN makes the scale NaN.
 
@@ -108,14 +104,7 @@ def int4_encode(
     values = real_tensor("x", x, check=check)
     if check and not signed and values.numel() and float(values.min()) < 0:
         raise ValueError(f"x must not be negative without signs; its smallest entry is {float(values.min())}")
-    if isinstance(clip, Tensor):
-        bound = finite_tensor("clip", clip) if check else clip
-    elif isinstance(clip, str):
-        if clip not in ("sawb", "max"):
-            raise ValueError(f"clip must be sawb, max or a number; it is {clip!r}")
-        bound = sawb_clip(values, check=False) if clip == "sawb" else largest_magnitude(values)
-    else:
-        bound = torch.tensor(positive_number("clip", clip), dtype=torch.float32, device=values.device)
+    bound = _bound(values, clip, check=check)
     if isinstance(signed, Tensor):
         last = torch.where(signed, 7.0, 15.0)
         first = torch.where(signed, -last, 0.0)
@@ -129,6 +118,17 @@ def int4_encode(
     else:
         units = torch.floor(units + checked_mantissas(rand, values, generator, check=check).to(torch.float32) / 2**23)
     return torch.clamp(units, first, last).to(torch.int8).view(x.shape), scale
+
+
+def _bound(values: Tensor, clip: str | float | Tensor, *, check: bool) -> Tensor:
+    """The clip as a tensor."""
+    if isinstance(clip, Tensor):
+        return finite_tensor("clip", clip) if check else clip
+    if not isinstance(clip, str):
+        return torch.tensor(positive_number("clip", clip), dtype=torch.float32, device=values.device)
+    if clip not in ("sawb", "max"):
+        raise ValueError(f"clip must be sawb, max or a number; it is {clip!r}")
+    return sawb_clip(values, check=False) if clip == "sawb" else largest_magnitude(values)
 
 
 def int4_mean_and_variance(
@@ -169,7 +169,5 @@ def int4_decode(codes: Tensor, scale: Tensor | float) -> Tensor:
     >>> int4_decode(torch.tensor([-7, 3], dtype=torch.int8), 0.5)
     tensor([-3.5000,  1.5000])
     """
-    integer_tensor("codes", codes)
-    if codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 15:
-        raise ValueError(f"codes must fit in 4 bits; they run from {int(codes.min())} to {int(codes.max())}")
+    integer_tensor("codes", codes, -8, 15)
     return codes.to(torch.float32) * checked_scale("scale", scale)

@@ -11,7 +11,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +20,17 @@ from torch.nn import functional
 
 from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
 from lib.four_bit.fused import Backend, active_backend, luq_levels
-from lib.four_bit.fused_int4 import PackedInt4, int4_pack, int4_unpack, relu_grad, relu_pack
+from lib.four_bit.fused_int4 import PackedInt4, int4_operand, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_encode
 from lib.four_bit.logarithmic import (
     Rounding,
-    Underflow,
     largest_magnitude,
-    log_levels,
     luq_decode,
     luq_encode,
     random_seed,
-    real_tensor,
 )
-from lib.four_bit.packing import pack_nibbles
+from lib.four_bit.packing import floating_tensor
 from lib.validation import instance_of, one_of, positive_integer, torch_generator, true_or_false
 
 if TYPE_CHECKING:
@@ -62,13 +59,11 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class LUQConfig:
-    """How a layer is quantised.
+class LUQConfig(Rounding):
+    """How a layer is quantised: the `Rounding` of its gradients, and more.
 
     Attributes
     ----------
-    fmt, rounding, underflow, pow2_alpha
-        Of the gradients, as in `luq_encode`.
     samples
         Independent quantisations of a gradient that are averaged for the weights' update (SMP).
     smp_backward
@@ -87,12 +82,14 @@ class LUQConfig:
         `"world"`, or a group of torch.distributed, whose processes share one alpha: the largest magnitude over all
         of them, as if they were one. None for an alpha of each process's own.
     backend
-        As in `luq_fused`: `"auto"` is the Triton kernel on a GPU where triton is installed, otherwise eager torch.
+        `"auto"` is the Triton kernel on a GPU where triton is installed, otherwise eager torch.
+
+    Examples
+    --------
+    >>> LUQConfig(fmt="fp3", underflow="flush", samples=2).levels
+    3
     """
 
-    fmt: str | int = "fp4"
-    rounding: Rounding = "stochastic"
-    underflow: Underflow = "stochastic"
     samples: int = 1
     smp_backward: bool = False
     forward: Literal["int4", "weights", "none"] = "int4"
@@ -100,23 +97,18 @@ class LUQConfig:
     backward: Literal["luq", "int4", "none"] = "luq"
     clip: Literal["sawb", "max"] = "sawb"
     hindsight: float | None = None
-    pow2_alpha: bool = False
     process_group: Any = None
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.fmt, str):
-            object.__setattr__(self, "fmt", log_levels(self.fmt))
-        log_levels(self.fmt)
+        super().__post_init__()
         object.__setattr__(self, "samples", positive_integer("samples", self.samples))
         allowed: dict[str, tuple[str, ...]] = {
-            "rounding": ("stochastic", "nearest", "down"),
-            "underflow": ("stochastic", "nearest", "flush"),
             "forward": ("int4", "weights", "none"),
             "forward_rounding": ("nearest", "stochastic"),
             "backward": ("luq", "int4", "none"),
             "clip": ("sawb", "max"),
-            "backend": ("auto", "eager", "compiled", "triton"),
+            "backend": get_args(Backend),
         }
         for name, words in allowed.items():
             one_of(name, getattr(self, name), words)
@@ -124,8 +116,7 @@ class LUQConfig:
             object.__setattr__(self, "hindsight", HindsightMax(self.hindsight).momentum)
         if self.backward == "int4" and (self.samples > 1 or self.rounding == "down"):
             raise ValueError("backward int4 takes one sample, rounded to nearest or stochastically")
-        for name in ("smp_backward", "pow2_alpha"):
-            object.__setattr__(self, name, true_or_false(name, getattr(self, name)))
+        object.__setattr__(self, "smp_backward", true_or_false("smp_backward", self.smp_backward))
         if isinstance(self.process_group, str) and self.process_group != "world":
             raise ValueError(f"process_group must be world, a group or None; it is {self.process_group!r}")
 
@@ -185,7 +176,7 @@ class _Quantizer:
 
     def __call__(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient that goes to the layer before, and the one that updates the weights."""
-        real_tensor("grad", grad, check=False)
+        floating_tensor("grad", grad)
         for_input, for_weight = self.levels(grad, torch.float32)
         return for_input[0] * for_input[1], for_weight[0] * for_weight[1]
 
@@ -217,12 +208,8 @@ class _Quantizer:
         config = self.config
         if config.forward_rounding == "nearest":
             return int4_pack(x, clip=config.clip, signed=signed, dtype=dtype, keep=keep, backend=config.backend)
-        sign = (x < 0).any() if signed is None else torch.full((), signed, dtype=torch.bool, device=x.device)
-        codes, scale = int4_encode(
-            x, clip=config.clip, signed=sign, rounding="stochastic", generator=self.generator, check=False
-        )
-        packed = pack_nibbles(codes, check=False) if keep else None
-        return PackedInt4(codes.to(dtype), packed, scale, sign, tuple(x.shape))
+        random: dict[str, Any] = {"rounding": "stochastic", "generator": self.generator}
+        return int4_operand(x, signed=signed, dtype=dtype, keep=keep, clip=config.clip, **random)
 
     def _max_abs(self, grad: Tensor) -> Tensor:
         """What the largest level stands for."""
@@ -237,20 +224,11 @@ class _Quantizer:
     def _draw(self, grad: Tensor, max_abs: Tensor, dtype: torch.dtype) -> _Levels:
         """One quantisation: with integers from the generator, or a seed from it for the kernels that hash."""
         config = self.config
-        options: dict[str, Any] = {
-            "fmt": config.fmt,
-            "max_abs": max_abs,
-            "rounding": config.rounding,
-            "underflow": config.underflow,
-            "pow2_alpha": config.pow2_alpha,
-            "check": False,
-        }
-        backend = active_backend(grad.device, config.backend)
-        if backend == "eager":
-            codes, alpha = luq_encode(grad, generator=self.generator, **options)
+        if active_backend(grad.device, config.backend) == "eager":
+            codes, alpha = luq_encode(grad, config, max_abs=max_abs, generator=self.generator, check=False)
             return luq_decode(codes, 1.0, fmt=config.fmt, check=False).to(dtype), alpha
         seed = random_seed(self.generator)
-        return luq_levels(grad, dtype=dtype, seed=seed, backend=backend, **options)  # type: ignore[arg-type]
+        return luq_levels(grad, config, dtype=dtype, seed=seed, max_abs=max_abs, backend="triton", check=False)
 
 
 def gradient_quantizer(
@@ -348,9 +326,7 @@ def _initial_weights_from(generator: torch.Generator | None) -> Iterator[None]:
 
 def _product_dtype(x: Tensor) -> torch.dtype:
     """bfloat16 where autocast or the input asks for it; otherwise float32, since float16 could overflow."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; it is {x.dtype if isinstance(x, Tensor) else x!r}")
-    kind = x.device.type
+    kind = floating_tensor("x", x).device.type
     wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return torch.bfloat16 if wanted == torch.bfloat16 else torch.float32
 
@@ -358,7 +334,15 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 class _FourBitLayer(nn.Module):
     """What 4-bit layers share: a quantizer beside the parameters of a float layer."""
 
+    weight: Tensor
     quantizer: _Quantizer
+
+    def __init__(
+        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> None:
+        with _initial_weights_from(generator):
+            super().__init__(*args, **kwargs)
+        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     @classmethod
     def from_float(cls, module: nn.Module, config: LUQConfig, generator: torch.Generator | None = None) -> Self:
@@ -370,11 +354,16 @@ class _FourBitLayer(nn.Module):
         layer.quantizer = _Quantizer(config, generator)
         return layer
 
+    def multiplied(self, x: Tensor, product: _Product, dtype: torch.dtype, axes: int = 0) -> Tensor:
+        """The product with the weights, and the bias, in front of that many axes."""
+        out: Tensor = _FourBit.apply(x, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
+        bias = self.bias
+        return out + bias.to(out.dtype).view(-1, *[1] * axes) if isinstance(bias, Tensor) else out
+
     def extra_repr(self) -> str:
         """The layer's sizes, and how it is quantised on which path."""
         config = self.quantizer.config
-        weight = self.weight
-        path = active_backend(weight.device, config.backend) if isinstance(weight, Tensor) else config.backend
+        path = active_backend(self.weight.device, config.backend)
         return f"{super().extra_repr()}, forward={config.forward}, backward={config.backward}, path={path}"
 
 
@@ -383,8 +372,6 @@ class LUQLinear(_FourBitLayer, nn.Linear):
 
     Parameters
     ----------
-    in_features, out_features, bias
-        As for `nn.Linear`.
     config
         How to quantise.
     generator
@@ -408,9 +395,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         generator: torch.Generator | None = None,
     ) -> None:
         sides = positive_integer("in_features", in_features), positive_integer("out_features", out_features)
-        with _initial_weights_from(generator):
-            super().__init__(*sides, true_or_false("bias", bias))
-        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
+        super().__init__(*sides, true_or_false("bias", bias), config=config, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
@@ -418,22 +403,12 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x must have {self.in_features} entries on its last axis; its shape is {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            flat = x.reshape(-1, self.in_features)
-            out: Tensor = _FourBit.apply(flat, self.weight, _LINEAR, self.quantizer, dtype)  # type: ignore[no-untyped-call]
-            if self.bias is not None:
-                out = out + self.bias.to(out.dtype)
+            out = self.multiplied(x.reshape(-1, self.in_features), _LINEAR, dtype)
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype if dtype == torch.float32 else dtype)
 
 
 class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
     """Convolutions of any dimension, transposed or not."""
-
-    def __init__(
-        self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
-    ) -> None:
-        with _initial_weights_from(generator):
-            super().__init__(*args, **kwargs)
-        self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
@@ -450,10 +425,7 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
             elif self.padding_mode != "zeros" or isinstance(padding, str):
                 mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
                 wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0,) * axes
-            product = _convolution(self, padding, output_padding)
-            out: Tensor = _FourBit.apply(wide, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
-            if self.bias is not None:
-                out = out + self.bias.to(out.dtype).view(-1, *[1] * axes)
+            out = self.multiplied(wide, _convolution(self, padding, output_padding), dtype, axes)
         out = out if x.ndim == axes + 2 else out[0]
         return out.to(x.dtype if dtype == torch.float32 else dtype)
 
@@ -513,7 +485,7 @@ class _PackedReLU(torch.autograd.Function):
 
 
 class PackedReLU(nn.Module):
-    """A ReLU that keeps one bit an entry for backward, instead of its output.
+    """A ReLU that keeps one bit per entry for backward, instead of its output.
 
     Examples
     --------

@@ -12,14 +12,15 @@ the random number it is rounding to nearest, or down.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.four_bit.counter import checked_sizes, counter_mantissas
-from lib.four_bit.packing import integer_tensor
+from lib.four_bit.packing import floating_tensor, integer_tensor
 from lib.validation import (
     finite_array,
     finite_number,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOG_FORMATS",
+    "Rounding",
     "luq",
     "luq_decode",
     "luq_encode",
@@ -49,9 +51,6 @@ __all__ = [
 #: code 0 for zero. `reference` is what the authors' published code computes (17 values, more than 4 bits), `printed`
 #: what Eq. 11 says literally. `fp3` and `fp2` are [1, 2, 0] and [1, 1, 0].
 LOG_FORMATS = {"fp4": 7, "reference": 8, "printed": 5, "fp3": 3, "fp2": 1}
-
-Rounding = Literal["stochastic", "nearest", "down"]
-Underflow = Literal["stochastic", "nearest", "flush"]
 
 _MANTISSA_BITS = 23
 _MANTISSAS = 1 << _MANTISSA_BITS
@@ -80,20 +79,62 @@ def sign_shift(fmt: str | int) -> int:
     return 3 if log_levels(fmt) <= 7 else 4
 
 
-def real_tensor(name: str, x: Tensor, *, check: bool = True) -> Tensor:
-    """Return `x` as a contiguous, detached float32 tensor, or say why it cannot be quantised.
+@dataclass(frozen=True)
+class Rounding:
+    """How numbers become signed powers of two: LUQ by default, an ablation of it otherwise.
 
-    Raises
-    ------
-    TypeError
-        If `x` is no floating-point tensor.
-    ValueError
-        If it holds NaN or infinities (unless `check` is off).
+    Attributes
+    ----------
+    fmt
+        A name in `LOG_FORMATS`, or the number of magnitudes above zero, 1 to 8.
+    rounding
+        Between two levels: `"stochastic"`, `"nearest"` (arithmetic midpoint, ties up) or `"down"`.
+    underflow
+        Below the smallest level: `"stochastic"`, `"nearest"` or `"flush"` to zero.
+    pow2_alpha
+        Whether the smallest level is rounded up to a power of two, so that all scaling is exponent arithmetic.
+
+    Examples
+    --------
+    >>> naive = Rounding("fp3", rounding="nearest", underflow="flush")
+    >>> luq(torch.tensor([8.0, 5.0, 0.9]), naive)
+    tensor([8., 4., 0.])
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
-    values = x.detach().to(torch.float32).contiguous()
+
+    fmt: str | int = "fp4"
+    rounding: Literal["stochastic", "nearest", "down"] = "stochastic"
+    underflow: Literal["stochastic", "nearest", "flush"] = "stochastic"
+    pow2_alpha: bool = False
+
+    def __post_init__(self) -> None:
+        levels = log_levels(self.fmt)
+        object.__setattr__(self, "fmt", self.fmt if isinstance(self.fmt, str) else levels)
+        one_of("rounding", self.rounding, ("stochastic", "nearest", "down"))
+        one_of("underflow", self.underflow, ("stochastic", "nearest", "flush"))
+        object.__setattr__(self, "pow2_alpha", true_or_false("pow2_alpha", self.pow2_alpha))
+
+    @property
+    def levels(self) -> int:
+        """Number K of magnitudes above zero."""
+        return log_levels(self.fmt)
+
+    @property
+    def random(self) -> bool:
+        """Whether anything is rounded by chance."""
+        return "stochastic" in (self.rounding, self.underflow)
+
+
+LUQ = Rounding()
+
+
+def checked_rounding(rounding: Rounding) -> Rounding:
+    """Return `rounding` if it is one."""
+    return instance_of("rounding", rounding, Rounding, "a Rounding, such as Rounding(fmt='fp3')")
+
+
+def real_tensor(name: str, x: Tensor, *, check: bool = True) -> Tensor:
+    """Return `x` as a contiguous, detached float32 tensor; with `check`, only if that is finite."""
+    values = floating_tensor(name, x).detach().to(torch.float32).contiguous()
     if check and not bool(torch.isfinite(values).all()):
         raise ValueError(f"{name} must be finite in float32; it holds NaN or infinities")
     return values
@@ -148,11 +189,11 @@ def checked_mantissas(
     return rand
 
 
-def scale_of(max_abs: Tensor, levels: int, *, pow2: bool) -> tuple[Tensor, Tensor]:
+def scale_of(max_abs: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
     """Alpha times a lift, and the lift: a power of two that keeps alpha out of gradual underflow."""
     lift = torch.where(max_abs < _TINY, _LIFT, 1.0)
-    alpha = max_abs * lift / 2.0 ** (levels - 1)
-    if pow2:  # up to the next power of two: adding all ones carries unless the mantissa is zero
+    alpha = max_abs * lift / 2.0 ** (rounding.levels - 1)
+    if rounding.pow2_alpha:  # up to the next power of two: adding all ones carries unless the mantissa is zero
         bits = alpha.view(torch.int32) + (_MANTISSAS - 1)
         alpha = ((bits >> _MANTISSA_BITS) << _MANTISSA_BITS).view(torch.float32)
     return alpha, lift
@@ -183,37 +224,24 @@ def in_units(values: Tensor, alpha: Tensor, lift: Tensor) -> Tensor:
     return values.abs() * lift / torch.where(alpha > 0, alpha, 1.0)
 
 
-def check_modes(rounding: str, underflow: str, *, pow2_alpha: bool) -> None:
-    one_of("rounding", rounding, get_args(Rounding))
-    one_of("underflow", underflow, get_args(Underflow))
-    true_or_false("pow2_alpha", pow2_alpha)
-
-
-def level_numbers(y: Tensor, drawn: Tensor | int, levels: int | Tensor, rounding: str, underflow: str) -> Tensor:
+def level_numbers(y: Tensor, drawn: Tensor | int, rounding: Rounding) -> Tensor:
     """The level k of every `y`, int32: y + 1 below 1, else 2 y, then one addition to the bits, and the exponent."""
     added = {"stochastic": drawn, "nearest": _HALF, "down": 0, "flush": 0}
-    inside, below = added[rounding], added[underflow]
-    addend = drawn if rounding == underflow == "stochastic" else torch.where(y < 1, below, inside).to(torch.int32)
+    inside, below = added[rounding.rounding], added[rounding.underflow]
+    same = rounding.rounding == rounding.underflow
+    addend = inside if same else torch.where(y < 1, below, inside).to(torch.int32)
     bits = (y + y.clamp(min=1)).view(torch.int32) + addend
-    k = ((bits >> _MANTISSA_BITS) - 127).clamp(max=levels)
-    return torch.where(y < 1, 0, k) if underflow == "flush" else k
-
-
-def signed_codes(values: Tensor, k: Tensor, shift: int) -> Tensor:
-    """Level numbers with the sign above them; zero has none."""
-    return torch.where((values < 0) & (k > 0), k + (1 << shift), k)
+    k = ((bits >> _MANTISSA_BITS) - 127).clamp(max=rounding.levels)
+    return torch.where(y < 1, 0, k) if rounding.underflow == "flush" else k
 
 
 def luq_encode(
     x: Tensor,
+    rounding: Rounding = LUQ,
     *,
-    fmt: str | int = "fp4",
     max_abs: Tensor | float | None = None,
-    rounding: Rounding = "stochastic",
-    underflow: Underflow = "stochastic",
     rand: Tensor | None = None,
     generator: torch.Generator | None = None,
-    pow2_alpha: bool = False,
     check: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Quantise to signed powers of two, without bias by default.
@@ -222,20 +250,15 @@ def luq_encode(
     ----------
     x
         Floating-point tensor of any shape, on any device.
-    fmt
-        A name in `LOG_FORMATS`, or the number of magnitudes.
+    rounding
+        The format, and how to round to it.
     max_abs
         What the largest level stands for; the largest magnitude of `x` by default. A smaller one clips, with a bias.
         A tensor that broadcasts to `x` scales parts of it on their own, such as its rows.
-    rounding, underflow
-        Between levels: `"stochastic"`, `"nearest"` (arithmetic midpoint, ties up) or `"down"`. Below the smallest
-        level: `"stochastic"`, `"nearest"` or `"flush"` to zero.
     rand
         Random integers in [0, 2^23), int32, of the shape of `x`; the same ones give the same codes on every device.
     generator
         Source of the random integers where `rand` is None.
-    pow2_alpha
-        Round alpha up to a power of two, so that all scaling is exponent arithmetic.
     check
         Refuse NaN, infinities and a bad `max_abs`; off in hot loops.
 
@@ -246,29 +269,21 @@ def luq_encode(
     alpha
         The smallest level, float32, 0-d or of the shape of `max_abs`. 0 if all of `x` is zero.
 
-    Raises
-    ------
-    TypeError
-        If `x` is no floating-point tensor.
-    ValueError
-        If something else is not as above.
-
     Examples
     --------
     >>> codes, alpha = luq_encode(torch.tensor([64.0, -16.0, 1.0, 0.0]))
     >>> codes, alpha.item()
     (tensor([ 7, 13,  1,  0], dtype=torch.uint8), 1.0)
     """
-    levels, shift = log_levels(fmt), sign_shift(fmt)
-    check_modes(rounding, underflow, pow2_alpha=pow2_alpha)
+    checked_rounding(rounding)
     values = real_tensor("x", x, check=check)
-    alpha, lift = scale_of(checked_max_abs(values, max_abs, check=check), levels, pow2=pow2_alpha)
+    alpha, lift = scale_of(checked_max_abs(values, max_abs, check=check), rounding)
     drawn: Tensor | int = 0
-    if rand is not None or "stochastic" in (rounding, underflow):
+    if rand is not None or rounding.random:
         drawn = checked_mantissas(rand, values, generator, check=check)
-    k = level_numbers(in_units(values, alpha, lift), drawn, levels, rounding, underflow)
-    codes = signed_codes(values, k, shift).to(torch.uint8)
-    return codes.view(x.shape), alpha / lift
+    k = level_numbers(in_units(values, alpha, lift), drawn, rounding)
+    codes = torch.where((values < 0) & (k > 0), k + (1 << sign_shift(rounding.fmt)), k)  # zero has no sign
+    return codes.to(torch.uint8).view(x.shape), alpha / lift
 
 
 def checked_scale(name: str, value: Tensor | float) -> Tensor | float:
@@ -277,16 +292,7 @@ def checked_scale(name: str, value: Tensor | float) -> Tensor | float:
 
 
 def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4", check: bool = True) -> Tensor:
-    """The values that codes stand for, float32.
-
-    Parameters
-    ----------
-    codes, alpha
-        As `luq_encode` returns them.
-    fmt
-        Their format.
-    check
-        Refuse codes that the format does not have, and NaN; off in hot loops.
+    """The values, float32, that codes of `luq_encode` stand for; without `check` codes are not looked at.
 
     Examples
     --------
@@ -328,29 +334,24 @@ class _StraightThrough(torch.autograd.Function):
 
 def luq(
     x: Tensor,
+    rounding: Rounding = LUQ,
     *,
     samples: int = 1,
-    fmt: str | int = "fp4",
     max_abs: Tensor | float | None = None,
-    rounding: Rounding = "stochastic",
-    underflow: Underflow = "stochastic",
     rand: Tensor | None = None,
     generator: torch.Generator | None = None,
-    pow2_alpha: bool = False,
     check: bool = True,
 ) -> Tensor:
-    """Quantise and decode again, with the dtype of `x` and its gradient passed straight through.
+    """Quantise by `luq_encode` and decode again, with the dtype of `x` and its gradient passed straight through.
 
     Parameters
     ----------
-    x
-        Floating-point tensor.
+    x, rounding, max_abs, generator, check
+        Of `luq_encode`.
     samples
         Average so many independent quantisations (SMP, Section 5.1): the variance is divided by their number.
     rand
-        As for `luq_encode`, with a leading axis of length `samples` where that is above 1.
-    fmt, max_abs, rounding, underflow, generator, pow2_alpha, check
-        As for `luq_encode`.
+        Random integers; with a leading axis of length `samples` where that is above 1.
 
     Examples
     --------
@@ -359,6 +360,7 @@ def luq(
     >>> bool((mean - x).abs().max() < 0.1)
     True
     """
+    checked_rounding(rounding)
     samples = positive_integer("samples", samples)
     instance_of("x", x, Tensor, "a floating-point tensor")
     if rand is not None:
@@ -370,34 +372,20 @@ def luq(
         draws = [None] * samples if rand is None else list(rand)
     total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     for draw in draws:
-        codes, alpha = luq_encode(
-            x,
-            fmt=fmt,
-            max_abs=max_abs,
-            rounding=rounding,
-            underflow=underflow,
-            rand=draw,
-            generator=generator,
-            pow2_alpha=pow2_alpha,
-            check=check,
-        )
-        total += luq_decode(codes, alpha, fmt=fmt, check=False)
+        codes, alpha = luq_encode(x, rounding, max_abs=max_abs, rand=draw, generator=generator, check=check)
+        total += luq_decode(codes, alpha, fmt=rounding.fmt, check=False)
     value = (total / samples).to(x.dtype)
     result: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
     return result
 
 
-def _moments(
-    x: Tensor, fmt: str | int, max_abs: Tensor | float | None, rounding: str, underflow: str, *, pow2_alpha: bool
-) -> tuple[Tensor, Tensor]:
+def _moments(x: Tensor, rounding: Rounding, max_abs: Tensor | float | None) -> tuple[Tensor, Tensor]:
     """Mean and variance of the quantised value of every entry, in float64: no sampling."""
-    levels = log_levels(fmt)
-    check_modes(rounding, underflow, pow2_alpha=pow2_alpha)
+    checked_rounding(rounding)
     values = real_tensor("x", x)
-    alpha, lift = scale_of(checked_max_abs(values, max_abs), levels, pow2=pow2_alpha)
+    alpha, lift = scale_of(checked_max_abs(values, max_abs), rounding)
     y = in_units(values, alpha, lift).double()
-    top = 2.0 ** (levels - 1)
-    y = y.clamp(max=top)  # clipping
+    y = y.clamp(max=2.0 ** (rounding.levels - 1))  # clipping
     small = y < 1
     low = torch.where(small, 0.0, torch.exp2(torch.floor(torch.log2(y.clamp(min=1.0)))))
     high = torch.where(small, 1.0, 2 * low)
@@ -408,41 +396,25 @@ def _moments(
         "down": torch.zeros_like(position),
         "flush": torch.zeros_like(position),
     }
-    chance = torch.where(small, up[underflow], up[rounding])
+    chance = torch.where(small, up[rounding.underflow], up[rounding.rounding])
     unit = (alpha / lift).double()
     mean = torch.sign(values).double() * unit * (low + chance * (high - low))
     return mean, unit**2 * (high - low) ** 2 * chance * (1 - chance)
 
 
-def luq_mean(
-    x: Tensor,
-    *,
-    fmt: str | int = "fp4",
-    max_abs: Tensor | float | None = None,
-    rounding: Rounding = "stochastic",
-    underflow: Underflow = "stochastic",
-    pow2_alpha: bool = False,
-) -> Tensor:
+def luq_mean(x: Tensor, rounding: Rounding = LUQ, *, max_abs: Tensor | float | None = None) -> Tensor:
     """Expectation of the quantised value, exactly, float64: `x` itself for LUQ without clipping.
 
     Examples
     --------
     >>> x = torch.tensor([64.0, 0.4])
-    >>> luq_mean(x), luq_mean(x, underflow="flush")
+    >>> luq_mean(x), luq_mean(x, Rounding(underflow="flush"))
     (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([64.,  0.], dtype=torch.float64))
     """
-    return _moments(x, fmt, max_abs, rounding, underflow, pow2_alpha=pow2_alpha)[0]
+    return _moments(x, rounding, max_abs)[0]
 
 
-def luq_variance(
-    x: Tensor,
-    *,
-    fmt: str | int = "fp4",
-    max_abs: Tensor | float | None = None,
-    rounding: Rounding = "stochastic",
-    underflow: Underflow = "stochastic",
-    pow2_alpha: bool = False,
-) -> Tensor:
+def luq_variance(x: Tensor, rounding: Rounding = LUQ, *, max_abs: Tensor | float | None = None) -> Tensor:
     r"""Variance of the quantised value, exactly, float64: :math:`\alpha^2(y-l)(u-y)` for LUQ.
 
     Examples
@@ -450,7 +422,7 @@ def luq_variance(
     >>> luq_variance(torch.tensor([64.0, 3.0, 0.5]))
     tensor([0.0000, 1.0000, 0.2500], dtype=torch.float64)
     """
-    return _moments(x, fmt, max_abs, rounding, underflow, pow2_alpha=pow2_alpha)[1]
+    return _moments(x, rounding, max_abs)[1]
 
 
 def round_nearest_power(v: Tensor) -> Tensor:

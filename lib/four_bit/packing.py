@@ -13,20 +13,39 @@ from lib.validation import instance_of, true_or_false
 __all__ = ["pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
 
 
-def integer_tensor(name: str, value: Tensor) -> Tensor:
-    """Return `value` if it is a tensor of integers.
+def integer_tensor(name: str, value: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
+    """Return `value` if it is a tensor of integers, and between two bounds where these are given.
 
     Examples
     --------
-    >>> integer_tensor("codes", torch.ones(2))
+    >>> integer_tensor("codes", torch.tensor([3, 16]), 0, 15)
     Traceback (most recent call last):
     ...
-    TypeError: codes must hold integers; their dtype is torch.float32
+    ValueError: codes must lie in 0 … 15; they run from 3 to 16
     """
     instance_of(name, value, Tensor, "a tensor of integers")
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold integers; their dtype is {value.dtype}")
+    if low is not None and high is not None and value.numel():
+        least, most = int(value.min()), int(value.max())
+        if least < low or most > high:
+            raise ValueError(f"{name} must lie in {low} … {high}; they run from {least} to {most}")
     return value
+
+
+def floating_tensor(name: str, value: Tensor) -> Tensor:
+    """Return `value` if it is a tensor of real floating-point numbers."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
+    return value
+
+
+def checked_bytes(packed: Tensor, count: int) -> None:
+    """Whether that many bytes are there."""
+    instance_of("packed", packed, Tensor, "a tensor of bytes")
+    if packed.dtype != torch.uint8 or packed.numel() != count:
+        raise ValueError(f"packed must hold {count} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
 
 
 def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
@@ -48,9 +67,7 @@ def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
     >>> pack_nibbles(torch.tensor([1, 2, -1]))
     tensor([33, 15], dtype=torch.uint8)
     """
-    integer_tensor("codes", codes)
-    if check and codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 15:
-        raise ValueError(f"codes must fit in 4 bits; they run from {int(codes.min())} to {int(codes.max())}")
+    integer_tensor("codes", codes, *((-8, 15) if check else ()))
     flat = codes.reshape(-1).to(torch.uint8) & 15
     if flat.numel() % 2:
         flat = torch.cat([flat, flat.new_zeros(1)])
@@ -69,9 +86,7 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
     """
     sizes = checked_sizes(shape)
     count = math.prod(sizes)
-    instance_of("packed", packed, Tensor, "a tensor of bytes")
-    if packed.dtype != torch.uint8 or packed.numel() != (count + 1) // 2:
-        raise ValueError(f"packed must hold {(count + 1) // 2} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
+    checked_bytes(packed, (count + 1) // 2)
     pairs = torch.stack([packed & 15, packed >> 4], dim=-1)
     flat = pairs.reshape(-1)[:count]
     if isinstance(signed, Tensor):
@@ -85,7 +100,7 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Pack a boolean mask, eight entries a byte, the lowest bit first.
+    """Pack a boolean mask, eight entries per byte, the lowest bit first.
 
     Examples
     --------
@@ -111,9 +126,7 @@ def unpack_bits(packed: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """
     sizes = checked_sizes(shape)
     count = math.prod(sizes)
-    instance_of("packed", packed, Tensor, "a tensor of bytes")
-    if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
-        raise ValueError(f"packed must hold {(count + 7) // 8} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
+    checked_bytes(packed, (count + 7) // 8)
     places = torch.arange(8, dtype=torch.uint8, device=packed.device)
     bits = (packed.reshape(-1, 1) >> places) & 1
     return bits.reshape(-1)[:count].reshape(sizes).bool()

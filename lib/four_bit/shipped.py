@@ -35,7 +35,12 @@ def four_bit_runs(folder: Path) -> None:
 
 
 def four_bit_gradient(folder: Path) -> None:
-    """A real gradient, of the second of five linear layers, and the activations that it meets."""
+    """A real gradient, of the second of five linear layers, and the activations that it meets.
+
+    Reproduced up to rounding, which 150 steps of training amplify: the stored arrays come from a CPU with AVX-512, and
+    one with AVX2 gives inputs that are off by 0.2 % of their norm and a gradient that is off by 6 % on one thread, by
+    5 % and 18 % on two, whose sums have another order.
+    """
     second = list(train_and_capture().values())[1]
     with atomic_path(folder / "four_bit_gradient.npz") as temporary:
         np.savez_compressed(temporary, delta=second.delta.numpy(), inputs=second.inputs.numpy())

@@ -100,7 +100,7 @@ def relative_variance() -> tuple[Any, Any]:
 
 
 def exponent_rounding_disagreement() -> Any:
-    """Part of all numbers, even in their logarithm, that go to another power of two by exponent than by value.
+    """Fraction of all numbers, even in their logarithm, that go to another power of two by exponent than by value.
 
     Rounding the exponent puts the boundary at the geometric midpoint of two powers, rounding the value at the
     arithmetic one.

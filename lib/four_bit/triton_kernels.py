@@ -1,10 +1,14 @@
 """The quantiser on a GPU: Triton kernels, bit for bit the codes of `luq_encode` with the numbers of `counter`.
 
 Nothing is read twice and no random number travels through memory: encoding reads a tensor once and writes half a
-byte an entry. Importing this module imports triton; nothing else in the package does.
+byte per entry. Importing this module imports triton; nothing else in the package does.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 import triton
@@ -12,8 +16,12 @@ import triton.language as tl
 from torch import Tensor
 
 from lib.four_bit.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER
+from lib.four_bit.logarithmic import Rounding
 
-__all__ = ["INTERPRETED", "encode_packed", "largest_magnitude", "quantised"]
+__all__ = ["INTERPRETED", "encode_packed", "largest_magnitude", "on_its_gpu", "quantised"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _BLOCK = 4096
 _FIRST = tl.constexpr(FIRST_MULTIPLIER)
@@ -165,10 +173,22 @@ def _quantise_kernel(
     tl.store(value_ptr + places, _stored(value, value_ptr.dtype.element_ty), mask=inside)
 
 
-#: Whether the kernels run in Triton's interpreter, on the processor: TRITON_INTERPRET=1 at triton's first import.
+#: Whether the kernels run in Triton's interpreter, on the CPU: TRITON_INTERPRET=1 at triton's first import.
 INTERPRETED = not isinstance(_pack_kernel, triton.runtime.JITFunction)
 
 
+def on_its_gpu(launch: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Kernels start on the current GPU: make it that of the first argument."""
+
+    @functools.wraps(launch)
+    def there(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with torch.cuda.device_of(args[0]):
+            return launch(*args, **kwargs)
+
+    return there
+
+
+@on_its_gpu
 def largest_magnitude(x: Tensor) -> Tensor:
     """The largest absolute value of a contiguous tensor, 0-d float32; NaN if there is one."""
     bits = torch.zeros((), dtype=torch.int32, device=x.device)
@@ -177,60 +197,47 @@ def largest_magnitude(x: Tensor) -> Tensor:
     return bits.view(torch.float32)
 
 
-def _constants(levels: int, rounding: str, underflow: str, pow2: bool, rand: Tensor | None) -> dict[str, object]:
-    random = "given" if rand is not None else "counter" if "stochastic" in (rounding, underflow) else "none"
+def _constants(rounding: Rounding, rand: Tensor | None) -> dict[str, object]:
     return {
-        "LEVELS": levels,
-        "ROUNDING": rounding,
-        "UNDERFLOW": underflow,
-        "POW2": pow2,
-        "RANDOM": random,
+        "LEVELS": rounding.levels,
+        "ROUNDING": rounding.rounding,
+        "UNDERFLOW": rounding.underflow,
+        "POW2": rounding.pow2_alpha,
+        "RANDOM": "given" if rand is not None else "counter" if rounding.random else "none",
         "BLOCK": _BLOCK,
     }
 
 
+@on_its_gpu
 def encode_packed(
-    x: Tensor,
-    largest: Tensor,
-    keys: tuple[int, int],
-    rand: Tensor | None,
-    *,
-    levels: int,
-    rounding: str,
-    underflow: str,
-    pow2: bool,
+    x: Tensor, rounding: Rounding, largest: Tensor, keys: tuple[int, int], rand: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Codes of a contiguous float32, bfloat16 or float16 tensor, two in a byte, and alpha."""
     count = x.numel()
     packed = torch.empty((count + 1) // 2, dtype=torch.uint8, device=x.device)
     alpha = torch.empty((), dtype=torch.float32, device=x.device)
-    constants = _constants(levels, rounding, underflow, pow2, rand)
     # an empty tensor still has an alpha; sizes that are multiples of 16 give wide loads and stores
     grid = (max(triton.cdiv(count, _BLOCK), 1),)
-    _pack_kernel[grid](
-        x, largest, x if rand is None else rand, packed, alpha, count, packed.numel(), *keys, **constants
-    )
+    given = x if rand is None else rand
+    _pack_kernel[grid](x, largest, given, packed, alpha, count, packed.numel(), *keys, **_constants(rounding, rand))
     return packed, alpha
 
 
+@on_its_gpu
 def quantised(
     x: Tensor,
+    rounding: Rounding,
     largest: Tensor,
     keys: tuple[int, int],
     rand: Tensor | None,
     *,
     dtype: torch.dtype,
     units: bool,
-    levels: int,
-    rounding: str,
-    underflow: str,
-    pow2: bool,
 ) -> Tensor:
     """Quantised and decoded again in one pass, as `dtype`; in `units` of alpha, or times it."""
     value = torch.empty_like(x, dtype=dtype)
     if x.numel():
-        constants = _constants(levels, rounding, underflow, pow2, rand)
         grid = (triton.cdiv(x.numel(), _BLOCK),)
         given = x if rand is None else rand
-        _quantise_kernel[grid](x, largest, given, value, x.numel(), *keys, **constants, UNITS=units)
+        _quantise_kernel[grid](x, largest, given, value, x.numel(), *keys, **_constants(rounding, rand), UNITS=units)
     return value

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lib.four_bit.comparison import ROUNDINGS
 from lib.four_bit.integers import int4_decode, int4_encode
-from lib.four_bit.logarithmic import log_levels, luq
+from lib.four_bit.logarithmic import Rounding, luq
 from lib.validation import integer_at_least, known_seed, one_of, positive_number
 
 __all__ = ["ErrorSplit", "TwoLayerErrors", "two_layer_errors"]
 
 _BATCH, _WIDTH = 64, 16
-Rounding = Literal["nearest", "stochastic"]
+_Forward = Literal["nearest", "stochastic"]
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class TwoLayerErrors:
     whole_gradient: ErrorSplit
 
 
-def _int4(values: Tensor, rounding: Rounding, generator: torch.Generator) -> Tensor:
+def _int4(values: Tensor, rounding: _Forward, generator: torch.Generator) -> Tensor:
     """Each of the first axis's tensors on a grid of its own."""
     clip = values.abs().amax(dim=(1, 2), keepdim=True)
     codes, scale = int4_encode(values, clip=clip, rounding=rounding, generator=generator)
     return int4_decode(codes, scale)
 
 
-def _logarithmic(grad: Tensor, rounding: str, fmt: int, generator: torch.Generator) -> Tensor:
+def _logarithmic(grad: Tensor, rounding: Rounding, generator: torch.Generator) -> Tensor:
     largest = grad.abs().amax(dim=(1, 2), keepdim=True)
-    return luq(grad, fmt=fmt, max_abs=largest, generator=generator, **ROUNDINGS[rounding])
+    return luq(grad, rounding, max_abs=largest, generator=generator)
 
 
 def _split(errors: Tensor, size: float) -> ErrorSplit:
@@ -116,16 +116,15 @@ def two_layer_errors(
     one_of("forward", forward, ("nearest", "stochastic"))
     one_of("backward", backward, ROUNDINGS)
     return _errors(
-        cast("Rounding", forward),
-        backward,
-        log_levels(fmt),
+        cast("_Forward", forward),
+        Rounding(fmt, **ROUNDINGS[backward]),
         integer_at_least("passes", passes, 2),
         known_seed("seed", seed),
     )
 
 
 @lru_cache(maxsize=64)
-def _errors(forward: Rounding, backward: str, levels: int, passes: int, seed: int) -> TwoLayerErrors:
+def _errors(forward: _Forward, backward: Rounding, passes: int, seed: int) -> TwoLayerErrors:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(1, _BATCH, _WIDTH, generator=generator)
     first = torch.randn(1, _WIDTH, _WIDTH, generator=generator) / _WIDTH**0.5
@@ -140,8 +139,8 @@ def _errors(forward: Rounding, backward: str, levels: int, passes: int, seed: in
     before = given @ w
     found = _int4(before.relu(), forward, generator) @ v
     same_pass = _gradient(given, before, v, found - target)
-    outer = _logarithmic((found - target) / _BATCH, backward, levels, generator)
-    inner = _logarithmic((outer @ v.transpose(1, 2)) * (before > 0), backward, levels, generator)
+    outer = _logarithmic((found - target) / _BATCH, backward, generator)
+    inner = _logarithmic((outer @ v.transpose(1, 2)) * (before > 0), backward, generator)
     gradient = given.transpose(1, 2) @ inner
     size = float(exact.norm())
     return TwoLayerErrors(

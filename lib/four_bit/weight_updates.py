@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
-from typing import Any
 
 import numpy as np
 import torch
@@ -113,26 +112,12 @@ def gradient_moments(
     if config.backward == "int4":
         mean, variance = int4_mean_and_variance(delta, max_abs=max_abs, stochastic=config.rounding == "stochastic")
     else:
-        options: dict[str, Any] = {
-            "fmt": config.fmt,
-            "max_abs": max_abs,
-            "rounding": config.rounding,
-            "underflow": config.underflow,
-            "pow2_alpha": config.pow2_alpha,
-        }
-        mean, variance = luq_mean(delta, **options), luq_variance(delta, **options)
+        mean, variance = luq_mean(delta, config, max_abs=max_abs), luq_variance(delta, config, max_abs=max_abs)
     return mean, variance / config.samples
 
 
 def update_error(gradient: LayerGradient, config: LUQConfig, *, max_abs: Tensor | float | None = None) -> UpdateError:
     """The error that a quantiser of gradients makes in a layer's update, exactly.
-
-    Parameters
-    ----------
-    gradient
-        The layer's gradient and inputs.
-    config, max_abs
-        As for `gradient_moments`.
 
     Examples
     --------
@@ -175,11 +160,6 @@ def capture_gradients(
         `loss(model(inputs), targets)` is one number.
     inputs, targets
         The batch, finite.
-
-    Raises
-    ------
-    ValueError
-        If an argument or the loss is not finite, or no linear layer is called.
 
     Examples
     --------

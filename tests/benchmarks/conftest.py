@@ -47,7 +47,10 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"groups": {}}
     stored["machine"] = _machine()
     stored["groups"] |= {
-        name: [{**row, "milliseconds": round(row["milliseconds"], 3), "ratio": round(row["ratio"], 1)} for row in rows]
+        name: [
+            {**row, "milliseconds": round(row["milliseconds"], 3), "ratio": round(row["ratio"], 1 + (row["ratio"] < 1))}
+            for row in rows
+        ]
         for name, rows in groups.items()
     }
     with atomic_path(RESULTS) as temporary:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.four_bit import LUQConfig, luq, luq_fused, luq_pack, quantize_model
+from lib.four_bit import LUQConfig, luq, luq_pack, quantize_model
 from lib.models import residual_network
 from tests.needs import needs_gpu, needs_triton
 
@@ -56,27 +56,6 @@ def on_the_core(benchmark, name: str, call, rounds: int = 25, moved: float = 0.0
     if moved:
         benchmark.extra_info["note"] = f"{rate(benchmark, int(moved * COUNT)):.1f} GB/s"
     return result
-
-
-@compiles
-def test_packed_with_the_maximum_given(benchmark) -> None:
-    x = gradients()
-    options = {"seed": 1, "max_abs": x.abs().max(), "backend": "compiled", "check": False}
-    on_the_core(benchmark, "ours: compiled, packed, maximum given", lambda: luq_pack(x, **options), moved=4.5)
-
-
-@compiles
-def test_packed_with_the_maximum_found(benchmark) -> None:
-    x = gradients()
-    options = {"seed": 1, "backend": "compiled", "check": False}
-    on_the_core(benchmark, "ours: compiled, packed, maximum found first", lambda: luq_pack(x, **options), moved=8.5)
-
-
-@compiles
-def test_floats(benchmark) -> None:
-    x = gradients()
-    options = {"seed": 1, "max_abs": x.abs().max(), "backend": "compiled", "check": False}
-    on_the_core(benchmark, "ours: compiled, float32 out, maximum given", lambda: luq_fused(x, **options), moved=8)
 
 
 def test_eager_in_parts(benchmark) -> None:

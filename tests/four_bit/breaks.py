@@ -24,7 +24,7 @@ from lib.four_bit.claims import rounding, training
 from lib.four_bit.comparison import trained_runs
 from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_mean_and_variance
-from lib.four_bit.logarithmic import LOG_FORMATS, luq_decode, luq_encode, luq_mean, luq_variance
+from lib.four_bit.logarithmic import LOG_FORMATS, LUQ, luq_decode, luq_encode, luq_mean, luq_variance
 from tests.breaking import Break, both, replace
 
 ROUNDING_MOMENTS = symbolic.rounding_moments
@@ -32,6 +32,11 @@ RELATIVE_VARIANCE = symbolic.relative_variance
 RANDOM_MANTISSAS = logarithmic.random_mantissas
 SCALE_OF = logarithmic.scale_of
 LUQ_ENCODE = logarithmic.luq_encode
+
+
+def rounding_otherwise(function: Callable, **changed: object) -> Callable:
+    """The same function of numbers and a rounding, with some fields of the rounding set to other values."""
+    return lambda x, rounding=LUQ, **options: function(x, with_settings(rounding, **changed), **options)
 
 
 def with_other(function: Callable, **changed: object) -> Callable:
@@ -58,14 +63,14 @@ def unequal_moments():
     return with_settings(moments, variance=2 * moments.variance)
 
 
-def clipped_luq(x, **options):
+def clipped_luq(x, rounding, **options):
     """A scale from less than the largest magnitude."""
-    return logarithmic.luq(x, **{"max_abs": 0.9 * x.abs().max(), **options})
+    return logarithmic.luq(x, rounding, **{"max_abs": 0.9 * x.abs().max(), **options})
 
 
-def noise_on_the_exponent(x, *, fmt, rand=None, generator=None):
+def noise_on_the_exponent(x, rounding, *, rand=None, generator=None):
     """Chance in the logarithm: numbers go up by the position of their logarithm, not of themselves."""
-    levels = logarithmic.LOG_FORMATS[fmt]
+    levels = rounding.levels
     alpha = x.abs().max() / 2 ** (levels - 1)
     drawn = RANDOM_MANTISSAS(x.shape, generator=generator) if rand is None else rand
     y, u = x.abs() / alpha, drawn / 2**23
@@ -119,33 +124,33 @@ def one_code_a_byte(codes, check=True):
     return codes.reshape(-1).to(torch.uint8)
 
 
-def rounded_down(max_abs, levels, *, pow2):
-    alpha, lift = SCALE_OF(max_abs, levels, pow2=False)
-    return (torch.exp2(torch.floor(torch.log2(alpha))) if pow2 else alpha), lift
+def rounded_down(max_abs, rounding):
+    alpha, lift = SCALE_OF(max_abs, with_settings(rounding, pow2_alpha=False))
+    return (torch.exp2(torch.floor(torch.log2(alpha))) if rounding.pow2_alpha else alpha), lift
 
 
 def by_a_reciprocal(values, alpha, lift):
     return values.abs() * lift * (1 / alpha)
 
 
-def of_other_integers(x, *, rand, **options):
-    return LUQ_ENCODE(x, rand=rand ^ 1, **options)
+def of_other_integers(x, rounding, *, rand):
+    return LUQ_ENCODE(x, rounding, rand=rand ^ 1)
 
 
-def by_logarithms(y, drawn, levels, rounding, underflow):
+def by_logarithms(y, drawn, rounding):
     """Level numbers by `log2`, which is rounded near powers of two."""
     low = torch.where(y < 1, 0, torch.exp2(torch.floor(torch.log2(y.clamp(min=1)))))
     width = torch.where(y < 1, 1, low)
     up = (y - low) / width + drawn / 2**23 >= 1
-    return (torch.where(y < 1, 0, torch.log2(width).int() + 1) + up).clamp(max=levels).int()
+    return (torch.where(y < 1, 0, torch.log2(width).int() + 1) + up).clamp(max=rounding.levels).int()
 
 
 QUANTIZER = layers._Quantizer.__init__
 
 
-def the_same_coins(x, **options):
+def the_same_coins(x, rounding, **options):
     """A generator that is seeded anew for every call: the noise is a fixed error."""
-    return luq_encode(x, **{**options, "generator": torch.Generator().manual_seed(0)})
+    return luq_encode(x, rounding, **{**options, "generator": torch.Generator().manual_seed(0)})
 
 
 #: Trainings that a break of shipped results does not touch: made once.
@@ -190,7 +195,7 @@ def without_its_last_epoch() -> Break:
     return both(replace(training, "trained_runs", lambda: runs), replace(training, "_trained", TRAINED))
 
 
-FLUSHED = replace(layers, "luq_encode", with_other(luq_encode, underflow="flush"))
+FLUSHED = replace(layers, "luq_encode", rounding_otherwise(luq_encode, underflow="flush"))
 BACKWARDS = replace(layers, "luq_decode", scaled(luq_decode, -1.0))
 BREAKS: dict[str, list[Break]] = {
     "stochastic-rounding-is-unbiased": [
@@ -201,18 +206,18 @@ BREAKS: dict[str, list[Break]] = {
         replace(rounding, "luq_variance", scaled(logarithmic.luq_variance, 0.5)),
     ],
     "luq-is-unbiased-in-all-three-regions": [
-        replace(rounding, "luq", with_other(logarithmic.luq, underflow="flush")),
-        replace(rounding, "luq", with_other(logarithmic.luq, rounding="nearest")),
+        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, underflow="flush")),
+        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, rounding="nearest")),
         replace(rounding, "luq", clipped_luq),
         replace(rounding, "luq", noise_on_the_exponent),
-        replace(rounding, "luq", with_other(logarithmic.luq, fmt="fp4")),
+        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, fmt="fp4")),
         replace(logarithmic, "random_mantissas", half_the_random_integers),
     ],
     "ablations-are-biased": [
-        replace(rounding, "luq_mean", with_other(logarithmic.luq_mean, underflow="stochastic")),
-        replace(rounding, "luq_mean", with_other(logarithmic.luq_mean, rounding="nearest")),
+        replace(rounding, "luq_mean", rounding_otherwise(logarithmic.luq_mean, underflow="stochastic")),
+        replace(rounding, "luq_mean", rounding_otherwise(logarithmic.luq_mean, rounding="nearest")),
         replace(rounding, "luq_mean", with_other(logarithmic.luq_mean, max_abs=None)),
-        replace(rounding, "luq", with_other(logarithmic.luq, rounding="stochastic")),
+        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, rounding="stochastic")),
     ],
     "relative-variance-is-at-most-an-eighth": [
         replace(symbolic, "relative_variance", at_an_unchanged_power),
@@ -252,8 +257,8 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "power-of-two-alpha-keeps-it-unbiased": [
         replace(logarithmic, "scale_of", rounded_down),
-        replace(rounding, "luq", with_other(logarithmic.luq, pow2_alpha=False)),
-        replace(rounding, "luq", with_other(logarithmic.luq, underflow="nearest")),
+        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, pow2_alpha=False)),
+        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, underflow="nearest")),
         replace(rounding, "luq_mean", with_other(logarithmic.luq_mean, max_abs=None)),
     ],
     "one-formula-of-bits": [
@@ -263,13 +268,15 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "update-is-unbiased-with-luq-alone": [
         FLUSHED,
-        replace(layers, "luq_encode", with_other(luq_encode, rounding="stochastic", underflow="stochastic")),
+        replace(layers, "luq_encode", rounding_otherwise(luq_encode, rounding="stochastic", underflow="stochastic")),
         replace(layers, "luq_encode", the_same_coins),
     ],
     "update-error-in-closed-form": [
         replace(weight_updates, "luq_variance", scaled(luq_variance, 1.1)),
         replace(weight_updates, "luq_mean", scaled(luq_mean, 1.01)),
-        replace(weight_updates, "luq_mean", with_other(luq_mean, rounding="stochastic", underflow="stochastic")),
+        replace(
+            weight_updates, "luq_mean", rounding_otherwise(luq_mean, rounding="stochastic", underflow="stochastic")
+        ),
     ],
     "powers-of-two-beat-equal-steps": [
         replace(weight_updates, "int4_mean_and_variance", quarter_of_int4),
@@ -278,11 +285,11 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "readings-of-the-format": [
         replace(training, "LOG_FORMATS", {**LOG_FORMATS, "fp4": 8}),
-        replace(weight_updates, "luq_variance", with_other(luq_variance, fmt="fp4")),
+        replace(weight_updates, "luq_variance", rounding_otherwise(luq_variance, fmt="fp4")),
     ],
     "samples-divide-the-variance": [
         replace(layers, "luq_encode", the_same_coins),
-        replace(layers, "luq_encode", with_other(luq_encode, underflow="nearest")),
+        replace(layers, "luq_encode", rounding_otherwise(luq_encode, underflow="nearest")),
     ],
     "every-layers-update-is-unbiased": [FLUSHED, replace(layers, "luq_encode", the_same_coins)],
     "three-bit-training-needs-luq": [

@@ -16,35 +16,6 @@ SMALL = fb.FourBitPreset(count=256, epochs=1)
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize(
-    ("codes", "fmt"),
-    [
-        ([16], "fp4"),
-        ([-1], "fp4"),
-        ([6], "printed"),
-        ([4], "fp3"),
-        ([10], "fp2"),
-        ([32], "reference"),
-        ([9], "reference"),
-    ],
-)
-def test_codes_that_a_format_does_not_have_are_refused(codes, fmt) -> None:
-    with pytest.raises(ValueError, match="codes must be levels 0 to"):
-        fb.luq_decode(torch.tensor(codes), 1.0, fmt=fmt)
-    for wrong in ([16], [-9]):
-        with pytest.raises(ValueError, match="codes must fit in 4 bits"):
-            fb.int4_decode(torch.tensor(wrong), 1.0)
-
-
-@pytest.mark.parametrize("fmt", fb.LOG_FORMATS)
-def test_every_code_of_a_format_is_decoded(fmt) -> None:
-    levels, sign = fb.LOG_FORMATS[fmt], 16 if fmt == "reference" else 8
-    k = torch.arange(levels + 1)
-    expected = torch.where(k > 0, 2.0 ** (k - 1), 0.0)
-    assert torch.equal(fb.luq_decode(k, 1.0, fmt=fmt), expected)
-    assert torch.equal(fb.luq_decode(k + sign, 1.0, fmt=fmt), -expected)
-
-
 def test_random_integers_out_of_range_are_refused() -> None:
     for wrong in (-1, 1 << 23):
         for call in (fb.luq_encode, fb.luq_fused):
@@ -129,8 +100,8 @@ def test_torchs_global_random_state_stays_where_it_was() -> None:
 
 def test_numbers_of_numpy_and_lists_are_taken(tmp_path: Path) -> None:
     assert torch.equal(fb.luq_fused(X, seed=np.int64(3)), fb.luq_fused(X, seed=3))
-    codes, alpha = fb.luq_encode(X, max_abs=np.float32(64), fmt=np.int8(7), rounding="nearest", underflow="flush")
-    assert codes.tolist() == fb.luq_encode(X, max_abs=64, rounding="nearest", underflow="flush")[0].tolist()
+    codes, alpha = fb.luq_encode(X, fb.Rounding(np.int8(7), **fb.ROUNDINGS["naive"]), max_abs=np.float32(64))
+    assert codes.tolist() == fb.luq_encode(X, fb.Rounding(**fb.ROUNDINGS["naive"]), max_abs=64)[0].tolist()
     assert fb.luq_decode(codes, np.float64(alpha)).shape == (4,)
     assert torch.equal(fb.unpack_nibbles(BYTES, [np.int64(3)]), fb.unpack_nibbles(BYTES, (3,)))
     rows = fb.luq_encode(torch.ones(2, 3), max_abs=torch.tensor([[1.0], [2.0]]))[1]

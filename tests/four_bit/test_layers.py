@@ -17,7 +17,6 @@ from lib.four_bit import (
     exchange_report,
     gradient_quantizer,
     quantize_model,
-    quantizer_states,
     reconfigure,
     saved_for_backward,
 )
@@ -36,28 +35,14 @@ def gradients(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return [leaf.grad, *(parameter.grad.clone() for parameter in model.parameters())]
 
 
-CONVOLUTIONS = [
-    {"padding": 1},
-    {"padding": "same", "dilation": 2},
-    {"stride": 2, "padding": (2, 1), "bias": False},
-    {"groups": 2, "padding": 1, "padding_mode": "circular"},
-]
-
-
-@pytest.mark.parametrize("settings", CONVOLUTIONS)
-def test_without_quantisation_a_convolution_is_torchs(settings) -> None:
-    torch.manual_seed(0)
-    plain = nn.Conv2d(4, 6, 3, **settings)
-    ours = LUQConv2d.from_float(plain, EXACT)
-    x = torch.randn(2, 4, 9, 8, generator=seeded())
-    torch.testing.assert_close(ours(x), plain(x))
-    for mine, theirs in zip(gradients(ours, x), gradients(plain, x), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-
-
-DIMENSIONS = [
+LAYERS = [
+    ("Linear", {}, (2, 3, 4)),
     ("Conv1d", {"padding": 1, "stride": 2}, (2, 4, 9)),
     ("Conv1d", {"padding": "same", "padding_mode": "reflect"}, (4, 9)),
+    ("Conv2d", {"padding": 1}, (2, 4, 9, 8)),
+    ("Conv2d", {"padding": "same", "dilation": 2}, (2, 4, 9, 8)),
+    ("Conv2d", {"stride": 2, "padding": (2, 1), "bias": False}, (2, 4, 9, 8)),
+    ("Conv2d", {"groups": 2, "padding": 1, "padding_mode": "circular"}, (2, 4, 9, 8)),
     ("Conv3d", {"padding": (1, 0, 1), "groups": 2}, (2, 4, 4, 5, 4)),
     ("ConvTranspose1d", {"stride": 2, "output_padding": 1}, (2, 4, 5)),
     ("ConvTranspose2d", {"stride": 2, "padding": 1, "groups": 2}, (2, 4, 5, 4)),
@@ -66,13 +51,14 @@ DIMENSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings", "shape"), DIMENSIONS)
-def test_every_convolution_has_a_form_in_four_bits(kind, settings, shape) -> None:
+@pytest.mark.parametrize(("kind", "settings", "shape"), LAYERS)
+def test_every_layer_has_a_form_in_four_bits(kind, settings, shape) -> None:
     """Without quantisation it is torch's, of one picture or several; with it, close to that, and right on average."""
     torch.manual_seed(0)
-    plain = getattr(nn, kind)(4, 6, 3, **settings)
+    plain = nn.Linear(4, 6) if kind == "Linear" else getattr(nn, kind)(4, 6, 3, **settings)
     ours = getattr(four_bit, f"LUQ{kind}").from_float(plain, EXACT)
     x = torch.randn(shape, generator=seeded())
+    torch.testing.assert_close(ours(x), plain(x))
     for mine, theirs in zip(gradients(ours, x), gradients(plain, x), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     quantised = quantize_model(plain, skip=(), generator=seeded())
@@ -91,32 +77,20 @@ def test_a_transposed_convolution_takes_the_size_of_its_output() -> None:
     assert layer(torch.ones(1, 1, 4, 4), output_size=[10, 9]).shape == (1, 1, 10, 9)
 
 
-def test_without_quantisation_a_linear_layer_is_torchs() -> None:
-    torch.manual_seed(0)
-    plain = nn.Linear(5, 3)
-    x = torch.randn(2, 4, 5, generator=seeded())
-    for mine, theirs in zip(gradients(LUQLinear.from_float(plain, EXACT), x), gradients(plain, x), strict=True):
-        torch.testing.assert_close(mine, theirs)
-
-
-@pytest.mark.parametrize("kind", ["linear", "convolution"])
-def test_gradients_are_right_on_average(kind: str) -> None:
+def test_gradients_of_a_convolution_are_right_on_average() -> None:
     """The mean of many backward passes is the gradient of the INT4 network with exact gradients of its outputs."""
     torch.manual_seed(0)
-    linear = kind == "linear"
-    plain = nn.Linear(12, 8) if linear else nn.Conv2d(3, 4, 3)
-    x = torch.randn(16, 12, generator=seeded()) if linear else torch.randn(4, 3, 6, 6, generator=seeded())
-    factory = LUQLinear if linear else LUQConv2d
-    exact = gradients(factory.from_float(plain, LUQConfig(backward="none")), x)
-    layer = factory.from_float(plain, LUQConfig(), seeded(1))
-    draws = [gradients(layer, x) for _ in range(600)]
+    layer = LUQConv2d.from_float(nn.Conv2d(3, 4, 3), LUQConfig(), seeded(1))
+    x = torch.randn(4, 3, 6, 6, generator=seeded())
+    draws = [gradients(layer, x) for _ in range(400)]
+    reconfigure(layer, LUQConfig(backward="none"))
+    exact = gradients(layer, x)
     for place, expected in enumerate(exact):
         values = torch.stack([draw[place] for draw in draws])
         error = (values.mean(0) - expected).abs()
-        allowed = 5 * values.std(0) / 600**0.5 + 1e-4 * expected.abs().max()
-        assert bool((error <= allowed).all())
-    naive = factory.from_float(plain, LUQConfig(rounding="nearest", underflow="flush"))
-    assert float((gradients(naive, x)[1] - exact[1]).norm() / exact[1].norm()) > 0.02
+        assert bool((error <= 5 * values.std(0) / 400**0.5 + 1e-4 * expected.abs().max()).all())
+    reconfigure(layer, LUQConfig(rounding="nearest", underflow="flush"))
+    assert float((gradients(layer, x)[1] - exact[1]).norm() / exact[1].norm()) > 0.02
 
 
 def test_samples_divide_the_variance_of_the_update_only() -> None:
@@ -152,8 +126,6 @@ def test_quantize_model_keeps_state_names_and_the_original() -> None:
     chosen = quantize_model(net, skip=lambda name, _: name != "2")
     assert [name for name, layer in chosen.named_modules() if isinstance(layer, LUQLinear)] == ["2"]
     assert isinstance(quantize_model(nn.Linear(2, 2), skip=(), inplace=True), LUQLinear)
-    with pytest.raises(ValueError, match="skip must hold"):
-        quantize_model(net, skip=("middle",))
 
 
 def test_quantize_model_says_what_it_did() -> None:
@@ -205,28 +177,9 @@ def test_weight_norm_trains_in_four_bits() -> None:
     assert "forward=none" in repr(ours)
 
 
-def test_what_backward_needs_is_a_fifth_or_less() -> None:
-    x = torch.rand(1024, 784, generator=seeded())
-    net = network()
-    plain = saved_for_backward(lambda: net(x), net.parameters())
-    ours = quantize_model(net, skip=())
-    packed = saved_for_backward(lambda: ours(x), ours.parameters())
-    assert packed.total < plain.total / 5
-    layer = nn.Linear(512, 512)
-    hidden = torch.rand(1024, 512, generator=seeded())
-    assert saved_for_backward(lambda: layer(hidden), layer.parameters()).total == 2_097_152
-    four_bit = LUQLinear.from_float(layer, LUQConfig())
-    # packed activations and weights, and two scales
-    assert saved_for_backward(lambda: four_bit(hidden), four_bit.parameters()).total == 262_144 + 131_072 + 8
-
-
-def test_a_convnet_is_small_too_and_nothing_is_kept_without_gradients() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
-    x = torch.rand(32, 1, 28, 28, generator=seeded())
-    plain = saved_for_backward(lambda: net(x), net.parameters())
-    ours = quantize_model(net, skip=())
-    assert saved_for_backward(lambda: ours(x), ours.parameters()).total < plain.total / 5
+def test_nothing_is_kept_without_gradients() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    ours, x = quantize_model(net, skip=()), torch.rand(2, 1, 28, 28, generator=seeded())
     with torch.no_grad():
         assert saved_for_backward(lambda: ours(x)).total == 0
 
@@ -247,7 +200,7 @@ def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
     net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
     model = quantize_model(net, LUQConfig(hindsight=0.9, samples=2), generator=seeded(3))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(300):
+    for _ in range(120):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
@@ -259,67 +212,56 @@ def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
     assert model[2].weight.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"fmt": "fp5"}, "fmt must be one of"),
-        ({"backward": "int4", "samples": 2}, "takes one sample"),
-        ({"backward": "int4", "rounding": "down"}, "takes one sample"),
-        ({"process_group": "local"}, "process_group must be world"),
-        ({"backend": "cuda"}, "backend must be one of"),
-        ({"samples": 0}, "samples must be at least 1"),
-        ({"forward": "int8"}, "forward must be one of"),
-        ({"backward": "fp8"}, "backward must be one of"),
-        ({"clip": "mean"}, "clip must be one of"),
-        ({"hindsight": 1.0}, "momentum must be"),
-    ],
-)
-def test_bad_settings_are_refused(settings, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        LUQConfig(**settings)
+REFUSED = [
+    (lambda: LUQConfig(fmt="fp5"), "fmt must be one of"),
+    (lambda: LUQConfig(fmt=[]), "fmt must be one of"),
+    (lambda: LUQConfig(rounding=None), "rounding must be one of"),
+    (lambda: LUQConfig(backward="int4", samples=2), "takes one sample"),
+    (lambda: LUQConfig(backward="int4", rounding="down"), "takes one sample"),
+    (lambda: LUQConfig(process_group="local"), "process_group must be world"),
+    (lambda: LUQConfig(backend="compiled"), "backend must be one of auto, eager, triton"),
+    (lambda: LUQConfig(samples=0), "samples must be at least 1"),
+    (lambda: LUQConfig(samples=2.0), "samples must be an integer"),
+    (lambda: LUQConfig(forward="int8"), "forward must be one of"),
+    (lambda: LUQConfig(backward="fp8"), "backward must be one of"),
+    (lambda: LUQConfig(clip="mean"), "clip must be one of"),
+    (lambda: LUQConfig(clip=np.ones(2)), "clip must be one of"),
+    (lambda: LUQConfig(hindsight=1.0), "momentum must be"),
+    (lambda: LUQConfig(hindsight="0.9"), "momentum must be"),
+    (lambda: LUQConfig(hindsight=float("nan")), "momentum must be"),
+    (lambda: LUQConfig(pow2_alpha="yes"), "pow2_alpha must be True or False"),
+    (lambda: quantize_model(network(), "fp4"), "config must be a LUQConfig"),
+    (lambda: quantize_model(network(), generator=0), "generator must be a torch.Generator"),
+    (lambda: quantize_model(network(), inplace="no"), "inplace must be True or False"),
+    (lambda: quantize_model(network(), skip=("middle",)), "skip must hold"),
+    (lambda: LUQLinear(4, 2)(None), "x must be"),
+    (lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.int64)), "x must be"),
+    (lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.complex64)), "x must be"),
+    (lambda: LUQConv2d(1, 2, 3)([[1.0]]), "x must be"),
+    (lambda: PackedReLU()(None), "x must be"),
+    (lambda: LUQLinear(4, 2, config="fp4"), "config must be"),
+    (lambda: LUQLinear(4, 2, generator=3), "generator must be"),
+    (lambda: gradient_quantizer(LUQConfig())(None), "grad must be"),
+    # (4, 8) was taken for (8, 4), and failed only where the result had another size
+    *(
+        (lambda shape=shape: LUQLinear(4, 4)(torch.ones(shape)), "4 entries on its last axis")
+        for shape in [(), (3,), (2, 8)]
+    ),
+    (lambda: LUQConv2d(1, 2, 3)(torch.ones(1, 2, 8, 8)), r"x must be \(N, 1, H, W\)"),
+    (lambda: LUQConv2d(1, 2, 3)(torch.ones(8, 8)), r"x must be .* or \(1, H, W\); its shape is \(8, 8\)"),
+]
 
 
-def test_numbers_of_numpy_are_numbers_and_other_kinds_are_refused() -> None:
-    settings = LUQConfig(fmt=np.int64(3), samples=np.int32(2), hindsight=np.float32(0.5), pow2_alpha=np.True_)
-    assert settings == LUQConfig(fmt=3, samples=2, hindsight=0.5, pow2_alpha=True)
-    assert [type(value) for value in (settings.fmt, settings.samples, settings.hindsight)] == [int, int, float]
-    for change in ({"hindsight": "0.9"}, {"samples": 2.0}, {"pow2_alpha": "yes"}):
-        with pytest.raises(TypeError, match="must be"):
-            LUQConfig(**change)
-    for change in ({"fmt": []}, {"rounding": None}, {"clip": np.ones(2)}, {"hindsight": float("nan")}):
-        with pytest.raises(ValueError, match="must be"):
-            LUQConfig(**change)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: LUQLinear(4, 2)(None),
-        lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.int64)),
-        lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.complex64)),
-        lambda: LUQConv2d(1, 2, 3)([[1.0]]),
-        lambda: LUQLinear(4, 2, config="fp4"),
-        lambda: LUQLinear(4, 2, generator=3),
-        lambda: PackedReLU()(None),
-        lambda: gradient_quantizer(None),
-        lambda: gradient_quantizer(LUQConfig())(None),
-        lambda: reconfigure(None, LUQConfig()),
-        lambda: reconfigure(LUQLinear(4, 2), None),
-        lambda: quantizer_states("model"),
-    ],
-)
-def test_foreign_objects_are_refused_by_name(call) -> None:
-    with pytest.raises(TypeError, match=r"(x|config|generator|model|grad) must be"):
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_bad_input_is_refused(call, message) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         call()
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 8)])
-def test_inputs_of_another_width_are_refused(shape) -> None:
-    """(4, 8) was taken for (8, 4), and failed only where the result had another size."""
-    with pytest.raises(ValueError, match="x must have 4 entries on its last axis"):
-        LUQLinear(4, 4)(torch.ones(shape))
-    with pytest.raises(ValueError, match=r"x must be \(N, 1, H, W\)"):
-        LUQConv2d(1, 2, 3)(torch.ones(1, 2, 8, 8))
+def test_numbers_of_numpy_are_numbers() -> None:
+    settings = LUQConfig(fmt=np.int64(3), samples=np.int32(2), hindsight=np.float32(0.5), pow2_alpha=np.True_)
+    assert settings == LUQConfig(fmt=3, samples=2, hindsight=0.5, pow2_alpha=True)
+    assert [type(value) for value in (settings.fmt, settings.samples, settings.hindsight)] == [int, int, float]
 
 
 @pytest.mark.parametrize("settings", [{}, {"hindsight": 0.9}, {"backward": "int4"}, {"samples": 2}])
@@ -327,15 +269,12 @@ def test_inputs_of_another_width_are_refused(shape) -> None:
 def test_broken_gradients_stay_broken_and_are_forgotten(settings, bad) -> None:
     """A loss scaler must see them, and a running maximum must not keep them."""
     layer = LUQLinear(4, 2, config=LUQConfig(**settings))
-    for factor, finite in ((1.0, True), (bad, False), (1.0, True)):
-        layer.zero_grad()
-        (layer(torch.ones(3, 4)) * torch.tensor([1.0, factor])).sum().backward()
-        assert bool(torch.isfinite(layer.weight.grad).all()) == finite
-    first = LUQLinear(4, 2, config=LUQConfig(**settings))
-    for factor in (bad, 1.0):
-        first.zero_grad()
-        (first(torch.ones(3, 4)) * torch.tensor([1.0, factor])).sum().backward()
-    assert torch.isfinite(first.weight.grad).all()
+    other = copy.deepcopy(layer)
+    for one, factors in ((layer, (1.0, bad, 1.0)), (other, (bad, 1.0))):
+        for factor in factors:
+            one.zero_grad()
+            (one(torch.ones(3, 4)) * torch.tensor([1.0, factor])).sum().backward()
+            assert bool(torch.isfinite(one.weight.grad).all()) == (factor == 1.0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"samples": 2}, {"samples": 16, "smp_backward": True}, {"backward": "int4"}])
@@ -427,13 +366,11 @@ def test_a_masked_infinity_stays_masked() -> None:
     assert x.grad.tolist() == [0.0, 2.0]
 
 
-def test_second_derivatives_and_other_shapes_are_refused() -> None:
+def test_second_derivatives_are_refused() -> None:
     layer, x = LUQLinear(4, 2), torch.ones(3, 4, requires_grad=True)
     (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
-    with pytest.raises(ValueError, match=r"x must be \(N, 1, H, W\) or \(1, H, W\); its shape is \(8, 8\)"):
-        LUQConv2d(1, 2, 3)(torch.ones(8, 8))
 
 
 def test_backward_under_autocast_is_that_of_the_forward_pass() -> None:

@@ -1,4 +1,4 @@
-"""The quantiser of gradients: exact where it must be, right on average, the ablations not."""
+"""The quantiser of gradients, beside its claims: levels, modes, sizes, the known mean and variance of each mode."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lib.four_bit import (
     LOG_FORMATS,
+    Rounding,
     luq,
     luq_decode,
     luq_encode,
@@ -17,58 +18,24 @@ from lib.four_bit import (
     round_nearest_power,
 )
 
-MANTISSAS = 1 << 23
-
 
 def heavy_tailed(count: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.choice([-1, 1], count) * np.exp(2 * rng.standard_normal(count))).float()
 
 
-def by_definition(x: np.ndarray, levels: int, rand: np.ndarray) -> np.ndarray:
-    """Stochastic underflow, then stochastic rounding between powers of two, word by word in float64."""
-    alpha = np.abs(x).max() / 2.0 ** (levels - 1)
-    y, u = np.abs(x) / alpha, rand / MANTISSAS
-    low = np.where(y < 1, 0.0, 2.0 ** np.floor(np.log2(np.maximum(y, 1))))
-    high = np.where(y < 1, 1.0, 2 * low)
-    return np.sign(x) * alpha * np.where((y - low) / (high - low) + u >= 1, high, low)
-
-
-@pytest.mark.parametrize("fmt", LOG_FORMATS)
-def test_one_addition_is_the_definition(fmt: str) -> None:
-    x = heavy_tailed(5000).double()
-    rand = random_mantissas(x.shape, generator=torch.Generator().manual_seed(1))
-    ours = luq(x, fmt=fmt, rand=rand).numpy()
-    expected = by_definition(x.float().double().numpy(), LOG_FORMATS[fmt], rand.numpy().astype(np.float64))
-    # y + 1 is rounded to a multiple of 2^-23, and so is y / alpha: a draw on the very edge may fall the other way
-    assert np.mean(~np.isclose(ours, expected, rtol=1e-6)) < 1e-3
-
-
-@pytest.mark.parametrize("fmt", LOG_FORMATS)
-def test_unbiased_with_the_known_variance_on_a_grid_of_random_numbers(fmt: str) -> None:
-    """The mean over an even grid of random integers is the expectation, up to the grid's width."""
-    x = heavy_tailed(64)
-    grid = torch.arange(0, MANTISSAS, MANTISSAS // 4096, dtype=torch.int32) + MANTISSAS // 8192
-    values = luq(x.expand(len(grid), -1), fmt=fmt, rand=grid[:, None].expand(-1, len(x))).double()
-    alpha = float(x.abs().max()) / 2.0 ** (LOG_FORMATS[fmt] - 1)
-    bins = alpha * 2.0 ** torch.floor(torch.log2((x.abs() / alpha).clamp(min=1))).double()
-    assert float(((values.mean(0) - x.double()).abs() / bins).max()) <= 2**-12
-    np.testing.assert_allclose(
-        values.var(0, correction=0), luq_variance(x, fmt=fmt), atol=2e-3 * float(bins.max()) ** 2
-    )
-    np.testing.assert_allclose(luq_mean(x, fmt=fmt), x.double(), rtol=1e-6)
-
-
 @pytest.mark.parametrize("rounding", ["stochastic", "nearest", "down"])
 @pytest.mark.parametrize("underflow", ["stochastic", "nearest", "flush"])
 def test_mean_and_variance_of_every_ablation(rounding, underflow) -> None:
-    x = heavy_tailed(200)
-    generator = torch.Generator().manual_seed(0)
-    settings = {"rounding": rounding, "underflow": underflow}
-    values = luq(x.expand(4000, -1), generator=generator, **settings).double()
-    mean, variance = luq_mean(x, **settings), luq_variance(x, **settings)
-    error = (values.mean(0) - mean).abs()
-    assert bool((error <= 5 * (variance / 4000).sqrt() + 1e-5 * mean.abs() + 1e-12).all())
+    """Over random integers that lie evenly: up to their distance."""
+    x, mode = heavy_tailed(200), Rounding(rounding=rounding, underflow=underflow)
+    even = torch.arange(1 << 10, 1 << 23, 1 << 11, dtype=torch.int32)
+    values = luq(x.expand(len(even), -1), mode, rand=even[:, None].expand(-1, len(x))).double()
+    alpha = float(x.abs().max()) / 64
+    bins = alpha * 2.0 ** torch.floor(torch.log2((x.abs() / alpha).clamp(min=1))).double()
+    mean, variance = luq_mean(x, mode), luq_variance(x, mode)
+    assert float(((values.mean(0) - mean).abs() / bins).max()) <= 2**-12
+    assert float(((values.var(0, correction=0) - variance).abs() / bins**2).max()) <= 2**-11
     if rounding == underflow == "stochastic":
         assert float((mean - x.double()).abs().max()) < 1e-5 * float(x.abs().max())
     else:
@@ -80,35 +47,45 @@ def test_levels_signs_and_zero() -> None:
     codes, alpha = luq_encode(x)
     assert codes.tolist() == [7, 14, 2, 9, 0, 0]
     assert alpha.item() == 1.0
+    assert luq_encode(x, Rounding(pow2_alpha=True))[1].item() == 1.0  # it is one already
     assert luq_decode(codes, alpha).tolist() == [64.0, -32.0, 2.0, -1.0, 0.0, 0.0]
     for fmt, levels in LOG_FORMATS.items():
-        codes, _ = luq_encode(heavy_tailed(10_000), fmt=fmt)
+        codes, _ = luq_encode(heavy_tailed(10_000), Rounding(fmt))
         assert len(codes.unique()) <= 2 * levels + 1
         assert int(codes.max()) < (16 if levels <= 7 else 32)
 
 
+@pytest.mark.parametrize("fmt", LOG_FORMATS)
+def test_every_code_of_a_format_is_decoded(fmt) -> None:
+    levels, sign = LOG_FORMATS[fmt], 16 if fmt == "reference" else 8
+    k = torch.arange(levels + 1)
+    expected = torch.where(k > 0, 2.0 ** (k - 1), 0.0)
+    assert torch.equal(luq_decode(k, 1.0, fmt=fmt), expected)
+    assert torch.equal(luq_decode(k + sign, 1.0, fmt=fmt), -expected)
+
+
 def test_nearest_and_down_are_the_same_addition_with_a_constant() -> None:
     y = torch.tensor([64.0, 1.49, 1.5, 2.99, 3.0, 0.49, 0.5])
-    assert luq(y, rounding="nearest", underflow="nearest").tolist() == [64, 1, 2, 2, 4, 0, 1]
-    assert luq(y, rounding="down", underflow="flush").tolist() == [64, 1, 1, 2, 2, 0, 0]
+    assert luq(y, Rounding(rounding="nearest", underflow="nearest")).tolist() == [64, 1, 2, 2, 4, 0, 1]
+    assert luq(y, Rounding(rounding="down", underflow="flush")).tolist() == [64, 1, 1, 2, 2, 0, 0]
 
 
 @given(st.integers(0, 10_000), st.floats(-140, 120), st.sampled_from(sorted(LOG_FORMATS)))
 def test_the_maximum_is_kept_and_scaling_by_powers_of_two_changes_nothing(seed: int, exponent: float, fmt: str) -> None:
     x = heavy_tailed(100, seed)
     rand = random_mantissas(x.shape, generator=torch.Generator().manual_seed(seed))
-    codes, _ = luq_encode(x, fmt=fmt, rand=rand)
+    codes, _ = luq_encode(x, Rounding(fmt), rand=rand)
     top = int(x.abs().argmax())
     assert int(codes[top]) & 7 == LOG_FORMATS[fmt] & 7
     scaled = x * 2.0 ** int(exponent / 2)
-    again, _ = luq_encode(scaled, fmt=fmt, rand=rand)
+    again, _ = luq_encode(scaled, Rounding(fmt), rand=rand)
     assert torch.equal(codes, again)
 
 
 def test_tiny_huge_and_empty_tensors() -> None:
     for scale in (2.0**-120, 2.0**-140, 2.0**100):
         x = heavy_tailed(1000) * scale
-        value = luq(x, rounding="nearest", underflow="nearest")
+        value = luq(x, Rounding(rounding="nearest", underflow="nearest"))
         assert bool(torch.isfinite(value).all())
         assert float((value - x).abs().max()) <= 0.34 * float(x.abs().max())
     codes, alpha = luq_encode(torch.zeros(5))
@@ -123,23 +100,9 @@ def test_clipping_saturates_and_shows_in_the_mean() -> None:
     assert luq_mean(x, max_abs=64.0)[0].item() == 64.0
 
 
-def test_a_power_of_two_for_alpha_never_clips() -> None:
-    x = heavy_tailed(1000)
-    _, exact = luq_encode(x)
-    _, rounded = luq_encode(x, pow2_alpha=True)
-    assert exact.item() <= rounded.item() < 2 * exact.item()
-    assert float(torch.log2(rounded)) == round(float(torch.log2(rounded)))
-    assert luq_encode(torch.tensor([64.0]), pow2_alpha=True)[1].item() == 1.0
-
-
-def test_samples_divide_the_variance_and_gradients_pass_through() -> None:
+def test_samples_are_averaged_and_gradients_pass_through() -> None:
     x = heavy_tailed(2000).requires_grad_()
     generator = torch.Generator().manual_seed(0)
-    whole = float(luq_variance(x).sum())
-    for samples in (1, 4, 16):
-        draws = [(luq(x, samples=samples, generator=generator) - x).detach().square().sum() for _ in range(200)]
-        # the squared error of one draw has heavy tails too: a few large entries carry most of it
-        assert float(torch.stack(draws).mean()) == pytest.approx(whole / samples, rel=0.2)
     luq(x).sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))
     half = luq(x.detach().half())
@@ -148,28 +111,22 @@ def test_samples_divide_the_variance_and_gradients_pass_through() -> None:
     assert torch.equal(luq(x, samples=3, rand=rand), sum(luq(x, rand=r) for r in rand) / 3)
 
 
-def test_nearest_power_and_the_bias_of_rounding_exponents() -> None:
-    v = torch.exp2(torch.rand(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 20 - 10)
-    v = v.float()
-    nearest = round_nearest_power(v).double()
-    lower = torch.exp2(torch.floor(torch.log2(v.double())))
-    expected = torch.where(v.double() >= 1.5 * lower, 2 * lower, lower)
-    assert torch.equal(nearest, expected)
-    np.testing.assert_array_equal(nearest, torch.exp2(torch.floor(torch.log2(4 * v.double() / 3))))
-    by_exponent = torch.exp2(torch.round(torch.log2(v.double())))
-    assert float((by_exponent != nearest).double().mean()) == pytest.approx(np.log2(1.5) - 0.5, abs=2e-3)
-
-
 @pytest.mark.parametrize(
-    ("call", "error", "message"),
+    ("call", "message"),
     [
-        (lambda x: luq_encode(x.long()), TypeError, "must be a floating-point tensor"),
-        (lambda x: luq_encode(x, rand=torch.zeros(3)), ValueError, "rand must be an int32 tensor"),
-        (lambda x: luq(x, samples=0), ValueError, "samples must be at least 1"),
-        (lambda x: luq(x, samples=2, rand=torch.zeros(2, dtype=torch.int32)), ValueError, "leading axis of length 2"),
-        (lambda x: round_nearest_power(-x), ValueError, "positive normal"),
+        (lambda x: luq(x, "fp3"), r"rounding must be a Rounding, such as Rounding\(fmt='fp3'\)"),
+        (lambda x: luq_encode(x.long()), "x must be a floating-point tensor; it is torch.int64"),
+        (lambda x: luq_encode(x, rand=torch.zeros(3)), "rand must be an int32 tensor"),
+        (lambda x: luq(x, samples=0), "samples must be at least 1"),
+        (lambda x: luq(x, samples=2, rand=torch.zeros(2, dtype=torch.int32)), "leading axis of length 2"),
+        (lambda x: round_nearest_power(-x), "positive normal"),
+        *(
+            (lambda _, code=code, fmt=fmt: luq_decode(torch.tensor([code]), 1.0, fmt=fmt), "codes must be levels 0 to")
+            for fmt, many in {"fp4": (16, -1), "printed": (6,), "fp3": (4,), "fp2": (10,), "reference": (32, 9)}.items()
+            for code in many
+        ),
     ],
 )
-def test_bad_input_is_refused(call, error, message) -> None:
-    with pytest.raises(error, match=message):
+def test_bad_input_is_refused(call, message) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         call(torch.ones(2))

@@ -14,18 +14,28 @@ from lib.four_bit.fused import luq_fused, luq_pack
 from lib.four_bit.fused_int4 import int4_pack, relu_grad, relu_pack
 from lib.four_bit.integers import SAWB, int4_encode
 from lib.four_bit.layers import LUQConfig, LUQConv2d, LUQLinear, PackedReLU
-from lib.four_bit.logarithmic import luq_encode, luq_mean, luq_variance
+from lib.four_bit.logarithmic import Rounding, luq_encode, luq_mean, luq_variance
 from lib.four_bit.packing import pack_nibbles
 from lib.training import reproducible
-from tests.four_bit import test_fused_int4
-from tests.four_bit.test_fused import NIBBLES, ROUNDINGS, UNDERFLOWS, cases, heavy_tailed, same_bits
-from tests.four_bit.test_fused_int4 import CHECKS, gaussian, same
+from tests.four_bit import kernel_checks
+from tests.four_bit.kernel_checks import (
+    CHECKS,
+    DTYPES,
+    EVERY_MODE,
+    NIBBLES,
+    at_the_edge,
+    cases,
+    check_ties,
+    gaussian,
+    heavy_tailed,
+    same,
+    same_bits,
+)
 from tests.interrupting import interrupt_at
 from tests.needs import needs_gpu
 
 pytestmark = needs_gpu
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TINY = replace(PRESETS["quick"], count=1024, batch_size=64, epochs=2, config=LUQConfig(hindsight=0.9))
 BEYOND = (1 << 31) + 4101
 
@@ -47,40 +57,25 @@ def test_luq_is_eager_bit_for_bit_there_and_on_the_processor() -> None:
 
 
 def test_every_format_and_every_mode() -> None:
-    x = heavy_tailed(8201, 3)
-    x[0], x[1] = 64 * 2.0**20, 2.0**20 * (1 - 2.0**-24)
-    for fmt in (*NIBBLES, 2):
-        same_bits(x.to("cuda"), "triton", seed=11, fmt=fmt)
-    for rounding in ROUNDINGS:
-        for underflow in UNDERFLOWS:
-            same_bits(x.to("cuda"), "triton", seed=11, rounding=rounding, underflow=underflow)
-    wide = [luq_fused(x.to("cuda"), seed=12, fmt="reference", backend=way) for way in ("triton", "eager")]
-    assert torch.equal(*wide)
+    x = at_the_edge().to("cuda")
+    for rounding in (*map(Rounding, (*NIBBLES, 2)), *EVERY_MODE):
+        same_bits(x, "triton", rounding, seed=11)
+    assert torch.equal(*(luq_fused(x, Rounding("reference"), seed=12, backend=way) for way in ("triton", "eager")))
 
 
-@pytest.mark.parametrize("check", [name for name in CHECKS if name not in ("check_ties", "check_scales")])
+@pytest.mark.parametrize("check", [name for name in CHECKS if name not in ("check_luq", "check_scales", "check_ties")])
 def test_int4_and_relu_are_eager_bit_for_bit(check: str, monkeypatch) -> None:
     def drawn(*shape: int, **options) -> torch.Tensor:
         with torch.device("cpu"):
             return gaussian(*shape, **options).to("cuda")
 
-    monkeypatch.setattr(test_fused_int4, "gaussian", drawn)
+    monkeypatch.setattr(kernel_checks, "gaussian", drawn)
     with torch.device("cuda"):
         assert CHECKS[check]() >= 9
 
 
 def test_ties_go_to_even() -> None:
-    from lib.four_bit import int4_kernels
-
-    for bound in torch.cat([torch.rand(20, generator=torch.Generator().manual_seed(0)) + 0.5, torch.tensor([1e-38])]):
-        for signed in (torch.tensor(True), torch.tensor(False)):
-            ties = (torch.arange(-18, 18) + 0.5) * (bound / torch.where(signed, 7.0, 15.0))
-            x = torch.cat([ties, *(ties.nextafter(torch.tensor(side)) for side in (torch.inf, -torch.inf))])
-            codes, scale = int4_encode(x, clip=bound, signed=signed, check=False)
-            there = (part.to("cuda") for part in (x, scale, signed))
-            numbers, packed = int4_kernels.int4_codes(*there, torch.float32, packs=True)
-            assert same(numbers.cpu(), codes.float())
-            assert same(packed.cpu(), pack_nibbles(codes))
+    assert check_ties("cuda") > 20
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

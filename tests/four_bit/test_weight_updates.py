@@ -37,8 +37,7 @@ def gradient() -> LayerGradient:
 def test_closed_form_is_what_sampling_finds(config) -> None:
     data = gradient()
     quantize = gradient_quantizer(config, generator=torch.Generator().manual_seed(1))
-    passes = quantize(data.delta.repeat(4000, 1))[1].view(4000, *data.delta.shape)
-    draws = (passes.mT @ data.inputs).double()
+    draws = (quantize(data.delta.expand(4000, -1, -1))[1].mT @ data.inputs).double()
     exact = (data.delta.T @ data.inputs).double()
     error = update_error(data, config)
     noise = float(draws.var(dim=0).sum().sqrt() / exact.norm())

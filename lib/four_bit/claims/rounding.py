@@ -5,7 +5,7 @@ Statements marked "derived here" are proved or measured by us; a paper's number 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
 from lib.four_bit.clipping_fit import fit_sawb
+from lib.four_bit.comparison import ROUNDINGS
 from lib.four_bit.integers import SAWB, int4_decode, int4_encode
 from lib.four_bit.layers import LUQConfig, LUQLinear, PackedReLU, quantize_model
 from lib.four_bit.logarithmic import (
     LOG_FORMATS,
+    Rounding,
     luq,
     luq_decode,
     luq_encode,
@@ -72,8 +74,8 @@ class _Deviations(NamedTuple):
     integral: float
 
 
-def _deviations(x: Tensor, alpha: float, seed: int, **options: Any) -> _Deviations:
-    """Quantise often by `luq` with these options, and compare with the levels around every number.
+def _deviations(x: Tensor, alpha: float, rounding: Rounding) -> _Deviations:
+    """Quantise often by `luq`, and compare with the levels around every number.
 
     `score` is the largest error of a mean in standard errors, and `spread` the median relative error of a variance
     (of numbers whose rarer level has a chance of at least 5 %: of the others there are too few draws). `integral`
@@ -82,8 +84,8 @@ def _deviations(x: Tensor, alpha: float, seed: int, **options: Any) -> _Deviatio
     low, high = _bins(x, alpha)
     size = x.abs().double()
     variance, width = (size - low) * (high - size), high - low
-    draws = luq(x.expand(_REPEATS, -1), generator=_seeded(seed), **options).double()
-    even = luq(x.expand(len(_EVEN), -1), rand=_EVEN[:, None].expand(-1, len(x)), **options).double()
+    draws = luq(x.expand(_REPEATS, -1), rounding, generator=_seeded(rounding.levels)).double()
+    even = luq(x.expand(len(_EVEN), -1), rounding, rand=_EVEN[:, None].expand(-1, len(x))).double()
     # nothing is random on a level
     random, likely = variance > 0, variance > 0.05 * 0.95 * width**2
     error = (draws.mean(dim=0) - x).abs()
@@ -143,7 +145,7 @@ def stochastic_rounding_is_unbiased() -> Evidence:
     # the bins of the logarithmic grid are of many widths
     heavy = _heavy_tailed(100_000)
     exact = luq_variance(heavy)
-    rounded = (luq_mean(heavy, rounding="nearest", underflow="nearest") - heavy).square()
+    rounded = (luq_mean(heavy, Rounding(**ROUNDINGS["nearest"])) - heavy).square()
     return combine(
         true_that("sympy: bias, variance and MSE", [sp.simplify(identity) == 0 for identity in identities]),
         true_that("sympy: ratio 2 over a bin", sp.simplify(by_chance / to_nearest) == 2),
@@ -167,8 +169,8 @@ def luq_is_unbiased_in_all_three_regions() -> Evidence:
     top = x[x.abs().argmax()]
     runs, kept = [], []
     for fmt, levels in LOG_FORMATS.items():
-        runs.append(_deviations(x, _smallest_level(x, levels), levels, fmt=fmt))
-        kept.append(luq(top.expand(_REPEATS), fmt=fmt, generator=_seeded(levels)) == top)
+        runs.append(_deviations(x, _smallest_level(x, levels), Rounding(fmt)))
+        kept.append(luq(top.expand(_REPEATS), Rounding(fmt), generator=_seeded(levels)) == top)
     return combine(
         _unbiased(runs),
         true_that("the largest is always kept", kept),
@@ -188,21 +190,21 @@ def ablations_are_biased() -> Evidence:
     low, high = _bins(x, alpha)
     yard = ((size - low) * (high - size) / _REPEATS).sqrt()
     regions = {"below": size < alpha, "inside": (size > alpha) & ~(yard <= 0)}
-    ablations: dict[str, dict[str, Any]] = {
-        "naive": {"rounding": "nearest", "underflow": "flush"},
-        "chance inside only": {"underflow": "flush"},
-        "chance below only": {"rounding": "nearest"},
+    fails = {
+        "naive": ("below", "inside"),
+        "stochastic rounding only": ("below",),
+        "stochastic underflow only": ("inside",),
     }
-    fails = {"naive": ("below", "inside"), "chance inside only": ("below",), "chance below only": ("inside",)}
     off: list[float] = []
     right: list[float] = []
     sampled = []
-    for seed, (name, options) in enumerate(ablations.items()):
-        mean, variance = luq_mean(x, **options), luq_variance(x, **options)
+    for seed, name in enumerate(fails):
+        rounding = Rounding(**ROUNDINGS[name])
+        mean, variance = luq_mean(x, rounding), luq_variance(x, rounding)
         bias = (mean - x).abs() / yard
         for region, members in regions.items():
             (off if region in fails[name] else right).append(float(bias[members].median()))
-        draws = luq(x.expand(_REPEATS, -1), generator=_seeded(seed), **options).double()
+        draws = luq(x.expand(_REPEATS, -1), rounding, generator=_seeded(seed)).double()
         error = (draws.mean(dim=0) - mean).abs() / ((variance / _REPEATS).sqrt() + 1e-6 * size)
         sampled.append(error)
     clipped = luq_mean(x, max_abs=x.abs().max() / 4).abs()
@@ -445,10 +447,11 @@ def power_of_two_alpha_keeps_it_unbiased() -> Evidence:
     x = _heavy_tailed(64)
     runs, powers, lost = [], [], []
     for fmt, levels in LOG_FORMATS.items():
-        rounded = float(luq_encode(x, fmt=fmt, pow2_alpha=True)[1])
+        rounding = Rounding(fmt, pow2_alpha=True)
+        rounded = float(luq_encode(x, rounding)[1])
         powers.append(rounded == 2.0 ** np.ceil(np.log2(_smallest_level(x, levels))))
-        runs.append(_deviations(x, rounded, levels, fmt=fmt, pow2_alpha=True))
-        clipped = luq_mean(x, fmt=fmt, max_abs=rounded / 2 * 2.0 ** (levels - 1))
+        runs.append(_deviations(x, rounded, rounding))
+        clipped = luq_mean(x, Rounding(fmt), max_abs=rounded / 2 * 2.0 ** (levels - 1))
         lost.append((1 - clipped / x).max())
     return combine(
         true_that("the power of two above α", powers),
@@ -491,7 +494,7 @@ def one_formula_of_bits() -> Evidence:
         rand[::6], rand[1::6] = edge[::6], edge[1::6] - 1
         rand = rand.clip(0, 2**23 - 1)
 
-        codes, unit = luq_encode(torch.from_numpy(x), fmt=fmt, rand=torch.from_numpy(rand.astype(np.int32)))
+        codes, unit = luq_encode(torch.from_numpy(x), Rounding(fmt), rand=torch.from_numpy(rand.astype(np.int32)))
         ours = luq_decode(codes, unit, fmt=fmt).numpy()
         expected = np.sign(x) * float(alpha) * _by_definition(y, rand)
         wrong.append(ours != expected)
