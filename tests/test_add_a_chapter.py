@@ -102,9 +102,8 @@ def small_swings_take_the_same_time() -> Evidence:
 
 import numpy as np
 
-from lib.explorer import Explorer, Slider
+from lib.explorer import Explorer, Panel, Slider, axis, line
 from lib.pendulum.swings import period
-from lib.style import new_figure
 
 
 class SwingExplorer(Explorer):
@@ -115,17 +114,12 @@ class SwingExplorer(Explorer):
     caption = "Longer pendulums are slower, and all are slower when they swing wide."
     declared = {"length": Slider("length (m)", 0.1, 2.0, 0.1, 1.0)}
 
-    def build(self):
-        figure = new_figure(titles=("time of a swing (s)",))
-        figure.add_scatter()
-        return figure
+    panels = (Panel("time of a swing", axis("width (degrees)", (0, 170)), axis("seconds", (0, 8))),)
+    traces = (line("time", "blue", x="angle", y="time"),)
 
     def compute(self, length):
         angles = np.linspace(1, 170, 100)
         return {"angle": angles, "time": np.array([period(length, angle) for angle in angles])}
-
-    def draw(self, data):
-        self.figure.data[0].update(x=data["angle"], y=data["time"])
 ''',
     "commands.py": '''
 """What chapter 11 adds to the command line: `python -m lib swing pendulum`."""
