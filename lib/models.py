@@ -153,6 +153,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("stride", stride)):
             positive_integer(name, value)
+        one_of("padding_mode", padding_mode, ("zeros", "reflect", "replicate", "circular"))
+        if not callable(norm):
+            raise TypeError(f"norm must be a function of a number of channels; it is {norm!r}")
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False, padding_mode=padding_mode),
             norm(out_channels),
