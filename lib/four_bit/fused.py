@@ -1,7 +1,8 @@
-"""One quantiser, two ways to run it, the same bits: eager torch, and Triton kernels.
+"""One quantiser, three ways to run it, the same bits: eager torch, a compiled loop on the CPU, Triton kernels on a GPU.
 
-`luq_encode` with the random numbers of `counter_mantissas` is the definition. The kernels draw those numbers inside,
-read a tensor once, and write half a byte per entry: with the largest magnitude known, a little more than a copy.
+`luq_encode` with the random numbers of `counter_mantissas` is the definition. The others draw those numbers inside,
+read a tensor once, and write half a byte per entry: on a GPU, with the largest magnitude known, a little more than a
+copy.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lib.four_bit.counter import checked_device, counter_keys, counter_mantissas
 from lib.four_bit.logarithmic import (
+    HALF,
     LUQ,
     Rounding,
     checked_mantissas,
@@ -25,23 +28,27 @@ from lib.four_bit.logarithmic import (
     luq_decode,
     luq_encode,
     scale_of,
+    sign_shift,
 )
 from lib.four_bit.packing import floating_tensor, pack_nibbles, unpack_nibbles
 from lib.validation import one_of, true_or_false
 
 __all__ = ["Backend", "PackedLUQ", "active_backend", "luq_fused", "luq_levels", "luq_pack"]
 
-Backend = Literal["auto", "eager", "triton"]
+Backend = Literal["auto", "eager", "compiled", "triton"]
+_Way = Literal["eager", "compiled", "triton"]
 
 # What the eager way takes at a time on the CPU.
 _PART = 1 << 16
+# From so many entries on a compiled loop is worth its call.
+_LARGE = 1 << 10
 
 
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def active_backend(device: torch.device | str, backend: str = "auto") -> str:
+def active_backend(device: torch.device | str, backend: str = "auto", *, count: int = _LARGE) -> _Way:
     """The way that a request comes to on a device.
 
     Parameters
@@ -49,31 +56,39 @@ def active_backend(device: torch.device | str, backend: str = "auto") -> str:
     device
         Where the tensors are.
     backend
-        `"eager"`; `"triton"`, on a GPU (on the CPU only in Triton's interpreter); or `"auto"`: triton on a GPU where it
-        is installed, otherwise eager.
+        `"eager"`; `"compiled"`, on the CPU; `"triton"`, on a GPU (on the CPU only in Triton's interpreter); or
+        `"auto"`: triton on a GPU where it is installed, compiled on the CPU for tensors that are not small, and
+        otherwise, or where torch itself compiles, eager.
+    count
+        Entries of the tensor.
 
     Examples
     --------
-    >>> active_backend("cpu"), active_backend("cpu", "eager")
-    ('eager', 'eager')
+    >>> active_backend("cpu"), active_backend("cpu", count=10), active_backend("cpu", "eager")
+    ('compiled', 'eager', 'eager')
     """
     if device is None:
         raise TypeError("device must be a name such as cpu or cuda; it is None")
     kind = checked_device(device).type
     one_of("backend", backend, get_args(Backend))
+    if backend == "eager":
+        return "eager"
     if backend == "auto":
+        if kind == "cpu" and count >= _LARGE and not torch.compiler.is_compiling():
+            return "compiled"
         return "triton" if kind == "cuda" and _has_triton() else "eager"
-    if backend == "triton":
-        if not _has_triton():
-            raise ValueError(
-                "backend 'triton' needs triton, which the extra gpu installs: pip install 'paperplay[gpu]'"
-            )
-        if kind != "cuda" and not (kind == "cpu" and _kernels().INTERPRETED):
-            raise ValueError(
-                f"backend 'triton' needs a GPU, and the tensor is on {kind}; to try the kernels on the CPU, "
-                "set TRITON_INTERPRET=1 in the environment before triton is first imported"
-            )
-    return backend
+    if backend == "compiled":
+        if kind != "cpu":
+            raise ValueError(f"backend 'compiled' is for the CPU, and the tensor is on {kind}")
+        return "compiled"
+    if not _has_triton():
+        raise ValueError("backend 'triton' needs triton, which the extra gpu installs: pip install 'paperplay[gpu]'")
+    if kind != "cuda" and not (kind == "cpu" and _kernels().INTERPRETED):
+        raise ValueError(
+            f"backend 'triton' needs a GPU, and the tensor is on {kind}; to try the kernels on the CPU, "
+            "set TRITON_INTERPRET=1 in the environment before triton is first imported"
+        )
+    return "triton"
 
 
 def _kernels() -> Any:
@@ -105,7 +120,7 @@ class PackedLUQ:
     fmt
         Its format.
     backend
-        The way it was made: `"eager"` or `"triton"`.
+        The way it was made: `"eager"`, `"compiled"` or `"triton"`.
     """
 
     packed: Tensor
@@ -153,6 +168,8 @@ class _Task(NamedTuple):
         if self.backend == "triton":
             found: tuple[Tensor, Tensor] = _kernels().encode_packed(*self.for_kernels)
             return found
+        if self.backend == "compiled":
+            return self.by_loop()
         codes, alphas = zip(*self.encoded(), strict=True)
         return pack_nibbles(torch.cat(codes), check=False), alphas[0]
 
@@ -161,12 +178,46 @@ class _Task(NamedTuple):
         if self.backend == "triton":
             found: Tensor = _kernels().quantised(*self.for_kernels, dtype=dtype, units=units)
             return found
+        if self.backend == "compiled":
+            return self.by_loop(decoded=True, units=units)[0].to(dtype)
         return torch.cat(
             [
                 luq_decode(codes, 1.0 if units else alpha, fmt=self.rounding.fmt, check=False).to(dtype)
                 for codes, alpha in self.encoded()
             ]
         )
+
+    def by_loop(self, *, decoded: bool = False, units: bool = False) -> tuple[Tensor, Tensor]:
+        """Bytes, or values in float32, from the compiled loop, and alpha."""
+        from lib.four_bit import compiled
+
+        alpha, lift = scale_of(self.largest.float(), self.rounding)
+        unit, shift = alpha / lift, sign_shift(self.rounding.fmt)
+        # a negative number stands for the random one
+        added = {"stochastic": -1, "nearest": HALF, "down": 0, "flush": 0}
+        rand = torch.empty(0, dtype=torch.int32) if self.rand is None else self.rand
+        first, second = (0, 0) if self.seed is None else counter_keys(self.seed)
+        x = self.flat.float()
+        loop, size, kind, last = (
+            (compiled.quantised, len(x), torch.float32, np.float32(1.0 if units else float(unit)))
+            if decoded
+            else (compiled.encode_packed, (len(x) + 1) // 2, torch.uint8, np.int32(1 << shift))
+        )
+        result = torch.empty(size, dtype=kind)
+        loop(
+            x.numpy(),
+            rand.numpy(),
+            (np.uint32(first & 0xFFFFFFFF), np.uint32(second & 0xFFFFFFFF)),
+            np.float32(float(alpha) or 1.0),
+            np.float32(float(lift)),
+            np.int32(added[self.rounding.rounding]),
+            np.int32(added[self.rounding.underflow]),
+            self.rounding.underflow == "flush",
+            np.int32(self.rounding.levels),
+            last,
+            result.numpy(),
+        )
+        return result, unit
 
     @property
     def for_kernels(self) -> tuple[Tensor, Rounding, Tensor, tuple[int, int], Tensor | None]:
@@ -187,7 +238,7 @@ def _task(
 ) -> _Task:
     checked_rounding(rounding)
     true_or_false("check", check)
-    way = active_backend(floating_tensor("x", x).device, backend)
+    way = active_backend(floating_tensor("x", x).device, backend, count=x.numel())
     if seed is not None and rand is not None:
         raise ValueError("give a seed or rand, not both")
     if seed is not None:

@@ -25,6 +25,7 @@ from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_encode
 from lib.four_bit.logarithmic import (
     Rounding,
+    checked_mantissas,
     largest_magnitude,
     luq_decode,
     luq_encode,
@@ -224,11 +225,16 @@ class _Quantizer:
     def _draw(self, grad: Tensor, max_abs: Tensor, dtype: torch.dtype) -> _Levels:
         """One quantisation: with integers from the generator, or a seed from it for the kernels that hash."""
         config = self.config
-        if active_backend(grad.device, config.backend) == "eager":
+        way = active_backend(grad.device, config.backend, count=grad.numel())
+        if way == "eager":
             codes, alpha = luq_encode(grad, config, max_abs=max_abs, generator=self.generator, check=False)
             return luq_decode(codes, 1.0, fmt=config.fmt, check=False).to(dtype), alpha
-        seed = random_seed(self.generator)
-        return luq_levels(grad, config, dtype=dtype, seed=seed, max_abs=max_abs, backend="triton", check=False)
+        source: dict[str, Any] = {}
+        if way == "triton":
+            source["seed"] = random_seed(self.generator)
+        elif config.random:
+            source["rand"] = checked_mantissas(None, grad, self.generator)
+        return luq_levels(grad, config, dtype=dtype, max_abs=max_abs, backend=way, check=False, **source)
 
 
 def gradient_quantizer(
@@ -585,7 +591,7 @@ def reconfigure(model: nn.Module, config: LUQConfig) -> None:
     >>> layer = LUQLinear(2, 2)
     >>> reconfigure(layer, LUQConfig(forward="weights", backward="none"))
     >>> layer
-    LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=eager)
+    LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=compiled)
     """
     instance_of("config", config, LUQConfig, "a LUQConfig")
     for layer in instance_of("model", model, nn.Module, "a torch module").modules():

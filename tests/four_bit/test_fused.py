@@ -1,6 +1,7 @@
 """The quantiser in packed form, eager: the definition's bits, right on average, and nothing is read back."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,16 +10,19 @@ import torch
 from lib.four_bit import (
     Rounding,
     active_backend,
+    compiled,
     counter_mantissas,
     fused,
     luq_encode,
     luq_fused,
+    luq_levels,
     luq_mean,
     luq_pack,
     luq_variance,
     pack_nibbles,
 )
-from tests.four_bit.kernel_checks import NIBBLES, heavy_tailed
+from lib.four_bit.counter import counter_keys
+from tests.four_bit.kernel_checks import EVERY_MODE, NIBBLES, cases, heavy_tailed, same, same_bits
 
 NEAREST = Rounding(rounding="nearest", underflow="nearest")
 
@@ -27,12 +31,40 @@ def test_eager_is_the_definition() -> None:
     x = heavy_tailed(200_001)
     for rounding in map(Rounding, NIBBLES):
         codes, alpha = luq_encode(x, rounding, rand=counter_mantissas(x.shape, 5))
-        packed = luq_pack(x, rounding, seed=5)
+        packed = luq_pack(x, rounding, seed=5, backend="eager")
         assert torch.equal(packed.packed, pack_nibbles(codes))
         assert packed.alpha == alpha
         assert torch.equal(packed.decode(), luq_fused(x, rounding, seed=5))
     assert packed.nbytes == 100_001 + 4
     assert repr(packed) == "PackedLUQ(shape=(200001,), fmt='fp2', nbytes=100005, backend='eager')"
+
+
+def test_compiled_is_eager() -> None:
+    """Sizes, dtypes, magnitudes, every mode in every format, bit for bit; and the hash is that of the counter."""
+    for x, options in cases():
+        same_bits(x, "compiled", **options)
+    x = heavy_tailed(9001)
+    x[:3] = torch.tensor([64.0, 1.0, 1 - 2**-24]) * 2.0**20  # just below the smallest level of fp4: y + 1 rounds to 2
+    for mode in EVERY_MODE:
+        for fmt in NIBBLES:
+            same_bits(x, "compiled", replace(mode, fmt=fmt), seed=3)
+        wide = [luq_fused(x, replace(mode, fmt="reference"), seed=4, backend=way) for way in ("compiled", "eager")]
+        assert torch.equal(*wide)
+    units = [luq_levels(x, seed=5, dtype=torch.bfloat16, backend=way) for way in ("compiled", "eager")]
+    assert all(same(*pair) for pair in zip(*units, strict=True))
+
+
+def test_the_compiled_hash_is_the_counters() -> None:
+    keys = [np.uint32(key & 0xFFFFFFFF) for key in counter_keys(7)]
+    found = [compiled._hashed(np.uint32(place), *keys) for place in range(1000)]
+    assert found == counter_mantissas((1000,), 7).tolist()
+
+
+def test_a_large_tensor_on_the_cpu_takes_the_compiled_loop() -> None:
+    assert luq_pack(torch.ones(4096), seed=0).backend == "compiled"
+    assert luq_pack(torch.ones(16), seed=0).backend == "eager"
+    with pytest.raises(ValueError, match="'compiled' is for the CPU"):
+        active_backend("cuda", "compiled")
 
 
 def test_right_on_average_with_the_known_variance() -> None:
@@ -74,7 +106,8 @@ def test_without_a_check_nothing_is_read_back() -> None:
 
 
 def test_which_way_is_taken(monkeypatch) -> None:
-    assert active_backend("cpu") == "eager"
+    assert active_backend("cpu") == "compiled"
+    assert active_backend("cpu", count=3) == "eager"
     monkeypatch.setattr(fused, "_has_triton", lambda: True)
     assert active_backend("cuda") == "triton"
     assert active_backend(torch.device("cuda", 1), "eager") == "eager"
@@ -102,7 +135,7 @@ def test_nothing_random_needs_no_seed_and_float64_comes_back() -> None:
         (lambda x: luq_pack(x / 0, seed=0, max_abs=1.0), "x must be finite"),
         (lambda x: luq_pack(x, seed=0, max_abs=torch.ones(2)), "max_abs must be one number"),
         (lambda x: luq_pack(x, rand=torch.zeros(3, dtype=torch.int32)), "rand must be an int32 tensor"),
-        (lambda x: luq_pack(x, seed=0, backend="compiled"), "backend must be one of auto, eager, triton"),
+        (lambda x: luq_pack(x, seed=0, backend="numba"), "backend must be one of auto, eager, compiled, triton"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:

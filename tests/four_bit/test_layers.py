@@ -219,7 +219,7 @@ REFUSED = [
     (lambda: LUQConfig(backward="int4", samples=2), "takes one sample"),
     (lambda: LUQConfig(backward="int4", rounding="down"), "takes one sample"),
     (lambda: LUQConfig(process_group="local"), "process_group must be world"),
-    (lambda: LUQConfig(backend="compiled"), "backend must be one of auto, eager, triton"),
+    (lambda: LUQConfig(backend="numba"), "backend must be one of auto, eager, compiled, triton"),
     (lambda: LUQConfig(samples=0), "samples must be at least 1"),
     (lambda: LUQConfig(samples=2.0), "samples must be an integer"),
     (lambda: LUQConfig(forward="int8"), "forward must be one of"),
