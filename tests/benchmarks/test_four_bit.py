@@ -58,9 +58,17 @@ def on_the_core(benchmark, name: str, call, rounds: int = 25, moved: float = 0.0
     return result
 
 
+def test_compiled(benchmark) -> None:
+    x = gradients()
+    on_the_core(
+        benchmark, "ours: luq_pack, compiled loop, hashed numbers", lambda: luq_pack(x, seed=1, check=False), 25
+    )
+
+
 def test_eager_in_parts(benchmark) -> None:
     x = gradients()
-    on_the_core(benchmark, "ours: eager, in parts, hashed numbers", lambda: luq_pack(x, seed=1, check=False), 5)
+    eager = functools.partial(luq_pack, x, seed=1, check=False, backend="eager")
+    on_the_core(benchmark, "ours: eager, in parts, hashed numbers", eager, 5)
 
 
 def test_eager(benchmark) -> None:

@@ -156,7 +156,7 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_end(tmp_path) -> None
     assert one["scores"] == other["scores"]
     assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
     assert again.stdout.splitlines()[:-1] == done.stdout.splitlines()[:-1]  # the last names the file
-    assert again.stdout.count("gradients on the path: eager") == 1
+    assert again.stdout.count("gradients on the path: compiled") == 1
 
 
 def test_cifar100_preset_on_files_of_its_format(tmp_path, monkeypatch) -> None:
@@ -207,7 +207,7 @@ def test_command_prints_path_and_accuracy(tmp_path) -> None:
     words += ["--fine-tuning", 1, "--fmt", "fp3", "--samples", 2]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    assert "gradients on the path: eager" in done.output
+    assert "gradients on the path: compiled" in done.output
     rows = re.findall(r"^ +(\d) +(0\.\d{4})(.*)$", done.output, re.MULTILINE)
     assert [row[0] for row in rows] == ["1", "2"]
     assert "fine-tuning" in rows[1][2]
