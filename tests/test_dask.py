@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.alias_free import Attack, robustness_table, trained_network
-from lib.alias_free.experiment import clothes
+from lib.datasets import clothes
 from lib.flood.scenarios import draw_floods
 from lib.parallel import in_parallel
 

@@ -226,7 +226,8 @@ def _settings(layer: nn.Module) -> list[tuple[str, object]]:
 
 def _bytes(values: Tensor) -> tuple[str, tuple[int, ...], object]:
     """A tensor of any precision, bit for bit."""
-    flat = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    # of one entry, also a stride of two counts as contiguous, and has no bytes to view
+    flat = values.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
     return str(values.dtype), tuple(values.shape), flat.numpy()
 
 
