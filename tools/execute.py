@@ -23,6 +23,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
         timeout=300,
         kernel_name="python3",
         store_widget_state=False,
+        coalesce_streams=True,
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
