@@ -12,6 +12,7 @@ from torch import nn
 from lib.four_bit import (
     clipping_fit,
     experiment,
+    fused,
     fused_int4,
     integers,
     layers,
@@ -194,6 +195,9 @@ def without_its_last_epoch() -> Break:
     runs["mlp", "3 bits"] = run._replace(scores=lost)
     return both(replace(training, "trained_runs", lambda: runs), replace(training, "_trained", TRAINED))
 
+
+#: Breaks are made in the definition; the compiled loop is held against it, bit for bit, by test_fused.
+SETTING = replace(fused, "_LARGE", float("inf"))
 
 FLUSHED = replace(layers, "luq_encode", rounding_otherwise(luq_encode, underflow="flush"))
 BACKWARDS = replace(layers, "luq_decode", scaled(luq_decode, -1.0))
