@@ -135,7 +135,9 @@ def _read(flag: str, given: Any, hint: Any) -> Any:
     if given == "none" and types.NoneType in get_args(hint):
         return None
     if _is_many(kind):
-        parts = given if isinstance(given, list) else re.split("[,/]", given)
+        # a pair may be written as i/n; in a list of numbers 1/2 is no number
+        between = "," if get_origin(kind) is Sequence or Ellipsis in get_args(kind) else "[,/]"
+        parts = given if isinstance(given, list) else re.split(between, given)
         return tuple(_read(flag, part, get_args(kind)[0]) for part in parts)
     if kind in (int, float):
         try:

@@ -313,6 +313,8 @@ def test_a_run_is_printed_and_written(invoke, tmp_path) -> None:
         (["--steps", "0"], "steps must be at least 1"),
         (["--steps", "none"], "--steps must be an integer"),
         (["--stops", "1,,2"], "--stops must be an integer"),
+        (["--stops", "2/5"], "--stops must be an integer; it is '2/5'"),
+        (["--days", "2/5"], "--days must be an integer; it is '2/5'"),
         (["--pace", "odd"], "pace must be one of slow, fast"),
         (["--preset", "huge"], "preset must be one of quick, paper"),
         (["--load", "much"], "--load must be a number"),

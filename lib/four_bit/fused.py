@@ -18,9 +18,9 @@ from torch import Tensor
 
 from lib.four_bit.counter import checked_device, counter_keys, counter_mantissas
 from lib.four_bit.logarithmic import (
-    HALF,
     LUQ,
     Rounding,
+    addends,
     checked_mantissas,
     checked_max_abs,
     checked_rounding,
@@ -193,8 +193,7 @@ class _Task(NamedTuple):
 
         alpha, lift = scale_of(self.largest.float(), self.rounding)
         unit, shift = alpha / lift, sign_shift(self.rounding.fmt)
-        # a negative number stands for the random one
-        added = {"stochastic": -1, "nearest": HALF, "down": 0, "flush": 0}
+        inside, below = addends(self.rounding, -1)  # a negative number stands for the random one
         rand = torch.empty(0, dtype=torch.int32) if self.rand is None else self.rand
         first, second = (0, 0) if self.seed is None else counter_keys(self.seed)
         x = self.flat.float()
@@ -210,8 +209,8 @@ class _Task(NamedTuple):
             (np.uint32(first & 0xFFFFFFFF), np.uint32(second & 0xFFFFFFFF)),
             np.float32(float(alpha) or 1.0),
             np.float32(float(lift)),
-            np.int32(added[self.rounding.rounding]),
-            np.int32(added[self.rounding.underflow]),
+            np.int32(inside),
+            np.int32(below),
             self.rounding.underflow == "flush",
             np.int32(self.rounding.levels),
             last,

@@ -54,7 +54,7 @@ LOG_FORMATS = {"fp4": 7, "reference": 8, "printed": 5, "fp3": 3, "fp2": 1}
 
 _MANTISSA_BITS = 23
 _MANTISSAS = 1 << _MANTISSA_BITS
-HALF = _MANTISSAS >> 1
+_HALF = _MANTISSAS >> 1
 # Below this, alpha would lose bits to gradual underflow: numbers are scaled by a power of two first.
 _TINY, _LIFT = 2.0**-60, 2.0**64
 
@@ -224,10 +224,15 @@ def in_units(values: Tensor, alpha: Tensor, lift: Tensor) -> Tensor:
     return values.abs() * lift / torch.where(alpha > 0, alpha, 1.0)
 
 
+def addends(rounding: Rounding, drawn: Tensor | int) -> tuple[Tensor | int, Tensor | int]:
+    """What is added to the bits of numbers from the smallest level on, and of those below it, given the random one."""
+    added = {"stochastic": drawn, "nearest": _HALF, "down": 0, "flush": 0}
+    return added[rounding.rounding], added[rounding.underflow]
+
+
 def level_numbers(y: Tensor, drawn: Tensor | int, rounding: Rounding) -> Tensor:
     """The level k of every `y`, int32: y + 1 below 1, else 2 y, then one addition to the bits, and the exponent."""
-    added = {"stochastic": drawn, "nearest": HALF, "down": 0, "flush": 0}
-    inside, below = added[rounding.rounding], added[rounding.underflow]
+    inside, below = addends(rounding, drawn)
     same = rounding.rounding == rounding.underflow
     addend = inside if same else torch.where(y < 1, below, inside).to(torch.int32)
     bits = (y + y.clamp(min=1)).view(torch.int32) + addend
@@ -440,5 +445,5 @@ def round_nearest_power(v: Tensor) -> Tensor:
         raise ValueError(f"v must hold positive normal float32 numbers; its smallest entry is {float(values.min())}")
     if values.numel() and float(values.max()) >= 1.5 * 2.0**127:
         raise ValueError(f"v must be nearer to 2^127 than to 2^128; its largest entry is {float(values.max())}")
-    bits = values.view(torch.int32) + HALF
+    bits = values.view(torch.int32) + _HALF
     return ((bits >> _MANTISSA_BITS) << _MANTISSA_BITS).view(torch.float32).to(v.dtype)

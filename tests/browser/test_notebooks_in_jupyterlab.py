@@ -14,7 +14,7 @@ import pytest
 
 from tests.browser.conftest import FULL, NOTEBOOKS, ROOT, TOKEN, WIDGET
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 #: Of the first explorer of a notebook, and of each other one.
 PRESSES = 14, 8
@@ -98,7 +98,7 @@ def open_notebook(page, lab, name: str) -> str:
     return session
 
 
-def run_all(page, seconds: float = 180) -> None:
+def run_all(page, seconds: float = 300) -> None:
     """Run all cells; a click that came too early is repeated."""
     prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
 
