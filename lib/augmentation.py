@@ -30,22 +30,16 @@ _KINDS = (".jpeg", ".jpg", ".png")
 class ShiftedImages(Dataset[tuple[Tensor, Tensor]]):
     """Images in memory, each shifted by a few pixels and perhaps mirrored, anew in every epoch.
 
-    Parameters
-    ----------
-    images
-        (N, C, H, W), uint8.
-    labels
-        (N,), integers.
-    padding
-        Largest shift in pixels; black comes in from the border.
-    seed
-        Of the shifts.
+    Args:
+        images: (N, C, H, W), uint8.
+        labels: (N,), integers.
+        padding: Largest shift in pixels; black comes in from the border.
+        seed: Of the shifts.
 
-    Examples
-    --------
-    >>> data = ShiftedImages(np.ones((2, 3, 8, 8), np.uint8), np.array([0, 1]), padding=2)
-    >>> data[1][0].shape, data[1][1]
-    (torch.Size([3, 8, 8]), tensor(1))
+    Examples:
+        >>> data = ShiftedImages(np.ones((2, 3, 8, 8), np.uint8), np.array([0, 1]), padding=2)
+        >>> data[1][0].shape, data[1][1]
+        (torch.Size([3, 8, 8]), tensor(1))
     """
 
     def __init__(
@@ -103,21 +97,14 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
     For training, a random part of the picture (8 to 100 % of its area, 3:4 to 4:3) is scaled to the size and perhaps
     mirrored; otherwise the middle seven eighths of its shorter side are.
 
-    Parameters
-    ----------
-    path
-        The folder of the classes' folders; classes are numbered in the order of their names.
-    size
-        Height and width of what comes out, in pixels.
-    train
-        Whether parts are drawn by chance.
-    seed
-        Of these parts.
+    Args:
+        path: The folder of the classes' folders; classes are numbered in the order of their names.
+        size: Height and width of what comes out, in pixels.
+        train: Whether parts are drawn by chance.
+        seed: Of these parts.
 
-    Raises
-    ------
-    ValueError
-        If there are no pictures.
+    Raises:
+        ValueError: If there are no pictures.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 224, train: bool = True, seed: int = 0) -> None:

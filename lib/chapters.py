@@ -16,24 +16,16 @@ ROADS = ("theory of learning", "training with less", "models in the world")
 class Chapter:
     """One paper, one notebook, one wing of the package.
 
-    Attributes
-    ----------
-    number, name
-        The name is that of the package `lib.<name>` and, with the number, that of the notebook.
-    title, promise
-        What the chapter is called, and what it shows in one sentence.
-    paper, authors, conference, year, arxiv
-        The paper; its authors as "family name, given name".
-    road
-        The row of the map in which it stands, one of `ROADS`.
-    needs, builds_on
-        What a reader should know, and the names of earlier chapters whose results it uses.
-    minutes
-        Reading time, playing included.
-    headline
-        The comparison that docs/speed.md leads with: a group of tests/benchmarks/results.json, and a peer in it.
-    data
-        The functions of `lib.<name>.shipped` that make the data which ship with the package.
+    Attributes:
+        number, name: The name is that of the package `lib.<name>` and, with the number, that of the notebook.
+        title, promise: What the chapter is called, and what it shows in one sentence.
+        paper, authors, conference, year, arxiv: The paper; its authors as "family name, given name".
+        road: The row of the map in which it stands, one of `ROADS`.
+        needs, builds_on: What a reader should know, and the names of earlier chapters whose results it uses.
+        minutes: Reading time, playing included.
+        headline: The comparison that docs/speed.md leads with: a group of tests/benchmarks/results.json, and a peer in
+            it.
+        data: The functions of `lib.<name>.shipped` that make the data which ship with the package.
     """
 
     number: int
@@ -249,10 +241,9 @@ CHAPTERS: tuple[Chapter, ...] = (
 def open_chapters() -> tuple[Chapter, ...]:
     """The chapters that can be read, in order.
 
-    Examples
-    --------
-    >>> open_chapters()[0].notebook
-    '01_initialization_shape.ipynb'
+    Examples:
+        >>> open_chapters()[0].notebook
+        '01_initialization_shape.ipynb'
     """
     return tuple(chapter for chapter in CHAPTERS if chapter.is_open)
 
@@ -260,15 +251,12 @@ def open_chapters() -> tuple[Chapter, ...]:
 def chapter(name: str) -> Chapter:
     """The open chapter of this name; a number, or a hyphen for an underscore, will do too.
 
-    Raises
-    ------
-    ValueError
-        If there is none, with the names that there are.
+    Raises:
+        ValueError: If there is none, with the names that there are.
 
-    Examples
-    --------
-    >>> chapter("1").name, chapter("initialization-shape").number
-    ('initialization_shape', 1)
+    Examples:
+        >>> chapter("1").name, chapter("initialization-shape").number
+        ('initialization_shape', 1)
     """
     wanted = name.replace("-", "_")
     for candidate in open_chapters():

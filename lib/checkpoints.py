@@ -56,13 +56,12 @@ def _path(folder: str | Path, step: int) -> Path:
 def checkpoint_steps(folder: str | Path) -> list[int]:
     """The steps of which a folder holds checkpoints, in order.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     save_checkpoint(place, 20, {"weight": torch.ones(2)})
-    ...     checkpoint_steps(place), load_checkpoint(place, 20)
-    ([20], {'weight': tensor([1., 1.])})
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     save_checkpoint(place, 20, {"weight": torch.ones(2)})
+        ...     checkpoint_steps(place), load_checkpoint(place, 20)
+        ([20], {'weight': tensor([1., 1.])})
     """
     found = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in known_path("folder", folder).glob("step_*.pt"))
     return sorted(int(match.group(1)) for match in found if match)
@@ -71,26 +70,20 @@ def checkpoint_steps(folder: str | Path) -> list[int]:
 def plain(name: str, value: Any) -> Any:
     """What there is to keep, with Python's numbers for numpy's; refused if it could not be read back.
 
-    Parameters
-    ----------
-    name
-        What `value` is, for the message.
-    value
-        Tensors, numbers, strings, and lists, tuples, sets or dicts of them.
+    Args:
+        name: What `value` is, for the message.
+        value: Tensors, numbers, strings, and lists, tuples, sets or dicts of them.
 
-    Raises
-    ------
-    TypeError
-        If a part is of another kind; the message names the part.
+    Raises:
+        TypeError: If a part is of another kind; the message names the part.
 
-    Examples
-    --------
-    >>> plain("state", {"scores": [np.float64(0.5)]})
-    {'scores': [0.5]}
-    >>> plain("state", {"scores": [np.zeros(3)]})
-    Traceback (most recent call last):
-    ...
-    TypeError: state['scores'][0] must be a tensor, a number, a string, or a list or dict of them; it is a numpy.ndarray
+    Examples:
+        >>> plain("state", {"scores": [np.float64(0.5)]})
+        {'scores': [0.5]}
+        >>> plain("state", {"sum": np.zeros(3)})
+        Traceback (most recent call last):
+        ...
+        TypeError: state['sum'] must be a tensor, a number, a string, or a list or dict of them; it is a numpy.ndarray
     """
     kind = type(value)
     if kind in _KEPT:
@@ -131,10 +124,8 @@ def _read_back(name: str, value: Any) -> Any:
 def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any]) -> None:
     """Write tensors, numbers (numpy's too, which become Python's), strings, and lists or dicts of them.
 
-    Raises
-    ------
-    TypeError
-        If a part is of another kind, which could not be read back.
+    Raises:
+        TypeError: If a part is of another kind, which could not be read back.
     """
     kept = plain("state", instance_of("state", state, dict))
     with atomic_path(_path(folder, step)) as temporary, _checksums():
@@ -169,10 +160,8 @@ def remove_unfinished(folder: str | Path) -> None:
 def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote.
 
-    Raises
-    ------
-    ValueError
-        If the file is missing or damaged, or is whole but holds what may not be loaded.
+    Raises:
+        ValueError: If the file is missing or damaged, or is whole but holds what may not be loaded.
     """
     path = _path(folder, step)
     if not path.exists():
@@ -196,17 +185,12 @@ def _marker(folder: str | Path) -> Path:
 def held_experiment(folder: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """The facts that `claim_experiment` wrote into a folder; None if it holds no experiment yet.
 
-    Parameters
-    ----------
-    folder
-        The folder of a run.
-    settings
-        What the run must have been started with, if given.
+    Args:
+        folder: The folder of a run.
+        settings: What the run must have been started with, if given.
 
-    Raises
-    ------
-    ValueError
-        If the folder holds an experiment with other settings, or what it holds is damaged.
+    Raises:
+        ValueError: If the folder holds an experiment with other settings, or what it holds is damaged.
     """
     marker = _marker(folder)
     if not marker.exists():
@@ -224,19 +208,16 @@ def held_experiment(folder: str | Path, settings: Mapping[str, Any] | None = Non
 def claim_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: Any) -> None:
     """Write down which experiment a folder holds, and facts about it that are found once, if it is new.
 
-    Raises
-    ------
-    ValueError
-        If it holds an experiment with other settings, or another process works in it.
+    Raises:
+        ValueError: If it holds an experiment with other settings, or another process works in it.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     before = held_experiment(place)
-    ...     claim_experiment(place, {"seed": 0}, eta=0.1)
-    ...     before, held_experiment(place, {"seed": 0})
-    (None, {'eta': 0.1})
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     before = held_experiment(place)
+        ...     claim_experiment(place, {"seed": 0}, eta=0.1)
+        ...     before, held_experiment(place, {"seed": 0})
+        (None, {'eta': 0.1})
     """
     _text(settings)  # refuses what is none
     text = _text({"preset": dict(settings), **facts})
@@ -249,12 +230,11 @@ def claim_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: A
 def check_same(folder: str | Path, held: Mapping[str, Any], asked: Mapping[str, Any], what: str = "experiment") -> None:
     """Refuse a folder of something else, with the first setting that differs.
 
-    Examples
-    --------
-    >>> check_same("runs/a", {"lr": 0.3, "seed": 0}, {"lr": 0.1, "seed": 0})
-    Traceback (most recent call last):
-    ...
-    ValueError: folder must be new or hold the same experiment; runs/a was begun with lr = 0.3, and 0.1 is asked for
+    Examples:
+        >>> check_same("runs/a", {"lr": 0.3, "seed": 0}, {"lr": 0.1, "seed": 0})
+        Traceback (most recent call last):
+        ...
+        ValueError: folder must be new or hold the same experiment; runs/a was begun with lr = 0.3, and 0.1 is asked for
     """
     for name in dict.fromkeys((*held, *asked)):
         if name not in held or name not in asked or held[name] != asked[name]:
@@ -274,16 +254,11 @@ def _text(settings: Mapping[str, Any]) -> str:
 def save_network(path: str | Path, network: torch.nn.Module, settings: Mapping[str, Any], **series: ArrayLike) -> None:
     """Write a trained network to one compressed file.
 
-    Parameters
-    ----------
-    path
-        The file, by custom `.npz`.
-    network
-        Its weights are stored in the precision that they have.
-    settings
-        What the network is made from: numbers, strings, and lists of them.
-    series
-        Arrays of numbers that belong to it, such as the losses of its training.
+    Args:
+        path: The file, by custom `.npz`.
+        network: Its weights are stored in the precision that they have.
+        settings: What the network is made from: numbers, strings, and lists of them.
+        series: Arrays of numbers that belong to it, such as the losses of its training.
     """
     instance_of("network", network, torch.nn.Module, "a torch module")
     stored: dict[str, Any] = {f"weights/{key}": value.cpu().numpy() for key, value in network.state_dict().items()}
@@ -301,32 +276,24 @@ def load_network(
 ) -> tuple[Network, dict[str, Any], dict[str, NDArray[Any]]]:
     """Read what `save_network` wrote.
 
-    Parameters
-    ----------
-    path
-        The file.
-    make
-        The network at any weights, from its settings.
+    Args:
+        path: The file.
+        make: The network at any weights, from its settings.
 
-    Returns
-    -------
-    tuple
+    Returns:
         The network in evaluation mode, its settings, and its series.
 
-    Raises
-    ------
-    ValueError
-        If the file is missing, damaged, or holds another network.
+    Raises:
+        ValueError: If the file is missing, damaged, or holds another network.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder) / "line.npz"
-    ...     save_network(file, torch.nn.Linear(1, 1), {"bias": True}, losses=[0.5, 0.25])
-    ...     network, settings, series = load_network(file, lambda held: torch.nn.Linear(1, 1, **held))
-    >>> settings, series["losses"]
-    ({'bias': True}, array([0.5 , 0.25]))
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "line.npz"
+        ...     save_network(file, torch.nn.Linear(1, 1), {"bias": True}, losses=[0.5, 0.25])
+        ...     network, settings, series = load_network(file, lambda held: torch.nn.Linear(1, 1, **held))
+        >>> settings, series["losses"]
+        ({'bias': True}, array([0.5 , 0.25]))
     """
     path = known_path("path", path)
     if not callable(make):

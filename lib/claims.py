@@ -55,18 +55,12 @@ __all__ = [
 class Evidence:
     """What a claim's function found.
 
-    Attributes
-    ----------
-    measured
-        The measured value or values, to be read.
-    bound
-        What it is held against.
-    holds
-        Whether it does.
-    remark
-        The set-up in a line.
-    shown
-        `measured`, rounded to what is the same on every machine: what notebooks and the scoreboard show.
+    Attributes:
+        measured: The measured value or values, to be read.
+        bound: What it is held against.
+        holds: Whether it does.
+        remark: The set-up in a line.
+        shown: `measured`, rounded to what is the same on every machine: what notebooks and the scoreboard show.
     """
 
     measured: str
@@ -125,10 +119,9 @@ def decade(value: Measured) -> str:
 
     Anything below 1e-12 is rounding, whose size differs between machines.
 
-    Examples
-    --------
-    >>> decade(3.4e-9), decade(2e-16), decade(0.0), decade([1e-9, float("nan")])
-    ('< 1e-8', '< 1e-12', '< 1e-12', 'nan')
+    Examples:
+        >>> decade(3.4e-9), decade(2e-16), decade(0.0), decade([1e-9, float("nan")])
+        ('< 1e-8', '< 1e-12', '< 1e-12', 'nan')
     """
     worst = float(_numbers("value", value).max())
     if not math.isfinite(worst):
@@ -141,31 +134,22 @@ def decade(value: Measured) -> str:
 def at_most(measured: Measured, bound: float, *, remark: str = "", label: str = "", shown: str = "") -> Evidence:
     """Evidence that no error exceeds a bound; what is measured is the largest, and NaN exceeds every bound.
 
-    Parameters
-    ----------
-    measured
-        A number, an array or tensor of any shape, or lists of these. Hand over all errors: Python's `max` and `min`
-        pass over NaN.
-    bound
-        What every entry must not exceed.
-    remark, label
-        The set-up in a line, and what the value is.
-    shown
-        What is shown of it where it holds, with the largest error in the place of `{}`; by default its `decade`.
+    Args:
+        measured: A number, an array or tensor of any shape, or lists of these. Hand over all errors: Python's `max` and
+            `min` pass over NaN.
+        bound: What every entry must not exceed.
+        remark, label: The set-up in a line, and what the value is.
+        shown: What is shown of it where it holds, with the largest error in the place of `{}`; by default its `decade`.
 
-    Raises
-    ------
-    TypeError
-        If `measured` does not hold real numbers.
-    ValueError
-        If `measured` or one of its parts is empty.
+    Raises:
+        TypeError: If `measured` does not hold real numbers.
+        ValueError: If `measured` or one of its parts is empty.
 
-    Examples
-    --------
-    >>> at_most(3.4e-9, 1e-7).holds, at_most([3.4e-9, float("nan")], 1e-7).holds
-    (True, False)
-    >>> at_most([0.02, 0.01], 0.05, label="distance", shown="{:.1g}").shown
-    'distance = 0.02'
+    Examples:
+        >>> at_most(3.4e-9, 1e-7).holds, at_most([3.4e-9, float("nan")], 1e-7).holds
+        (True, False)
+        >>> at_most([0.02, 0.01], 0.05, label="distance", shown="{:.1g}").shown
+        'distance = 0.02'
     """
     errors, bound = _numbers("measured", measured), finite_number("bound", bound)
     worst = float(errors.max())
@@ -192,10 +176,9 @@ def within(
 
     What can be measured is as for `at_most`.
 
-    Examples
-    --------
-    >>> within(3.98, 3.3, 4.7, label="ratio").shown, within([3.98, 4.8], 3.3, 4.7, label="ratio").shown
-    ('ratio = 4', 'ratio = 4.8')
+    Examples:
+        >>> within(3.98, 3.3, 4.7, label="ratio").shown, within([3.98, 4.8], 3.3, 4.7, label="ratio").shown
+        ('ratio = 4', 'ratio = 4.8')
     """
     values, low, high = _numbers("measured", measured), finite_number("low", low), finite_number("high", high)
     if low > high:
@@ -216,10 +199,9 @@ def at_least(measured: Measured, bound: float, *, remark: str = "", label: str =
 
     What can be measured is as for `at_most`.
 
-    Examples
-    --------
-    >>> at_least(12, 5, label="rises").shown, at_least([12, 3], 5, label="rises").shown
-    ('rises ≥ 5', 'rises = 3')
+    Examples:
+        >>> at_least(12, 5, label="rises").shown, at_least([12, 3], 5, label="rises").shown
+        ('rises ≥ 5', 'rises = 3')
     """
     values, bound = _numbers("measured", measured), finite_number("bound", bound)
     worst, asked = float(values.min()), _named(label, f"≥ {bound:g}")
@@ -229,18 +211,14 @@ def at_least(measured: Measured, bound: float, *, remark: str = "", label: str =
 def none(found: Measured, what: str, *, remark: str = "") -> Evidence:
     """Evidence that something that was looked for never occurred.
 
-    Parameters
-    ----------
-    found
-        How often it did: a count, several, or a mark for each place. NaN is no count, so that the claim fails; a mark
-        must be set where the right thing was not found, `~(x <= bound)`: `x > bound` passes over NaN.
-    what, remark
-        What was looked for, in the plural, and the set-up in a line.
+    Args:
+        found: How often it did: a count, several, or a mark for each place. NaN is no count, so that the claim fails; a
+            mark must be set where the right thing was not found, `~(x <= bound)`: `x > bound` passes over NaN.
+        what, remark: What was looked for, in the plural, and the set-up in a line.
 
-    Examples
-    --------
-    >>> none(0, "rises").measured, none([0, 2], "rises").holds, none(float("nan"), "rises").holds
-    ('0 rises', False, False)
+    Examples:
+        >>> none(0, "rises").measured, none([0, 2], "rises").holds, none(float("nan"), "rises").holds
+        ('0 rises', False, False)
     """
     counts = _numbers("found", found)
     if (counts < 0).any() or (counts != np.floor(counts))[~np.isnan(counts)].any():
@@ -252,10 +230,9 @@ def none(found: Measured, what: str, *, remark: str = "") -> Evidence:
 def true_that(fact: str, holds: Measured, *, bound: str = "exactly", remark: str = "") -> Evidence:
     """Evidence without a number: a fact that was found to be so, or not, once or in each of several cases.
 
-    Examples
-    --------
-    >>> true_that("all residuals are 0", True).measured, true_that("it falls", np.diff([3, 2, 2]) < 0).measured
-    ('all residuals are 0', 'not so: it falls')
+    Examples:
+        >>> true_that("all residuals are 0", True).measured, true_that("it falls", np.diff([3, 2, 2]) < 0).measured
+        ('all residuals are 0', 'not so: it falls')
     """
     cases = _flat("holds", holds)
     if cases.dtype != bool:
@@ -267,10 +244,9 @@ def true_that(fact: str, holds: Measured, *, bound: str = "exactly", remark: str
 def combine(*parts: Evidence, remark: str = "") -> Evidence:
     """One piece of evidence from several, which holds if all do.
 
-    Examples
-    --------
-    >>> combine(at_most(1e-9, 1e-7, label="error"), within(4, 3, 5, label="ratio")).measured
-    'error = 1e-09; ratio = 4'
+    Examples:
+        >>> combine(at_most(1e-9, 1e-7, label="error"), within(4, 3, 5, label="ratio")).measured
+        'error = 1e-09; ratio = 4'
     """
     if not parts:
         raise ValueError("combine needs at least one piece of evidence")
@@ -292,18 +268,12 @@ class ClaimDoesNotHold(AssertionError):  # noqa: N818  (it reads as a sentence w
 class Claim:
     """One sentence of a paper that a machine can check.
 
-    Attributes
-    ----------
-    chapter, id
-        The chapter's name, and the claim's within it.
-    source
-        Theorem, equation, table, or "derived here".
-    statement
-        The claim in plain words.
-    paper
-        What the paper reports, where it is known.
-    measure
-        The function that measures.
+    Attributes:
+        chapter, id: The chapter's name, and the claim's within it.
+        source: Theorem, equation, table, or "derived here".
+        statement: The claim in plain words.
+        paper: What the paper reports, where it is known.
+        measure: The function that measures.
     """
 
     chapter: str
@@ -387,13 +357,12 @@ def _html_table(results: Sequence[Result]) -> str:
 def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable[[], Evidence]], Claim]:
     """Declare a claim; its id is the function's name with hyphens, its chapter the package that it stands in.
 
-    Examples
-    --------
-    >>> @claim(source="derived here", statement="Two is even.")
-    ... def two_is_even() -> Evidence:
-    ...     return true_that("2 % 2 is 0", 2 % 2 == 0)
-    >>> two_is_even.check().require()
-    two-is-even: holds (2 % 2 is 0; asked: exactly)
+    Examples:
+        >>> @claim(source="derived here", statement="Two is even.")
+        ... def two_is_even() -> Evidence:
+        ...     return true_that("2 % 2 is 0", 2 % 2 == 0)
+        >>> two_is_even.check().require()
+        two-is-even: holds (2 % 2 is 0; asked: exactly)
     """
 
     def declare(measure: Callable[[], Evidence]) -> Claim:
@@ -413,11 +382,10 @@ def _declared(package: ModuleType) -> Iterator[Claim]:
 class Ledger:
     """The claims of one chapter, in the order of their declaration; remembers what it has measured.
 
-    Examples
-    --------
-    >>> claims = ledger("initialization_shape")
-    >>> claims.show("diagonal-potential")
-    diagonal-potential: holds (all 6 identities; asked: exactly)
+    Examples:
+        >>> claims = ledger("initialization_shape")
+        >>> claims.show("diagonal-potential")
+        diagonal-potential: holds (all 6 identities; asked: exactly)
     """
 
     def __init__(self, of: Chapter) -> None:
@@ -480,12 +448,9 @@ def _check(chapter_name: str, claim_id: str) -> tuple[str, str, Evidence, float]
 def run_claims(names: Sequence[str] = (), *, jobs: int | None = None) -> list[Result]:
     """Measure all claims of some chapters, or of all.
 
-    Parameters
-    ----------
-    names
-        Chapter names or numbers; all open chapters by default.
-    jobs
-        Processes, through joblib; None leaves it to a surrounding `joblib.parallel_config`.
+    Args:
+        names: Chapter names or numbers; all open chapters by default.
+        jobs: Processes, through joblib; None leaves it to a surrounding `joblib.parallel_config`.
     """
     chapters = list(dict.fromkeys(chapter(name) for name in names)) or list(open_chapters())
     ledgers = {of.name: Ledger(of) for of in chapters}

@@ -25,13 +25,12 @@ def compiled(*, fastmath: bool | set[str] = False, **options: Any) -> Callable[[
     and when a disk is full or a file of the cache is damaged. A function that does not say `fastmath=False` gets what
     its first caller has, and keeps it in the cache: here all say it.
 
-    Examples
-    --------
-    >>> @compiled(error_model="numpy")
-    ... def double(x):
-    ...     return 2 * x
-    >>> double(1.5)
-    3.0
+    Examples:
+        >>> @compiled(error_model="numpy")
+        ... def double(x):
+        ...     return 2 * x
+        >>> double(1.5)
+        3.0
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

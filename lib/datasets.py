@@ -79,11 +79,10 @@ def _check_split(split: str) -> None:
 def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """scikit-learn's handwritten digits: 1797 images (N, 8, 8) with values from 0 to 16, and their labels (N,).
 
-    Examples
-    --------
-    >>> images, labels = digits()
-    >>> images.shape, labels[:3]
-    ((1797, 8, 8), array([0, 1, 2]))
+    Examples:
+        >>> images, labels = digits()
+        >>> images.shape, labels[:3]
+        ((1797, 8, 8), array([0, 1, 2]))
     """
     from sklearn.datasets import load_digits
 
@@ -96,33 +95,24 @@ def fashion_mnist(
 ) -> tuple[Images, Labels]:
     """Fashion-MNIST: grey images of clothes, and their classes (`FASHION_CLASSES`).
 
-    Parameters
-    ----------
-    split
-        `"train"` or `"test"`.
-    full
-        The whole set, 60 000 and 10 000 images, from the first place that has it: `path`, the folder that the
-        environment variable PAPERPLAY_FASHION_MNIST names, the system's data directory (Debian's package
-        dataset-fashion-mnist), or the cache of `download_fashion_mnist`. Without it the first 10 000 and 2 000
-        images, which ship with this package.
-    path
-        Folder of the four idx.gz files; implies `full`.
+    Args:
+        split: `"train"` or `"test"`.
+        full: The whole set, 60 000 and 10 000 images, from the first place that has it: `path`, the folder that the
+            environment variable PAPERPLAY_FASHION_MNIST names, the system's data directory (Debian's package
+            dataset-fashion-mnist), or the cache of `download_fashion_mnist`. Without it the first 10 000 and 2 000
+            images, which ship with this package.
+        path: Folder of the four idx.gz files; implies `full`.
 
-    Returns
-    -------
-    images, labels
-        (N, 28, 28) and (N,), uint8.
+    Returns:
+        images, labels: (N, 28, 28) and (N,), uint8.
 
-    Raises
-    ------
-    ValueError
-        If the split is unknown, the files are in none of these places, or one of them is damaged.
+    Raises:
+        ValueError: If the split is unknown, the files are in none of these places, or one of them is damaged.
 
-    Examples
-    --------
-    >>> images, labels = fashion_mnist("test")
-    >>> images.shape, FASHION_CLASSES[labels[0]]
-    ((2000, 28, 28), 'ankle boot')
+    Examples:
+        >>> images, labels = fashion_mnist("test")
+        >>> images.shape, FASHION_CLASSES[labels[0]]
+        ((2000, 28, 28), 'ankle boot')
     """
     _check_split(split)
     true_or_false("full", full)
@@ -163,9 +153,7 @@ def _cache() -> Path:
 def download_fashion_mnist() -> Path:
     """Download the four files of Fashion-MNIST (30 MB) into the user's cache, checked by their SHA-256.
 
-    Returns
-    -------
-    Path
+    Returns:
         The folder; `fashion_mnist(full=True)` finds it from now on.
     """
     import pooch
@@ -194,24 +182,16 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
 def cifar10(path: str | os.PathLike[str], split: Split = "train", *, count: int | None = None) -> tuple[Images, Labels]:
     """CIFAR-10 from the folder of its binary version (`data_batch_1.bin` ... `test_batch.bin`).
 
-    Parameters
-    ----------
-    path
-        The folder.
-    split
-        `"train"` or `"test"`.
-    count
-        Only the first so many images.
+    Args:
+        path: The folder.
+        split: `"train"` or `"test"`.
+        count: Only the first so many images.
 
-    Returns
-    -------
-    images, labels
-        (N, 3, 32, 32) and (N,), uint8.
+    Returns:
+        images, labels: (N, 3, 32, 32) and (N,), uint8.
 
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged, or there are fewer images than asked for.
+    Raises:
+        ValueError: If a file is missing or damaged, or there are fewer images than asked for.
     """
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     return _read_cifar(path, names, split, count, labels=(10,))
@@ -261,11 +241,10 @@ def _read_cifar(
 def standardized(images: NDArray[np.generic], *, per_channel: bool = False) -> NDArray[np.float64]:
     """Images with mean 0 and variance 1 over the whole set, or over each channel (axis 1) of it.
 
-    Examples
-    --------
-    >>> values = standardized(np.arange(8).reshape(2, 2, 2))
-    >>> print(round(float(values.mean()), 12), round(float(values.std()), 12))
-    0.0 1.0
+    Examples:
+        >>> values = standardized(np.arange(8).reshape(2, 2, 2))
+        >>> print(round(float(values.mean()), 12), round(float(values.std()), 12))
+        0.0 1.0
     """
     values = finite_array("images", images)
     if true_or_false("per_channel", per_channel) and values.ndim < 2:
@@ -289,19 +268,14 @@ def clothes(
 ) -> TensorDataset:
     """Fashion-MNIST as tensors of mean 0 and spread 1 (N, 1, 28, 28), and classes (N,).
 
-    Parameters
-    ----------
-    split, full, path
-        As in `fashion_mnist`.
-    count
-        The first so many images; None for all.
-    margin
-        Pixels of background around, on each side.
+    Args:
+        split, full, path: As in `fashion_mnist`.
+        count: The first so many images; None for all.
+        margin: Pixels of background around, on each side.
 
-    Examples
-    --------
-    >>> clothes("test", 3, margin=4)[0][0].shape
-    torch.Size([1, 36, 36])
+    Examples:
+        >>> clothes("test", 3, margin=4)[0][0].shape
+        torch.Size([1, 36, 36])
     """
     import torch
     from torch.nn.functional import pad
@@ -328,25 +302,18 @@ def image_task(
 
     CIFAR's training images come shifted and mirrored, ImageNet's cut and mirrored (`lib.augmentation`).
 
-    Parameters
-    ----------
-    data
-        `"fashion"` ships with the package; the others are read from `path`: the folder of CIFAR's binary version, or
-        ImageNet's with `train` and `val`.
-    count
-        So many training images: the first ones, of ImageNet a random choice; None for all.
-    full, margin
-        Of Fashion-MNIST, as in `clothes`.
-    path
-        The folder; for Fashion-MNIST that of the whole set.
-    seed
-        Of what is random about the images.
+    Args:
+        data: `"fashion"` ships with the package; the others are read from `path`: the folder of CIFAR's binary version,
+            or ImageNet's with `train` and `val`.
+        count: So many training images: the first ones, of ImageNet a random choice; None for all.
+        full, margin: Of Fashion-MNIST, as in `clothes`.
+        path: The folder; for Fashion-MNIST that of the whole set.
+        seed: Of what is random about the images.
 
-    Examples
-    --------
-    >>> train, test, channels, classes = image_task("fashion", count=100)
-    >>> len(train), len(test), channels, classes
-    (100, 2000, 1, 10)
+    Examples:
+        >>> train, test, channels, classes = image_task("fashion", count=100)
+        >>> len(train), len(test), channels, classes
+        (100, 2000, 1, 10)
     """
     import torch
     from torch.utils.data import TensorDataset

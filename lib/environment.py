@@ -29,10 +29,9 @@ class EnvironmentCheck:
 def check_environment() -> EnvironmentCheck:
     """Compare Python and the installed packages with what `paperplay` asks for.
 
-    Examples
-    --------
-    >>> check_environment()
-    Ready: Python and all packages are there, in versions that fit.
+    Examples:
+        >>> check_environment()
+        Ready: Python and all packages are there, in versions that fit.
     """
     problems = []
     if sys.version_info < OLDEST_PYTHON:

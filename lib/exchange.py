@@ -39,12 +39,9 @@ _NAMES_SHOWN = 4
 class ExchangeReport:
     """What became of the layers of a network.
 
-    Attributes
-    ----------
-    exchanged
-        Name of a layer -> the class that it has now.
-    kept
-        Name of a layer with weights that stays as it was -> why.
+    Attributes:
+        exchanged: Name of a layer -> the class that it has now.
+        kept: Name of a layer with weights that stays as it was -> why.
     """
 
     exchanged: dict[str, str]
@@ -69,21 +66,18 @@ def _grouped(named: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def exchange_report(model: nn.Module) -> ExchangeReport:
     """What the last exchange did to a network.
 
-    Raises
-    ------
-    ValueError
-        If there was none.
+    Raises:
+        ValueError: If there was none.
 
-    Examples
-    --------
-    >>> class Rounded(nn.Linear):
-    ...     def forward(self, x):
-    ...         return super().forward(x).round()
-    >>> net = nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2))
-    >>> _ = exchange_layers(net, {nn.Linear: Rounded})
-    >>> print(exchange_report(net))
-    exchanged for Rounded: 0
-    not exchanged, there is no exchange for GRU: 1
+    Examples:
+        >>> class Rounded(nn.Linear):
+        ...     def forward(self, x):
+        ...         return super().forward(x).round()
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2))
+        >>> _ = exchange_layers(net, {nn.Linear: Rounded})
+        >>> print(exchange_report(net))
+        exchanged for Rounded: 0
+        not exchanged, there is no exchange for GRU: 1
     """
     found = vars(instance_of("model", model, nn.Module, "a torch module")).get("_exchange_report")
     if not isinstance(found, ExchangeReport):
@@ -94,10 +88,8 @@ def exchange_report(model: nn.Module) -> ExchangeReport:
 def copied(model: nn.Module) -> nn.Module:
     """A copy whose layers can be exchanged, with a warning where it would go on calling the original's.
 
-    Raises
-    ------
-    ValueError
-        If torch cannot copy it, such as after a forward pass with the older `weight_norm`.
+    Raises:
+        ValueError: If torch cannot copy it, such as after a forward pass with the older `weight_norm`.
     """
     other = _copy(model)
     originals = {id(module) for module in model.modules()}
@@ -161,12 +153,11 @@ def _content(cell: types.CellType) -> object:
 def give_class(layer: nn.Module, kind: type[nn.Module]) -> None:
     """Make an object of another class of a layer; its parametrizations stay.
 
-    Examples
-    --------
-    >>> layer = nn.ReLU()
-    >>> give_class(layer, nn.Tanh)
-    >>> layer(torch.ones(1))
-    tensor([0.7616])
+    Examples:
+        >>> layer = nn.ReLU()
+        >>> give_class(layer, nn.Tanh)
+        >>> layer(torch.ones(1))
+        tensor([0.7616])
     """
     if is_parametrized(layer):
         # torch keeps the properties that compute the weights in a class made for this layer alone
@@ -185,23 +176,15 @@ def exchange_layers(
 ) -> ExchangeReport:
     """Give layers another class, in place, and say which; warn if no layer with weights is among them.
 
-    Parameters
-    ----------
-    model
-        The network.
-    kinds
-        Class of a layer -> the class that it gets. Subclasses stay, since they may compute something else.
-    skip
-        Which layers with weights stay. First and last are meant in the order of calls where there is an example,
-        otherwise in the order in which the network names its layers.
-    example
-        An input, to exchange only what is called on it, with gradients and without: run four times, on a copy.
-    finish
-        Called with every exchanged layer.
+    Args:
+        model: The network.
+        kinds: Class of a layer -> the class that it gets. Subclasses stay, since they may compute something else.
+        skip: Which layers with weights stay. First and last are meant in the order of calls where there is an example,
+            otherwise in the order in which the network names its layers.
+        example: An input, to exchange only what is called on it, with gradients and without: run four times, on a copy.
+        finish: Called with every exchanged layer.
 
-    Returns
-    -------
-    ExchangeReport
+    Returns:
         Also what `exchange_report` returns from now on.
     """
     if not callable(skip) and (isinstance(skip, str) or not set(skip) <= {"first", "last"}):

@@ -94,18 +94,17 @@ class Preset:
     Fields are kinds of numbers as above, `float` (finite), `bool`, `str`, `Literal[...]`, another dataclass, one of
     these or None, or `tuple[kind, ...]` (which takes lists and arrays, but not empty ones). Values become Python's own.
 
-    Examples
-    --------
-    >>> @dataclass(frozen=True)
-    ... class Walk(Preset):
-    ...     steps: Count = 10
-    ...     gait: Literal["slow", "fast"] = "slow"
-    >>> Walk(steps=np.int64(3))
-    Walk(steps=3, gait='slow')
-    >>> Walk(gait="odd")
-    Traceback (most recent call last):
-    ...
-    ValueError: gait must be one of slow, fast; it is 'odd'
+    Examples:
+        >>> @dataclass(frozen=True)
+        ... class Walk(Preset):
+        ...     steps: Count = 10
+        ...     gait: Literal["slow", "fast"] = "slow"
+        >>> Walk(steps=np.int64(3))
+        Walk(steps=3, gait='slow')
+        >>> Walk(gait="odd")
+        Traceback (most recent call last):
+        ...
+        ValueError: gait must be one of slow, fast; it is 'odd'
     """
 
     def __post_init__(self) -> None:
@@ -171,11 +170,10 @@ P = TypeVar("P", bound=Preset)
 def named(preset: str | P, presets: Mapping[str, P]) -> P:
     """A preset by its name, or one that the caller has made.
 
-    Examples
-    --------
-    >>> from lib.four_bit import PRESETS
-    >>> named("laptop", PRESETS).count
-    10000
+    Examples:
+        >>> from lib.four_bit import PRESETS
+        >>> named("laptop", PRESETS).count
+        10000
     """
     if isinstance(preset, str):
         return presets[one_of("preset", preset, presets)]
@@ -186,19 +184,16 @@ def named(preset: str | P, presets: Mapping[str, P]) -> P:
 def described(kind: type) -> dict[str, str]:
     """What the section "Attributes" of a class's docstring says of each name.
 
-    Examples
-    --------
-    >>> described(Run)["losses"]
-    'Before every step.'
+    Examples:
+        >>> described(Run)["losses"]
+        'Before every step.'
     """
-    _, _, section = (inspect.getdoc(kind) or "").partition("Attributes\n----------\n")
+    entry = re.compile(r"^    (\w+(?:, \w+)*): (.+(?:\n {8}.+)*)", re.MULTILINE)
     found: dict[str, str] = {}
-    names: list[str] = []
-    for line in re.split(r"\n\n\S+\n-+\n", section)[0].splitlines():
-        if line.startswith(" "):
-            found |= {name: f"{found.get(name, '')} {line.strip()}".strip() for name in names}
-        else:
-            names = line.split(", ")
+    for one in reversed(kind.__mro__):  # what a class says of a name holds before what those that it is made from say
+        _, _, section = inspect.cleandoc(one.__doc__ or "").partition("Attributes:\n")
+        for names, text in entry.findall(re.split(r"\n\n\S", section)[0]):
+            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return found
 
 
@@ -206,18 +201,12 @@ def described(kind: type) -> dict[str, str]:
 class Run:
     """A trained network; chapters add what else came of the training.
 
-    Attributes
-    ----------
-    model
-        The network, in evaluation mode.
-    losses
-        Before every step.
-    scores
-        After every epoch.
-    diverged
-        Whether training stopped because a loss or a gradient was not finite.
-    preset
-        How it was made.
+    Attributes:
+        model: The network, in evaluation mode.
+        losses: Before every step.
+        scores: After every epoch.
+        diverged: Whether training stopped because a loss or a gradient was not finite.
+        preset: How it was made.
     """
 
     model: nn.Module
@@ -257,10 +246,8 @@ class Run:
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote, in evaluation mode; no code is unpickled.
 
-        Raises
-        ------
-        ValueError
-            If the file is missing, damaged, or no such network.
+        Raises:
+            ValueError: If the file is missing, damaged, or no such network.
         """
         from lib.checkpoints import load_network
 
@@ -301,16 +288,11 @@ def prepare(
 
     What is refused has taken no folder; afterwards the folder belongs to this preset.
 
-    Parameters
-    ----------
-    preset, folder, device, precision, every, workers
-        Of the training.
-    task
-        Gives the network at its initial weights, training data and test data.
+    Args:
+        preset, folder, device, precision, every, workers: Of the training.
+        task: Gives the network at its initial weights, training data and test data.
 
-    Returns
-    -------
-    tuple
+    Returns:
         The three, and the number of steps in an epoch.
     """
     from lib.checkpoints import claim_experiment, held_experiment
@@ -336,17 +318,14 @@ class Pieces:
 
     A file is named by a digest of the settings that its content is computed from, so a folder can hold many works.
 
-    Parameters
-    ----------
-    folder
-        Where the files lie; None keeps nothing.
+    Args:
+        folder: Where the files lie; None keeps nothing.
 
-    Examples
-    --------
-    >>> def powers(base):
-    ...     return {"square": base**2}
-    >>> Pieces(None).compute(powers, [({"base": base}, (base,)) for base in (2, 3)], "powers")
-    [{'square': 4}, {'square': 9}]
+    Examples:
+        >>> def powers(base):
+        ...     return {"square": base**2}
+        >>> Pieces(None).compute(powers, [({"base": base}, (base,)) for base in (2, 3)], "powers")
+        [{'square': 4}, {'square': 9}]
     """
 
     def __init__(self, folder: str | Path | None) -> None:
@@ -367,18 +346,12 @@ class Pieces:
     ) -> list[Result]:
         """The results of a function for each piece, in order; those that are there are not computed again.
 
-        Parameters
-        ----------
-        function
-            Something that other processes can import; it returns a dict of numbers and arrays.
-        work
-            Settings and arguments of every piece.
-        description
-            For the progress bar.
-        jobs
-            Processes; None leaves it to a surrounding `joblib.parallel_config`.
-        shard
-            `(i, n)`: only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers on one folder.
+        Args:
+            function: Something that other processes can import; it returns a dict of numbers and arrays.
+            work: Settings and arguments of every piece.
+            description: For the progress bar.
+            jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`.
+            shard: `(i, n)`: only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers on one folder.
         """
         index, count = (integer_at_least("shard", part, 0) for part in pair("shard", shard))
         if index >= count:
@@ -395,10 +368,8 @@ class Pieces:
     def load(self, work: Work) -> list[Result]:
         """The results of work that is done.
 
-        Raises
-        ------
-        ValueError
-            If pieces are missing.
+        Raises:
+            ValueError: If pieces are missing.
         """
         there = [path for path in (self.path(key) for key, _ in work) if path is not None and path.exists()]
         if len(there) < len(work):

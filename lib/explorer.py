@@ -187,10 +187,9 @@ class Panel:
 def axis(title: str, limits: Any = None, *, log: bool = False, **plotly: Any) -> dict[str, Any]:
     """An axis in plotly's words. `limits` are powers of ten where it is logarithmic.
 
-    Examples
-    --------
-    >>> axis("loss", (-4, 0), log=True, dtick=1)
-    {'title': 'loss', 'range': (-4, 0), 'type': 'log', 'dtick': 1}
+    Examples:
+        >>> axis("loss", (-4, 0), log=True, dtick=1)
+        {'title': 'loss', 'range': (-4, 0), 'type': 'log', 'dtick': 1}
     """
     chosen = {"title": title or None, "range": limits, "type": "log" if log else None, **plotly}
     return {name: value for name, value in chosen.items() if value is not None}
@@ -344,22 +343,15 @@ class UnknownDataError(ValueError):
 class Explorer(widgets.VBox):
     """A live figure: controls above, panels below, all of them redrawn from one `compute`.
 
-    Attributes
-    ----------
-    controls
-        The ipywidgets by name; set `.value` to move one.
-    parameters
-        The present values by name.
-    figure
-        The plotly FigureWidget.
-    data
-        What `compute` returned last.
+    Attributes:
+        controls: The ipywidgets by name; set `.value` to move one.
+        parameters: The present values by name.
+        figure: The plotly FigureWidget.
+        data: What `compute` returned last.
 
-    Raises
-    ------
-    ValueError
-        If a keyword at construction is not one of the controls, or its value is outside the control's range, or if a
-        panel or a trace names data that `compute` does not give.
+    Raises:
+        ValueError: If a keyword at construction is not one of the controls, or its value is outside the control's
+            range, or if a panel or a trace names data that `compute` does not give.
     """
 
     name: ClassVar[str]
@@ -556,10 +548,8 @@ class Explorer(widgets.VBox):
     def set(self, **values: Any) -> None:
         """Move several controls and draw once.
 
-        Raises
-        ------
-        ValueError
-            If a name is not one of the controls, or a value outside its range.
+        Raises:
+            ValueError: If a name is not one of the controls, or a value outside its range.
         """
         self._check(values)
         self._held = True
@@ -609,10 +599,9 @@ def _short(value: Any) -> str:
 def all_explorers() -> dict[str, type[Explorer]]:
     """Every explorer of every open chapter, as `{"chapter.name": class}`.
 
-    Examples
-    --------
-    >>> "initialization_shape.scale_shape" in all_explorers()
-    True
+    Examples:
+        >>> "initialization_shape.scale_shape" in all_explorers()
+        True
     """
     found: dict[str, type[Explorer]] = {}
     for chapter in open_chapters():

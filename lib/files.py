@@ -34,19 +34,15 @@ AnyPath = str | os.PathLike[str]
 def output_file(name: str, path: AnyPath) -> Path:
     """Return `path` if a file can be written there, over an old one or in a folder that is there or can be made.
 
-    Raises
-    ------
-    TypeError
-        If it is no path.
-    ValueError
-        If it is empty, a folder, a device or a pipe, or lies where nothing can be written.
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it is empty, a folder, a device or a pipe, or lies where nothing can be written.
 
-    Examples
-    --------
-    >>> output_file("--json", "/dev/null")
-    Traceback (most recent call last):
-    ...
-    ValueError: --json must name a file; /dev/null is a device or a pipe
+    Examples:
+        >>> output_file("--json", "/dev/null")
+        Traceback (most recent call last):
+        ...
+        ValueError: --json must name a file; /dev/null is a device or a pipe
     """
     file = known_path(name, path)
     if file.is_dir():
@@ -63,17 +59,14 @@ def output_file(name: str, path: AnyPath) -> Path:
 def output_folder(name: str, path: AnyPath) -> Path:
     """Return `path` if it is a folder that can be written to, or one that can be made.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As for `output_file`.
+    Raises:
+        TypeError, ValueError: As for `output_file`.
 
-    Examples
-    --------
-    >>> output_folder("folder", "")
-    Traceback (most recent call last):
-    ...
-    ValueError: folder must be a path; it is ''
+    Examples:
+        >>> output_folder("folder", "")
+        Traceback (most recent call last):
+        ...
+        ValueError: folder must be a path; it is ''
     """
     folder = known_path(name, path)
     if folder.exists() and not folder.is_dir():
@@ -85,12 +78,11 @@ def output_folder(name: str, path: AnyPath) -> Path:
 def input_folder(name: str, path: AnyPath) -> Path:
     """Return `path` if it is a folder.
 
-    Examples
-    --------
-    >>> input_folder("data_path", "/nope")
-    Traceback (most recent call last):
-    ...
-    ValueError: data_path must be a folder; /nope is not there
+    Examples:
+        >>> input_folder("data_path", "/nope")
+        Traceback (most recent call last):
+        ...
+        ValueError: data_path must be a folder; /nope is not there
     """
     folder = known_path(name, path)
     if not folder.is_dir():
@@ -101,12 +93,11 @@ def input_folder(name: str, path: AnyPath) -> Path:
 def known_path(name: str, path: AnyPath) -> Path:
     """Return `path` as a `Path` if it is one, and not empty.
 
-    Examples
-    --------
-    >>> known_path("folder", None)
-    Traceback (most recent call last):
-    ...
-    TypeError: folder must be a path; it is None
+    Examples:
+        >>> known_path("folder", None)
+        Traceback (most recent call last):
+        ...
+        TypeError: folder must be a path; it is None
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path; it is {path!r}")
@@ -136,19 +127,16 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
 
     A file that is replaced hands on its mode; behind a link, the file that it leads to is replaced.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As for `output_file`.
+    Raises:
+        TypeError, ValueError: As for `output_file`.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_path(Path(folder) / "new" / "a.txt") as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     (Path(folder) / "new" / "a.txt").read_text()
-    'whole'
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder) / "new" / "a.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "new" / "a.txt").read_text()
+        'whole'
     """
     target = _target(output_file("path", path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,18 +154,15 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
 def check_archive(path: AnyPath) -> None:
     """Refuse a .pt or .npz file that was cut short or in which a bit has changed, by the CRC of each of its parts.
 
-    Raises
-    ------
-    ValueError
-        If it is damaged.
+    Raises:
+        ValueError: If it is damaged.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with zipfile.ZipFile(Path(folder) / "two.npz", "w") as archive:
-    ...         archive.writestr("one", b"whole")
-    ...     check_archive(Path(folder) / "two.npz")
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with zipfile.ZipFile(Path(folder) / "two.npz", "w") as archive:
+        ...         archive.writestr("one", b"whole")
+        ...     check_archive(Path(folder) / "two.npz")
     """
     path = known_path("path", path)
     if not path.exists():
@@ -195,17 +180,14 @@ def check_archive(path: AnyPath) -> None:
 def read_arrays(path: AnyPath, *names: str) -> dict[str, NDArray[Any]]:
     """Arrays of a .npz file by their names; all of them if none is given.
 
-    Raises
-    ------
-    ValueError
-        If the file is missing, is damaged, or holds no such arrays.
+    Raises:
+        ValueError: If the file is missing, is damaged, or holds no such arrays.
 
-    Examples
-    --------
-    >>> read_arrays("nowhere.npz", "errors")
-    Traceback (most recent call last):
-    ...
-    ValueError: nowhere.npz is missing
+    Examples:
+        >>> read_arrays("nowhere.npz", "errors")
+        Traceback (most recent call last):
+        ...
+        ValueError: nowhere.npz is missing
     """
     import numpy as np
 
@@ -226,17 +208,14 @@ def alone_in(folder: AnyPath) -> Iterator[bool]:
     The lock is the operating system's, so a process that was killed holds nothing. Machines see each other's where
     the file system that they share carries locks.
 
-    Raises
-    ------
-    ValueError
-        If another process is there.
+    Raises:
+        ValueError: If another process is there.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, alone_in(folder) as alone:
-    ...     alone, [path.name for path in Path(folder).iterdir()]
-    (True, ['.lock'])
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, alone_in(folder) as alone:
+        ...     alone, [path.name for path in Path(folder).iterdir()]
+        (True, ['.lock'])
     """
     from filelock import FileLock, Timeout
 

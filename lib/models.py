@@ -19,11 +19,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "ge
 def initialize(model: nn.Module, *, generator: torch.Generator) -> nn.Module:
     """Draw weights and biases of linear and convolutional layers uniformly in +-1/sqrt(fan in), torch's default.
 
-    Examples
-    --------
-    >>> layer = initialize(nn.Linear(4, 2), generator=torch.Generator().manual_seed(0))
-    >>> bool(layer.weight.abs().max() <= 0.5)
-    True
+    Examples:
+        >>> layer = initialize(nn.Linear(4, 2), generator=torch.Generator().manual_seed(0))
+        >>> bool(layer.weight.abs().max() <= 0.5)
+        True
     """
     instance_of("model", model, nn.Module, "a torch module")
     instance_of("generator", generator, torch.Generator, "a torch.Generator")
@@ -53,22 +52,16 @@ def fully_connected(
 ) -> nn.Sequential:
     """A network of linear layers with an activation between them; inputs of any shape are flattened.
 
-    Parameters
-    ----------
-    widths
-        Sizes of input, hidden layers and output.
-    activation
-        A name in `ACTIVATIONS`.
-    normalize
-        Whether batch normalisation comes before each activation.
-    generator
-        Source of the initial weights.
+    Args:
+        widths: Sizes of input, hidden layers and output.
+        activation: A name in `ACTIVATIONS`.
+        normalize: Whether batch normalisation comes before each activation.
+        generator: Source of the initial weights.
 
-    Examples
-    --------
-    >>> model = fully_connected((64, 8, 1), generator=torch.Generator().manual_seed(0))
-    >>> sum(parameter.numel() for parameter in model.parameters())
-    529
+    Examples:
+        >>> model = fully_connected((64, 8, 1), generator=torch.Generator().manual_seed(0))
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        529
     """
     widths = _sizes("widths", widths)
     true_or_false("normalize", normalize)
@@ -95,22 +88,16 @@ def small_convnet(
 ) -> nn.Sequential:
     """Blocks of a 3 x 3 convolution, an activation and 2 x 2 average pooling; then a linear layer.
 
-    Parameters
-    ----------
-    channels
-        Channels of the images and of each block.
-    outputs
-        Number of outputs.
-    size
-        Height and width of the images.
-    activation, normalize, generator
-        As for `fully_connected`.
+    Args:
+        channels: Channels of the images and of each block.
+        outputs: Number of outputs.
+        size: Height and width of the images.
+        activation, normalize, generator: As for `fully_connected`.
 
-    Examples
-    --------
-    >>> model = small_convnet((1, 4, 8), 10, generator=torch.Generator().manual_seed(0))
-    >>> model(torch.zeros(2, 1, 28, 28)).shape
-    torch.Size([2, 10])
+    Examples:
+        >>> model = small_convnet((1, 4, 8), 10, generator=torch.Generator().manual_seed(0))
+        >>> model(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
     channels = _sizes("channels", channels)
     positive_integer("outputs", outputs)
@@ -135,10 +122,9 @@ class ResidualBlock(nn.Module):
 
     `norm` makes the normalisation of a number of channels; `padding_mode` is that of `torch.nn.Conv2d`.
 
-    Examples
-    --------
-    >>> ResidualBlock(4, 8, stride=2)(torch.zeros(1, 4, 8, 8)).shape
-    torch.Size([1, 8, 4, 4])
+    Examples:
+        >>> ResidualBlock(4, 8, stride=2)(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 4, 4])
     """
 
     def __init__(
@@ -181,23 +167,17 @@ def residual_network(
 ) -> nn.Sequential:
     """A residual network for small images: a 3 x 3 stem, stages of blocks, the mean over the image, a linear layer.
 
-    Parameters
-    ----------
-    blocks
-        Blocks of each stage; (2, 2, 2, 2) is ResNet-18. Each stage but the first halves the image and doubles the
-        channels.
-    outputs, channels
-        Number of outputs, and of the image's channels.
-    width
-        Channels of the first stage.
-    generator
-        Source of the initial weights.
+    Args:
+        blocks: Blocks of each stage; (2, 2, 2, 2) is ResNet-18. Each stage but the first halves the image and doubles
+            the channels.
+        outputs, channels: Number of outputs, and of the image's channels.
+        width: Channels of the first stage.
+        generator: Source of the initial weights.
 
-    Examples
-    --------
-    >>> model = residual_network((2, 2, 2, 2), 100, generator=torch.Generator().manual_seed(0))
-    >>> sum(parameter.numel() for parameter in model.parameters())
-    11220132
+    Examples:
+        >>> model = residual_network((2, 2, 2, 2), 100, generator=torch.Generator().manual_seed(0))
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        11220132
     """
     blocks = _sizes("blocks", blocks)
     for name, value in (("outputs", outputs), ("channels", channels), ("width", width)):

@@ -39,10 +39,9 @@ def _row(one: Chapter) -> tuple[str, ...]:
 def chapter_map() -> Figure:
     """The chapters as a picture: a row for each road, open chapters in colour.
 
-    Examples
-    --------
-    >>> len(chapter_map().axes[0].texts) >= 10
-    True
+    Examples:
+        >>> len(chapter_map().axes[0].texts) >= 10
+        True
     """
     roads = {road: [one.name for one in CHAPTERS if one.road == road] for road in ROADS}
     height = len(ROADS) - 1

@@ -18,21 +18,15 @@ def in_parallel(
 ) -> Iterator[T]:
     """Results of `function(*a)` for each `a`, in order, with a progress bar.
 
-    Parameters
-    ----------
-    function
-        Something that other processes can import.
-    arguments
-        One tuple a call.
-    description
-        For the bar.
-    jobs
-        Number of processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
+    Args:
+        function: Something that other processes can import.
+        arguments: One tuple a call.
+        description: For the bar.
+        jobs: Number of processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
 
-    Examples
-    --------
-    >>> list(in_parallel(pow, [(2, 3), (3, 2)], "powers"))
-    [8, 9]
+    Examples:
+        >>> list(in_parallel(pow, [(2, 3), (3, 2)], "powers"))
+        [8, 9]
     """
     from joblib import Parallel, delayed
 

@@ -39,11 +39,10 @@ _MARKERS = {
 def png(figure: go.Figure, *, width: float = 9.0) -> bytes:
     r"""The figure as a PNG.
 
-    Examples
-    --------
-    >>> from lib.style import new_figure
-    >>> png(new_figure())[:4]
-    b'\x89PNG'
+    Examples:
+        >>> from lib.style import new_figure
+        >>> png(new_figure())[:4]
+        b'\x89PNG'
     """
     with rc_context(MATPLOTLIB):
         still = draw(figure, width=width)

@@ -13,10 +13,9 @@ T = TypeVar("T")
 def progress(items: Iterable[T], description: str, *, total: int | None = None) -> Iterator[T]:
     """Pass `items` on, with a bar on standard error while that is a terminal.
 
-    Examples
-    --------
-    >>> list(progress(range(3), "counting"))
-    [0, 1, 2]
+    Examples:
+        >>> list(progress(range(3), "counting"))
+        [0, 1, 2]
     """
     from tqdm import tqdm
 

@@ -56,22 +56,16 @@ def new_figure(
 ) -> go.Figure:
     """An empty plotly figure with panels in a row, in the style of the suite.
 
-    Parameters
-    ----------
-    columns
-        Number of panels.
-    titles
-        One a panel.
-    widths
-        Relative widths of the panels.
-    height
-        In pixels.
+    Args:
+        columns: Number of panels.
+        titles: One a panel.
+        widths: Relative widths of the panels.
+        height: In pixels.
 
-    Examples
-    --------
-    >>> figure = new_figure(2, titles=("left", "right"))
-    >>> [annotation.text for annotation in figure.layout.annotations]
-    ['left', 'right']
+    Examples:
+        >>> figure = new_figure(2, titles=("left", "right"))
+        >>> [annotation.text for annotation in figure.layout.annotations]
+        ['left', 'right']
     """
     from plotly.subplots import make_subplots
 
@@ -103,11 +97,10 @@ def panels(columns: int = 1, *, width: float = 9.0, height: float = 3.4) -> tupl
 
     It belongs to nobody's global state; `show` displays it.
 
-    Examples
-    --------
-    >>> figure, axes = panels(2)
-    >>> len(axes)
-    2
+    Examples:
+        >>> figure, axes = panels(2)
+        >>> len(axes)
+        2
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -123,11 +116,10 @@ def show(figure: Figure, alt: str) -> None:
 
     The words are also the output's plain text, so that a stored notebook is the same wherever it was run.
 
-    Examples
-    --------
-    >>> figure, (axis,) = panels()
-    >>> _ = axis.plot([0, 1])
-    >>> show(figure, "A straight line.")  # doctest: +SKIP
+    Examples:
+        >>> figure, (axis,) = panels()
+        >>> _ = axis.plot([0, 1])
+        >>> show(figure, "A straight line.")  # doctest: +SKIP
     """
     import base64
     import io

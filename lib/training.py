@@ -87,14 +87,10 @@ class Stateful(Protocol):
 class TrainingRun:
     """What came of a training.
 
-    Attributes
-    ----------
-    losses
-        Mean loss over the batch before every step, (steps,).
-    scores
-        What `evaluate` returned after every epoch, (epochs,).
-    diverged
-        Whether training stopped because a loss or a gradient was not finite.
+    Attributes:
+        losses: Mean loss over the batch before every step, (steps,).
+        scores: What `evaluate` returned after every epoch, (epochs,).
+        diverged: Whether training stopped because a loss or a gradient was not finite.
     """
 
     losses: NDArray[np.float64]
@@ -128,10 +124,9 @@ def _part() -> None:
 def is_first_process(device: str | torch.device = "cpu") -> bool:
     """Whether this process is the one that speaks, of those that train together.
 
-    Examples
-    --------
-    >>> is_first_process()
-    True
+    Examples:
+        >>> is_first_process()
+        True
     """
     return bool(processes(device).is_main_process)
 
@@ -139,10 +134,9 @@ def is_first_process(device: str | torch.device = "cpu") -> bool:
 def size_of(data: object) -> int:
     """Number of examples; torch does not ask a data set to have one, but all of ours do.
 
-    Examples
-    --------
-    >>> size_of(TensorDataset(torch.zeros(3)))
-    3
+    Examples:
+        >>> size_of(TensorDataset(torch.zeros(3)))
+        3
     """
     if isinstance(data, str) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(f"data must be a data set with a length, such as torch's TensorDataset; it is {data!r}")
@@ -152,15 +146,12 @@ def size_of(data: object) -> int:
 def steps_an_epoch(data: Dataset[Any], batch_size: int, device: str | torch.device) -> int:
     """How many whole batches the data hold.
 
-    Raises
-    ------
-    ValueError
-        If it is none, or the processes that train together cannot share a batch.
+    Raises:
+        ValueError: If it is none, or the processes that train together cannot share a batch.
 
-    Examples
-    --------
-    >>> steps_an_epoch(TensorDataset(torch.zeros(10)), 4, "cpu")
-    2
+    Examples:
+        >>> steps_an_epoch(TensorDataset(torch.zeros(10)), 4, "cpu")
+        2
     """
     count, ranks = size_of(data), processes(device).num_processes
     if positive_integer("batch_size", batch_size) > count:
@@ -184,10 +175,9 @@ def one_cycle(
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A seed for one step of one process of one run; two that agree are as rare as among random numbers of 32 bits.
 
-    Examples
-    --------
-    >>> step_seed(0, 0, 1) == step_seed(0, 1, 0)
-    False
+    Examples:
+        >>> step_seed(0, 0, 1) == step_seed(0, 1, 0)
+        False
     """
     numbers = [known_seed(name, value) for name, value in (("seed", seed), ("rank", rank), ("step", step))]
     # torch's generator on the CPU looks at 32 bits only
@@ -204,13 +194,12 @@ def reproducible() -> None:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """A network in evaluation mode; afterwards each of its layers is in the mode in which it came.
 
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
-    >>> with evaluating(model):
-    ...     inside = [layer.training for layer in model]
-    >>> inside, [layer.training for layer in model]
-    ([False, False], [True, False])
+    Examples:
+        >>> model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
+        >>> with evaluating(model):
+        ...     inside = [layer.training for layer in model]
+        >>> inside, [layer.training for layer in model]
+        ([False, False], [True, False])
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -232,19 +221,14 @@ def accuracy(
 
     An answer that holds NaN is wrong.
 
-    Parameters
-    ----------
-    model
-        The network; it is left in the mode and on the device in which it came.
-    data
-        Pairs of an input and a class.
-    batch_size, workers
-        How many at a time, and how many processes load them.
+    Args:
+        model: The network; it is left in the mode and on the device in which it came.
+        data: Pairs of an input and a class.
+        batch_size, workers: How many at a time, and how many processes load them.
 
-    Examples
-    --------
-    >>> accuracy(nn.Identity(), TensorDataset(torch.eye(3), torch.tensor([0, 1, 1])))
-    0.6666666666666666
+    Examples:
+        >>> accuracy(nn.Identity(), TensorDataset(torch.eye(3), torch.tensor([0, 1, 1])))
+        0.6666666666666666
     """
     from accelerate.utils import reduce
 
@@ -293,61 +277,42 @@ def fit(
 ) -> TrainingRun:
     """Train a network in place.
 
-    Parameters
-    ----------
-    model, loss
-        `loss(model(*inputs), targets)` is the mean over a batch.
-    data
-        Tuples of tensors, of which the last is the target and the others are inputs. Where an item depends on the
-        epoch, it has a method `set_epoch`.
-    optimizer, schedule
-        On the parameters of `model`; the schedule moves on after every step, `ReduceLROnPlateau` after every epoch,
-        by the mean of its losses.
-    epochs, batch_size
-        Passes over the data, and examples a step over all processes together; a rest of an epoch that is smaller
-        than a batch is left out, others come in the next epoch.
-    seed
-        Of the order of examples and of the noise.
-    noise
-        Generators that the network draws from.
-    extra
-        What a checkpoint must hold beside network, optimizer and schedule; one state a process.
-    evaluate
-        A score after every epoch; every process calls it, and the first one's answer is kept.
-    folder, every
-        Where checkpoints go, and how many steps lie between them (an epoch by default). A folder that holds some is
-        gone on from, by one process (or those of one launch) at a time, to as many epochs as are asked for; all else
-        that makes the training what it is, from the learning rate to the number of examples, stays as it was.
-    first_epoch
-        Number of the first epoch, for data that depend on it: that of a second training after a first.
-    clip
-        Largest norm of a step's gradient; a longer one is shortened to it.
-    device
-        `"cpu"` or `"cuda"`; under `accelerate launch` each process has its own.
-    precision
-        `"bfloat16"` for torch's autocast.
-    workers
-        Processes that load data.
-    facts
-        What else makes this training what it is: a folder that holds checkpoints of other facts is refused.
-    description
-        For the progress bar.
+    Args:
+        model, loss: `loss(model(*inputs), targets)` is the mean over a batch.
+        data: Tuples of tensors, of which the last is the target and the others are inputs. Where an item depends on the
+            epoch, it has a method `set_epoch`.
+        optimizer, schedule: On the parameters of `model`; the schedule moves on after every step, `ReduceLROnPlateau`
+            after every epoch, by the mean of its losses.
+        epochs, batch_size: Passes over the data, and examples a step over all processes together; a rest of an epoch
+            that is smaller than a batch is left out, others come in the next epoch.
+        seed: Of the order of examples and of the noise.
+        noise: Generators that the network draws from.
+        extra: What a checkpoint must hold beside network, optimizer and schedule; one state a process.
+        evaluate: A score after every epoch; every process calls it, and the first one's answer is kept.
+        folder, every: Where checkpoints go, and how many steps lie between them (an epoch by default). A folder that
+            holds some is gone on from, by one process (or those of one launch) at a time, to as many epochs as are
+            asked for; all else that makes the training what it is, from the learning rate to the number of examples,
+            stays as it was.
+        first_epoch: Number of the first epoch, for data that depend on it: that of a second training after a first.
+        clip: Largest norm of a step's gradient; a longer one is shortened to it.
+        device: `"cpu"` or `"cuda"`; under `accelerate launch` each process has its own.
+        precision: `"bfloat16"` for torch's autocast.
+        workers: Processes that load data.
+        facts: What else makes this training what it is: a folder that holds checkpoints of other facts is refused.
+        description: For the progress bar.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If a number is out of range, a batch does not fit the data or the processes, the optimizer's or the schedule's
-        steps take what there is none of here, a part of what a checkpoint must hold cannot be read back, or the
-        folder's checkpoints are of another training.
+    Raises:
+        TypeError, ValueError: If a number is out of range, a batch does not fit the data or the processes, the
+            optimizer's or the schedule's steps take what there is none of here, a part of what a checkpoint must hold
+            cannot be read back, or the folder's checkpoints are of another training.
 
-    Examples
-    --------
-    >>> data = TensorDataset(torch.eye(4), torch.arange(4))
-    >>> model = nn.Linear(4, 4)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    >>> run = fit(model, data, nn.functional.cross_entropy, optimizer, epochs=50, batch_size=2)
-    >>> len(run.losses), accuracy(model, data)
-    (100, 1.0)
+    Examples:
+        >>> data = TensorDataset(torch.eye(4), torch.arange(4))
+        >>> model = nn.Linear(4, 4)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        >>> run = fit(model, data, nn.functional.cross_entropy, optimizer, epochs=50, batch_size=2)
+        >>> len(run.losses), accuracy(model, data)
+        (100, 1.0)
     """
     check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
     _check_numbers(epochs=epochs, seed=seed, first_epoch=first_epoch, clip=clip)
@@ -426,12 +391,11 @@ def check_options(
 ) -> None:
     """Refuse what `fit` could not use, before data are made for it.
 
-    Examples
-    --------
-    >>> check_options(device="cpu", precision="half", every=None, workers=0, folder=None)
-    Traceback (most recent call last):
-    ...
-    ValueError: precision must be one of float32, bfloat16; it is 'half'
+    Examples:
+        >>> check_options(device="cpu", precision="half", every=None, workers=0, folder=None)
+        Traceback (most recent call last):
+        ...
+        ValueError: precision must be one of float32, bfloat16; it is 'half'
     """
     known_device(device)
     one_of("precision", precision, ("float32", "bfloat16"))

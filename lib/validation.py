@@ -55,30 +55,22 @@ def finite_array(
 ) -> NDArray[np.float64]:
     """Return `value` as a float64 array, or say why it is not one.
 
-    Parameters
-    ----------
-    name
-        The argument's name, for the message.
-    value
-        Anything numpy can turn into real numbers, or a torch tensor, on any device, with or without a gradient.
-    ndim, shape
-        The number of axes, or the exact shape, that is asked for.
+    Args:
+        name: The argument's name, for the message.
+        value: Anything numpy can turn into real numbers, or a torch tensor, on any device, with or without a gradient.
+        ndim, shape: The number of axes, or the exact shape, that is asked for.
 
-    Raises
-    ------
-    TypeError
-        If `value` does not hold real numbers.
-    ValueError
-        If an entry is NaN or infinite, or the shape is another one.
+    Raises:
+        TypeError: If `value` does not hold real numbers.
+        ValueError: If an entry is NaN or infinite, or the shape is another one.
 
-    Examples
-    --------
-    >>> finite_array("y", [1, 2], ndim=1)
-    array([1., 2.])
-    >>> finite_array("y", [1, float("nan")])
-    Traceback (most recent call last):
-    ...
-    ValueError: y must be finite; 1 of its 2 entries is NaN or infinite
+    Examples:
+        >>> finite_array("y", [1, 2], ndim=1)
+        array([1., 2.])
+        >>> finite_array("y", [1, float("nan")])
+        Traceback (most recent call last):
+        ...
+        ValueError: y must be finite; 1 of its 2 entries is NaN or infinite
     """
     array = _real_array(name, value)
     if ndim is not None and array.ndim != ndim:
@@ -116,13 +108,12 @@ def finite_tensor(
 ) -> torch.Tensor:
     """Return `value` itself if it is a finite floating-point tensor of the shape that is asked for.
 
-    Examples
-    --------
-    >>> import torch
-    >>> finite_tensor("x", torch.ones(2, 2), ndim=4)
-    Traceback (most recent call last):
-    ...
-    ValueError: x must have 4 axes; its shape is (2, 2)
+    Examples:
+        >>> import torch
+        >>> finite_tensor("x", torch.ones(2, 2), ndim=4)
+        Traceback (most recent call last):
+        ...
+        ValueError: x must have 4 axes; its shape is (2, 2)
     """
     import torch
 
@@ -143,21 +134,17 @@ def finite_tensor(
 def known_device(device: str | torch.device) -> str:
     """Return the name of a device that torch can use here.
 
-    Raises
-    ------
-    TypeError
-        If `device` is neither a name nor a torch device.
-    ValueError
-        If torch does not know the name, or the machine has no such device.
+    Raises:
+        TypeError: If `device` is neither a name nor a torch device.
+        ValueError: If torch does not know the name, or the machine has no such device.
 
-    Examples
-    --------
-    >>> known_device("cpu")
-    'cpu'
-    >>> known_device("gpu")
-    Traceback (most recent call last):
-    ...
-    ValueError: device must be cpu, or cuda where there is a GPU; it is 'gpu'
+    Examples:
+        >>> known_device("cpu")
+        'cpu'
+        >>> known_device("gpu")
+        Traceback (most recent call last):
+        ...
+        ValueError: device must be cpu, or cuda where there is a GPU; it is 'gpu'
     """
     import torch
 
@@ -179,12 +166,11 @@ def known_device(device: str | torch.device) -> str:
 def positive_array(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return `value` as a finite float64 array whose entries are all above zero.
 
-    Examples
-    --------
-    >>> positive_array("alpha", 0.0)
-    Traceback (most recent call last):
-    ...
-    ValueError: alpha must be positive; its smallest entry is 0.0
+    Examples:
+        >>> positive_array("alpha", 0.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: alpha must be positive; its smallest entry is 0.0
     """
     array = finite_array(name, value)
     if array.size and array.min() <= 0:
@@ -208,14 +194,13 @@ def _number(name: str, value: object) -> float:
 def finite_number(name: str, value: float) -> float:
     """Return `value` as a float if it is a number, and finite.
 
-    Examples
-    --------
-    >>> finite_number("t", np.float32(0.5))
-    0.5
-    >>> finite_number("t", "0.5")
-    Traceback (most recent call last):
-    ...
-    TypeError: t must be a number; it is '0.5'
+    Examples:
+        >>> finite_number("t", np.float32(0.5))
+        0.5
+        >>> finite_number("t", "0.5")
+        Traceback (most recent call last):
+        ...
+        TypeError: t must be a number; it is '0.5'
     """
     number = _number(name, value)
     if not math.isfinite(number):
@@ -226,12 +211,11 @@ def finite_number(name: str, value: float) -> float:
 def positive_number(name: str, value: float) -> float:
     """Return `value` as a float if it is finite and above zero.
 
-    Examples
-    --------
-    >>> positive_number("lr", float("nan"))
-    Traceback (most recent call last):
-    ...
-    ValueError: lr must be positive and finite; it is nan
+    Examples:
+        >>> positive_number("lr", float("nan"))
+        Traceback (most recent call last):
+        ...
+        ValueError: lr must be positive and finite; it is nan
     """
     number = _number(name, value)
     if not (math.isfinite(number) and number > 0):
@@ -242,12 +226,11 @@ def positive_number(name: str, value: float) -> float:
 def number_between(name: str, value: float, low: float, high: float = math.inf) -> float:
     """Return `value` as a float if it is finite and lies in [low, high].
 
-    Examples
-    --------
-    >>> number_between("momentum", 1.5, 0, 1)
-    Traceback (most recent call last):
-    ...
-    ValueError: momentum must lie between 0 and 1; it is 1.5
+    Examples:
+        >>> number_between("momentum", 1.5, 0, 1)
+        Traceback (most recent call last):
+        ...
+        ValueError: momentum must lie between 0 and 1; it is 1.5
     """
     number = _number(name, value)
     if not (math.isfinite(number) and low <= number <= high):
@@ -268,10 +251,9 @@ def _integer(name: str, value: object) -> int:
 def integer_at_least(name: str, value: int, low: int) -> int:
     """Return `value` as an int if it is an integer, Python's or numpy's, of at least `low`.
 
-    Examples
-    --------
-    >>> integer_at_least("warmup", np.int64(0), 0)
-    0
+    Examples:
+        >>> integer_at_least("warmup", np.int64(0), 0)
+        0
     """
     integer = _integer(name, value)
     if integer < low:
@@ -282,12 +264,11 @@ def integer_at_least(name: str, value: int, low: int) -> int:
 def positive_integer(name: str, value: int) -> int:
     """Return `value` if it is an integer of at least 1.
 
-    Examples
-    --------
-    >>> positive_integer("max_steps", 0)
-    Traceback (most recent call last):
-    ...
-    ValueError: max_steps must be at least 1; it is 0
+    Examples:
+        >>> positive_integer("max_steps", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: max_steps must be at least 1; it is 0
     """
     return integer_at_least(name, value, 1)
 
@@ -295,12 +276,11 @@ def positive_integer(name: str, value: int) -> int:
 def known_seed(name: str, value: int) -> int:
     """Return `value` if numpy and torch can both start from it: an integer from 0 to 2^63 - 1.
 
-    Examples
-    --------
-    >>> known_seed("seed", -1)
-    Traceback (most recent call last):
-    ...
-    ValueError: seed must be at least 0; it is -1
+    Examples:
+        >>> known_seed("seed", -1)
+        Traceback (most recent call last):
+        ...
+        ValueError: seed must be at least 0; it is -1
     """
     seed = integer_at_least(name, value, 0)
     if seed >= 2**63:
@@ -311,14 +291,13 @@ def known_seed(name: str, value: int) -> int:
 def job_count(jobs: int | None) -> int | None:
     """Return a number of processes: at least 1, -1 for one a core, None for what surrounds the call.
 
-    Examples
-    --------
-    >>> job_count(2), job_count(-1), job_count(None)
-    (2, -1, None)
-    >>> job_count(0)
-    Traceback (most recent call last):
-    ...
-    ValueError: jobs must be at least 1, or -1 for one a core; it is 0
+    Examples:
+        >>> job_count(2), job_count(-1), job_count(None)
+        (2, -1, None)
+        >>> job_count(0)
+        Traceback (most recent call last):
+        ...
+        ValueError: jobs must be at least 1, or -1 for one a core; it is 0
     """
     if jobs is None:
         return None
@@ -331,14 +310,13 @@ def job_count(jobs: int | None) -> int | None:
 def one_of(name: str, value: T, options: Collection[T]) -> T:
     """Return `value` if it is one of a few words.
 
-    Examples
-    --------
-    >>> one_of("split", "train", ("train", "test"))
-    'train'
-    >>> one_of("split", None, ("train", "test"))
-    Traceback (most recent call last):
-    ...
-    ValueError: split must be one of train, test; it is None
+    Examples:
+        >>> one_of("split", "train", ("train", "test"))
+        'train'
+        >>> one_of("split", None, ("train", "test"))
+        Traceback (most recent call last):
+        ...
+        ValueError: split must be one of train, test; it is None
     """
     # compared one by one: an array or a list among the values has no hash, or no single truth
     if not any(type(option) is type(value) and option == value for option in options):
@@ -349,14 +327,13 @@ def one_of(name: str, value: T, options: Collection[T]) -> T:
 def pair(name: str, value: Sequence[T]) -> tuple[T, T]:
     """Return `value` as a tuple if it holds two things, such as the sides of a map.
 
-    Examples
-    --------
-    >>> pair("shape", [3, 4])
-    (3, 4)
-    >>> pair("shape", 3)
-    Traceback (most recent call last):
-    ...
-    TypeError: shape must be a pair; it is 3
+    Examples:
+        >>> pair("shape", [3, 4])
+        (3, 4)
+        >>> pair("shape", 3)
+        Traceback (most recent call last):
+        ...
+        TypeError: shape must be a pair; it is 3
     """
     if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         raise TypeError(f"{name} must be a pair; it is {_short(value)}")
@@ -368,12 +345,11 @@ def pair(name: str, value: Sequence[T]) -> tuple[T, T]:
 def true_or_false(name: str, value: bool) -> bool:
     """Return `value` if it is True or False, Python's or numpy's.
 
-    Examples
-    --------
-    >>> true_or_false("signed", "no")
-    Traceback (most recent call last):
-    ...
-    TypeError: signed must be True or False; it is 'no'
+    Examples:
+        >>> true_or_false("signed", "no")
+        Traceback (most recent call last):
+        ...
+        TypeError: signed must be True or False; it is 'no'
     """
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False; it is {_short(value)}")
@@ -383,13 +359,12 @@ def true_or_false(name: str, value: bool) -> bool:
 def instance_of(name: str, value: object, kind: type[T], what: str = "") -> T:
     """Return `value` if it is a `kind`; `what` says in words what is asked for.
 
-    Examples
-    --------
-    >>> import torch
-    >>> instance_of("model", None, torch.nn.Module, "a torch module")
-    Traceback (most recent call last):
-    ...
-    TypeError: model must be a torch module; it is None
+    Examples:
+        >>> import torch
+        >>> instance_of("model", None, torch.nn.Module, "a torch module")
+        Traceback (most recent call last):
+        ...
+        TypeError: model must be a torch module; it is None
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what or f'a {kind.__name__}'}; it is {_short(value)}")
@@ -399,12 +374,11 @@ def instance_of(name: str, value: object, kind: type[T], what: str = "") -> T:
 def numpy_generator(name: str, value: np.random.Generator) -> np.random.Generator:
     """Return `value` if it is a numpy Generator.
 
-    Examples
-    --------
-    >>> numpy_generator("rng", 0)
-    Traceback (most recent call last):
-    ...
-    TypeError: rng must be a numpy Generator, as numpy.random.default_rng(seed) makes it; it is 0
+    Examples:
+        >>> numpy_generator("rng", 0)
+        Traceback (most recent call last):
+        ...
+        TypeError: rng must be a numpy Generator, as numpy.random.default_rng(seed) makes it; it is 0
     """
     made = "a numpy Generator, as numpy.random.default_rng(seed) makes it"
     return instance_of(name, value, np.random.Generator, made)
@@ -413,12 +387,11 @@ def numpy_generator(name: str, value: np.random.Generator) -> np.random.Generato
 def torch_generator(name: str, value: torch.Generator | None) -> torch.Generator | None:
     """Return `value` if it is a torch Generator, or None, which stands for torch's global one.
 
-    Examples
-    --------
-    >>> torch_generator("generator", 0)
-    Traceback (most recent call last):
-    ...
-    TypeError: generator must be a torch.Generator or None; it is 0
+    Examples:
+        >>> torch_generator("generator", 0)
+        Traceback (most recent call last):
+        ...
+        TypeError: generator must be a torch.Generator or None; it is 0
     """
     import torch
 
@@ -428,11 +401,10 @@ def torch_generator(name: str, value: torch.Generator | None) -> torch.Generator
 def regression_data(X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return examples `X` (N, d) and targets `y` (N,) as finite float64 arrays that fit together.
 
-    Examples
-    --------
-    >>> X, y = regression_data([[1, 2]], [3])
-    >>> X.shape, y.shape
-    ((1, 2), (1,))
+    Examples:
+        >>> X, y = regression_data([[1, 2]], [3])
+        >>> X.shape, y.shape
+        ((1, 2), (1,))
     """
     X = finite_array("X", X, ndim=2)
     y = finite_array("y", y, ndim=1)

@@ -197,10 +197,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused(words, monkeypatch) -> No
 class Shoe(Preset):
     """A shoe.
 
-    Attributes
-    ----------
-    size
-        In centimetres.
+    Attributes:
+        size: In centimetres.
     """
 
     size: Count = 27
@@ -210,20 +208,13 @@ class Shoe(Preset):
 class Walk(Preset):
     """A walk.
 
-    Attributes
-    ----------
-    steps
-        How many.
-    stops
-        Where one rests.
-    alone
-        Without a dog.
-    pace
-        `"slow"` or `"fast"`.
-    shoe
-        What is worn.
-    load
-        In kilograms; None for none.
+    Attributes:
+        steps: How many.
+        stops: Where one rests.
+        alone: Without a dog.
+        pace: `"slow"` or `"fast"`.
+        shoe: What is worn.
+        load: In kilograms; None for none.
     """
 
     steps: Count = 3

@@ -35,10 +35,8 @@ from tests.interrupting import interrupt_at
 class Coat:
     """Something nested.
 
-    Attributes
-    ----------
-    colour
-        Of the coat.
+    Attributes:
+        colour: Of the coat.
     """
 
     colour: str = "red"
@@ -48,18 +46,12 @@ class Coat:
 class Walk(Preset):
     """All kinds of fields.
 
-    Attributes
-    ----------
-    steps, rests
-        How many,
-        of each.
-    gait
-        `"slow"` or `"fast"`.
+    Attributes:
+        steps, rests: How many, of each.
+        gait: `"slow"` or `"fast"`.
 
-    Notes
-    -----
-    none
-        Of this.
+    Notes:
+        none: Of this.
     """
 
     steps: Count = 3

@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -25,6 +26,7 @@ from typer.main import get_command
 import lib
 from lib.chapters import CHAPTERS, Chapter, open_chapters
 from lib.claims import ledger, run_claims
+from lib.experiment import described as meanings
 from lib.explorer import Explorer, Slider, all_explorers
 from lib.files import atomic_path
 from lib.overview import chapter_map
@@ -114,7 +116,8 @@ def citation_line(one: Chapter) -> str:
 def examples(one: Chapter) -> list[str]:
     """The examples of the wing's docstring: prose as it is, code without prompts, results as comments."""
     text = inspect.getdoc(import_module(f"lib.{one.name}")) or ""
-    _, _, text = text.partition("Examples\n--------\n")
+    _, _, text = text.partition("Examples:\n")
+    text = textwrap.dedent(text)
     lines: list[str] = []
     code: list[str] = []
     for part in [*doctest.DocTestParser().parse(text), "end"]:
@@ -269,14 +272,10 @@ def described(title: str, named: dict[str, Any]) -> list[str]:
     rows = [(f"`{name}`", *values) for name, values in cells.items() if len(set(values)) > 1]
     lines = ["", f"## {title}: `{kind.__name__}`", "", *table("|" + "|".join(f"`{name}`" for name in named), rows)]
     lines += ["", f"The same in all: {', '.join(same)}."] if same else []
-    lines.append("")
-    _, found, meaning = (inspect.getdoc(kind) or "").partition("Attributes\n----------\n")
-    for line in meaning.splitlines() if found else ():
-        if line.startswith(" "):
-            lines[-1] += f" {line.strip()}"
-        elif line:
-            lines.append(f"* {', '.join(f'`{name}`' for name in line.split(', '))}:")
-    return lines
+    said: dict[str, list[str]] = {}
+    for name, meaning in meanings(kind).items():
+        said.setdefault(meaning, []).append(f"`{name}`")
+    return [*lines, "", *(f"* {', '.join(names)}: {meaning}" for meaning, names in said.items())]
 
 
 def _setting(value: Any) -> str:

@@ -34,10 +34,9 @@ BACKGROUND = -FASHION_MEAN / FASHION_SPREAD
 def whole_shifts(reach: int) -> list[Shift]:
     """All shifts by whole pixels, up to `reach` in every direction, the shift by nothing included.
 
-    Examples
-    --------
-    >>> len(whole_shifts(3))
-    49
+    Examples:
+        >>> len(whole_shifts(3))
+        49
     """
     return fraction_shifts(reach, 1)
 
@@ -45,10 +44,9 @@ def whole_shifts(reach: int) -> list[Shift]:
 def fraction_shifts(reach: int, parts: int) -> list[Shift]:
     """All shifts by multiples of `1 / parts` of a pixel, up to `reach` pixels in every direction.
 
-    Examples
-    --------
-    >>> fraction_shifts(1, 2)[:3]
-    [(-1.0, -1.0), (-1.0, -0.5), (-1.0, 0.0)]
+    Examples:
+        >>> fraction_shifts(1, 2)[:3]
+        [(-1.0, -1.0), (-1.0, -0.5), (-1.0, 0.0)]
     """
     steps = positive_integer("reach", reach) * positive_integer("parts", parts)
     return [(i / parts, j / parts) for i, j in product(range(-steps, steps + 1), repeat=2)]
@@ -57,10 +55,9 @@ def fraction_shifts(reach: int, parts: int) -> list[Shift]:
 def half_shifts(reach: int) -> list[Shift]:
     """All shifts by half pixels in both directions, without whole ones, up to `reach` pixels.
 
-    Examples
-    --------
-    >>> half_shifts(1)
-    [(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
+    Examples:
+        >>> half_shifts(1)
+        [(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
     """
     positive_integer("reach", reach)
     return [(i + 0.5, j + 0.5) for i, j in product(range(-reach, reach), repeat=2)]
@@ -69,10 +66,9 @@ def half_shifts(reach: int) -> list[Shift]:
 def any_shifts(reach: float, count: int = 32, *, seed: int = 0) -> list[Shift]:
     """Shifts by any real number, drawn uniformly from a square of `reach` pixels in every direction.
 
-    Examples
-    --------
-    >>> all(abs(part) <= 3 for shift in any_shifts(3) for part in shift)
-    True
+    Examples:
+        >>> all(abs(part) <= 3 for shift in any_shifts(3) for part in shift)
+        True
     """
     positive_number("reach", reach)
     drawn = np.random.default_rng(known_seed("seed", seed)).uniform(
@@ -100,10 +96,9 @@ def standard_attacks(reach: int = 3, *, fill: float = BACKGROUND) -> dict[str, A
 
     Shifts go up to `reach` pixels in every direction; `fill` is the background's value.
 
-    Examples
-    --------
-    >>> {name: len(attack.shifts) for name, attack in standard_attacks().items()}
-    {'whole pixels': 49, 'half pixels': 36, 'any shift': 32, 'background, whole': 49, 'background, any': 32}
+    Examples:
+        >>> {name: len(attack.shifts) for name, attack in standard_attacks().items()}
+        {'whole pixels': 49, 'half pixels': 36, 'any shift': 32, 'background, whole': 49, 'background, any': 32}
     """
     finite_number("fill", fill)
     whole, any_ = whole_shifts(reach), any_shifts(reach)

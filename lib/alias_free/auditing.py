@@ -37,16 +37,12 @@ _FINER_FUNCTIONS = (functional.interpolate, functional.pixel_shuffle, functional
 class LayerAudit:
     """What a shift does to one layer.
 
-    Attributes
-    ----------
-    name, kind
-        Its place in the network, and its class. The last line, without a name, is the network itself.
-    stride
-        By how much coarser its result is, 1 / 2 for one that is twice as fine; the larger number where rows and columns
-        differ, 0 for a network whose result is no picture.
-    error
-        `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|` for what comes into the layer; where no picture comes out,
-        `max |f(T_s x) - f(x)| / max |f(x)|`.
+    Attributes:
+        name, kind: Its place in the network, and its class. The last line, without a name, is the network itself.
+        stride: By how much coarser its result is, 1 / 2 for one that is twice as fine; the larger number where rows and
+            columns differ, 0 for a network whose result is no picture.
+        error: `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|` for what comes into the layer; where no picture comes
+            out, `max |f(T_s x) - f(x)| / max |f(x)|`.
     """
 
     name: str
@@ -59,18 +55,12 @@ class LayerAudit:
 class LayerCall:
     """One call of a layer, or of a function that makes pictures finer.
 
-    Attributes
-    ----------
-    name, layer
-        Its place in the network, and itself.
-    given, shape
-        What came in, and the shape of what went out.
-    again
-        The layer as a function of what comes in; its other arguments are those of the call.
-    channels_last
-        Whether pictures are (B, H, W, C) there.
-    one_pixel
-        Whether a picture has one pixel there, whatever the size of what comes into the network.
+    Attributes:
+        name, layer: Its place in the network, and itself.
+        given, shape: What came in, and the shape of what went out.
+        again: The layer as a function of what comes in; its other arguments are those of the call.
+        channels_last: Whether pictures are (B, H, W, C) there.
+        one_pixel: Whether a picture has one pixel there, whatever the size of what comes into the network.
     """
 
     name: str
@@ -128,30 +118,23 @@ def _sides(channels_last: bool) -> tuple[int, int]:
 def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_SHIFT) -> list[LayerAudit]:
     """Shift what comes into each layer of a network, and see whether what goes out is shifted.
 
-    Parameters
-    ----------
-    model
-        The network; it is looked at in evaluation mode, and left in the mode in which it came.
-    x
-        Pictures (B, C, H, W) that it takes.
-    shift
-        Rows and columns [pixels].
+    Args:
+        model: The network; it is looked at in evaluation mode, and left in the mode in which it came.
+        x: Pictures (B, C, H, W) that it takes.
+        shift: Rows and columns [pixels].
 
-    Returns
-    -------
-    list
+    Returns:
         One entry for each call of a layer that takes one picture and gives one, coarser, finer or of the same size; and
         one for the network itself, at the end, which names the worst of its results if it gives several. The frequency
         `N / 2` of even sides is removed from what comes in, since no layer can treat it exactly. Functions that
         `forward` calls without a layer have an entry if they make pictures finer (`functional.interpolate`); others,
         such as `functional.relu`, cannot be seen: if all layers are exact and the last line is not, look there.
 
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.GELU(), nn.MaxPool2d(2))
-    >>> x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    >>> [(layer.kind, layer.stride, layer.error > 1e-6) for layer in audit(net.double(), x)]
-    [('Conv2d', 1, False), ('GELU', 1, True), ('MaxPool2d', 2, True), ('Sequential', 2, True)]
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.GELU(), nn.MaxPool2d(2))
+        >>> x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> [(layer.kind, layer.stride, layer.error > 1e-6) for layer in audit(net.double(), x)]
+        [('Conv2d', 1, False), ('GELU', 1, True), ('MaxPool2d', 2, True), ('Sequential', 2, True)]
     """
     shift = checked_shift(shift)
     calls = layer_calls(model, x)
@@ -197,11 +180,10 @@ def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     twice as large. Where the network does not take one, it is seen from which of them have the ratio of the picture's
     own.
 
-    Examples
-    --------
-    >>> call, = layer_calls(nn.Sequential(nn.MaxPool2d(2)), torch.rand(1, 3, 8, 8))
-    >>> call.name, tuple(call.given.shape), tuple(call.shape), call.stride()
-    ('0', (1, 3, 8, 8), (1, 3, 4, 4), 2)
+    Examples:
+        >>> call, = layer_calls(nn.Sequential(nn.MaxPool2d(2)), torch.rand(1, 3, 8, 8))
+        >>> call.name, tuple(call.given.shape), tuple(call.shape), call.stride()
+        ('0', (1, 3, 8, 8), (1, 3, 4, 4), 2)
     """
     instance_of("model", model, nn.Module, "a module")
     check_pictures(x)

@@ -52,30 +52,23 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     Pictures must not hold the frequency `N / 2` of an even side where the first layer has no stride
     (`fourier_shift(x, (0, 0), nyquist="zero")` removes it).
 
-    Parameters
-    ----------
-    model
-        The network; it is not changed.
-    x
-        Pictures (B, C, H, W) that it takes, from which the channels of its activation functions are read.
-    degree, half_width
-        Of the polynomials, see `fit_activation`.
+    Args:
+        model: The network; it is not changed.
+        x: Pictures (B, C, H, W) that it takes, from which the channels of its activation functions are read.
+        degree, half_width: Of the polynomials, see `fit_activation`.
 
-    Raises
-    ------
-    ValueError
-        If a layer has no such version (kernels that are not square, sides that shrink or do not become a multiple,
-        subclasses, pooling without a stride or with indices, `MaxUnpool2d`), an activation function works on three
-        axes, or a side is no multiple of a stride; the message names the layer.
+    Raises:
+        ValueError: If a layer has no such version (kernels that are not square, sides that shrink or do not become a
+            multiple, subclasses, pooling without a stride or with indices, `MaxUnpool2d`), an activation function works
+            on three axes, or a side is no multiple of a stride; the message names the layer.
 
-    Examples
-    --------
-    >>> from lib.alias_free import fourier_shift
-    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    >>> free = make_alias_free(net.double(), x)
-    >>> bool(torch.allclose(free(x), free(fourier_shift(x, (0.3, 1.7)))))
-    True
+    Examples:
+        >>> from lib.alias_free import fourier_shift
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, padding=1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> free = make_alias_free(net.double(), x)
+        >>> bool(torch.allclose(free(x), free(fourier_shift(x, (0.3, 1.7)))))
+        True
     """
     positive_integer("degree", degree)
     positive_number("half_width", half_width)

@@ -88,36 +88,25 @@ class _Block(nn.Module):
 class ConvNeXt(nn.Module):
     """ConvNeXt on the torus.
 
-    Parameters
-    ----------
-    depths, dims
-        Blocks and channels of each stage.
-    mode
-        `"baseline"`: strided convolutions, GELU, normalisation of each pixel. `"blurpool"`, `"aps"`: the same with
-        other strides. `"afc"`: no layer creates an alias, so that outputs are the same for every translation.
-    patch, stem_kernel
-        Stride and kernel of the first convolution; those between stages have 2 and 2.
-    kernel
-        That of the depthwise convolutions.
-    layer_scale
-        What blocks are multiplied by at the start.
-    init_std
-        Standard deviation of the weights, cut off at two of them, with zero biases; None: torch's own.
-    act_scale
-        Scales of the polynomials, for `"afc"`.
-    stem_activation
-        For `"afc"`: a quadratic term between the first convolution and its stride (`DemodulatingStem`), as in the
-        paper's code; the convolution then runs at full resolution.
-    generator
-        Source of the weights; None: torch's own, global one.
+    Args:
+        depths, dims: Blocks and channels of each stage.
+        mode: `"baseline"`: strided convolutions, GELU, normalisation of each pixel. `"blurpool"`, `"aps"`: the same
+            with other strides. `"afc"`: no layer creates an alias, so that outputs are the same for every translation.
+        patch, stem_kernel: Stride and kernel of the first convolution; those between stages have 2 and 2.
+        kernel: That of the depthwise convolutions.
+        layer_scale: What blocks are multiplied by at the start.
+        init_std: Standard deviation of the weights, cut off at two of them, with zero biases; None: torch's own.
+        act_scale: Scales of the polynomials, for `"afc"`.
+        stem_activation: For `"afc"`: a quadratic term between the first convolution and its stride
+            (`DemodulatingStem`), as in the paper's code; the convolution then runs at full resolution.
+        generator: Source of the weights; None: torch's own, global one.
 
-    Examples
-    --------
-    >>> from lib.alias_free import fourier_shift
-    >>> net = ConvNeXt(depths=(1, 1), dims=(8, 16), layer_scale=1.0, init_std=None).double().eval()
-    >>> x = torch.rand(1, 1, 20, 24, dtype=torch.float64)
-    >>> bool(torch.allclose(net(x), net(fourier_shift(x, (0.3, -5.7)))))
-    True
+    Examples:
+        >>> from lib.alias_free import fourier_shift
+        >>> net = ConvNeXt(depths=(1, 1), dims=(8, 16), layer_scale=1.0, init_std=None).double().eval()
+        >>> x = torch.rand(1, 1, 20, 24, dtype=torch.float64)
+        >>> bool(torch.allclose(net(x), net(fourier_shift(x, (0.3, -5.7)))))
+        True
     """
 
     def __init__(

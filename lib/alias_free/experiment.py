@@ -46,44 +46,25 @@ __all__ = [
 class AliasFreePreset(Preset):
     """A network, its pictures, and how to train it.
 
-    Attributes
-    ----------
-    mode
-        Version of the network: `"baseline"`, `"blurpool"`, `"aps"` or `"afc"`.
-    data
-        `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
-    count
-        Number of training pictures; None for all.
-    margin
-        Pixels of background around pictures of clothes, on each side.
-    depths, dims
-        Blocks and channels of each stage.
-    patch
-        Stride of the stem.
-    stem_kernel, kernel
-        Sides of the convolutions of the stem, and of the blocks.
-    layer_scale
-        Weight of a block beside what goes around it, at the start.
-    init_std
-        Spread of the initial weights; None for torch's own.
-    act_scale
-        Scale of the polynomial activation functions, as in `ConvNeXt`.
-    stem_activation
-        Whether the alias-free stem has an activation function.
-    epochs
-        Passes over the data.
-    batch_size
-        Pictures a step, over all processes.
-    lr
-        Peak of the learning rate of AdamW, which then falls to zero.
-    weight_decay
-        Of AdamW.
-    rise
-        Fraction of all steps in which the rate rises.
-    clip
-        Longest gradient, to which longer ones are shortened; None for any.
-    seed
-        Of weights and order.
+    Attributes:
+        mode: Version of the network: `"baseline"`, `"blurpool"`, `"aps"` or `"afc"`.
+        data: `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
+        count: Number of training pictures; None for all.
+        margin: Pixels of background around pictures of clothes, on each side.
+        depths, dims: Blocks and channels of each stage.
+        patch: Stride of the stem.
+        stem_kernel, kernel: Sides of the convolutions of the stem, and of the blocks.
+        layer_scale: Weight of a block beside what goes around it, at the start.
+        init_std: Spread of the initial weights; None for torch's own.
+        act_scale: Scale of the polynomial activation functions, as in `ConvNeXt`.
+        stem_activation: Whether the alias-free stem has an activation function.
+        epochs: Passes over the data.
+        batch_size: Pictures a step, over all processes.
+        lr: Peak of the learning rate of AdamW, which then falls to zero.
+        weight_decay: Of AdamW.
+        rise: Fraction of all steps in which the rate rises.
+        clip: Longest gradient, to which longer ones are shortened; None for any.
+        seed: Of weights and order.
     """
 
     mode: Mode = "afc"
@@ -174,18 +155,14 @@ def alias_free_task(
 ) -> tuple[ConvNeXt, Dataset[Any], Dataset[Any]]:
     """The network of a preset at its initial weights, its training data and its test data.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    data_path
-        As in `lib.datasets.image_task`.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        data_path: As in `lib.datasets.image_task`.
 
-    Examples
-    --------
-    >>> model, train, test = alias_free_task(replace(PRESETS["quick"], count=100))
-    >>> len(train), len(test), model.mode
-    (100, 2000, 'afc')
+    Examples:
+        >>> model, train, test = alias_free_task(replace(PRESETS["quick"], count=100))
+        >>> len(train), len(test), model.mode
+        (100, 2000, 'afc')
     """
     settings = named(preset, PRESETS)
     train, test, channels, classes = _data(settings, data_path)
@@ -199,10 +176,9 @@ def _data(preset: AliasFreePreset, path: str | Path | None) -> tuple[Dataset[Any
 def held_out(preset: str | AliasFreePreset, data_path: str | Path | None = None) -> Dataset[Any]:
     """The test data of a preset: pairs of a picture (C, H, W) and its class.
 
-    Examples
-    --------
-    >>> len(held_out("canvas")), held_out("canvas")[0][0].shape
-    (2000, torch.Size([1, 36, 36]))
+    Examples:
+        >>> len(held_out("canvas")), held_out("canvas")[0][0].shape
+        (2000, torch.Size([1, 36, 36]))
     """
     return _data(named(preset, PRESETS), data_path)[1]
 
@@ -219,23 +195,17 @@ def train_alias_free(
 ) -> AliasFreeRun:
     """Train a network.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    folder
-        Where checkpoints go; a second run goes on from them. None keeps nothing.
-    data_path
-        As in `alias_free_task`.
-    device, precision, every, workers
-        As in `lib.training.fit`.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
+        data_path: As in `alias_free_task`.
+        device, precision, every, workers: As in `lib.training.fit`.
 
-    Examples
-    --------
-    >>> small = replace(PRESETS["quick"], count=512, batch_size=64, epochs=1, dims=(4, 8))
-    >>> run = train_alias_free(small)
-    >>> len(run.losses), len(run.scores)
-    (8, 1)
+    Examples:
+        >>> small = replace(PRESETS["quick"], count=512, batch_size=64, epochs=1, dims=(4, 8))
+        >>> run = train_alias_free(small)
+        >>> len(run.losses), len(run.scores)
+        (8, 1)
     """
     settings = named(preset, PRESETS)
     options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
@@ -268,10 +238,9 @@ def train_alias_free(
 def in_every_mode(preset: str | AliasFreePreset) -> dict[Mode, AliasFreePreset]:
     """The same setting for the four versions of the network.
 
-    Examples
-    --------
-    >>> list(in_every_mode("quick"))
-    ['baseline', 'blurpool', 'aps', 'afc']
+    Examples:
+        >>> list(in_every_mode("quick"))
+        ['baseline', 'blurpool', 'aps', 'afc']
     """
     settings = named(preset, PRESETS)
     return {mode: replace(settings, mode=mode) for mode in get_args(Mode)}
@@ -288,16 +257,13 @@ SHIPPED: dict[str, AliasFreePreset] = {
 def trained_network(name: str) -> AliasFreeRun:
     """A network that ships with the package, trained on 10 000 pictures of Fashion-MNIST.
 
-    Parameters
-    ----------
-    name
-        A mode of `ConvNeXt`, on the pictures as they are, 28 x 28; `"afc-canvas"` and its like with four pixels of
-        background around, 36 x 36.
+    Args:
+        name: A mode of `ConvNeXt`, on the pictures as they are, 28 x 28; `"afc-canvas"` and its like with four pixels
+            of background around, 36 x 36.
 
-    Examples
-    --------
-    >>> trained_network("afc").model.mode
-    'afc'
+    Examples:
+        >>> trained_network("afc").model.mode
+        'afc'
     """
     one_of("name", name, SHIPPED)
     with as_file(files("lib") / "data" / f"alias_free_{name}.npz") as place:

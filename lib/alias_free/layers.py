@@ -81,22 +81,18 @@ class CircularConv2d(nn.Conv2d):
     The low-pass commutes with the convolution, so it comes first: on the channels that come in, which are mostly
     fewer, and the convolution runs with its stride instead of at full resolution (derived here).
 
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size, stride, dilation, groups, bias
-        Those of `torch.nn.Conv2d`, kernel and dilation square; an even kernel is padded by `(k - 1) // 2` before and
-        `k // 2` behind.
-    lowpass
-        Whether what the coarser grid cannot hold is removed first.
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation, groups, bias: Those of `torch.nn.Conv2d`, kernel and
+            dilation square; an even kernel is padded by `(k - 1) // 2` before and `k // 2` behind.
+        lowpass: Whether what the coarser grid cannot hold is removed first.
 
-    Examples
-    --------
-    >>> from lib.alias_free import fourier_shift
-    >>> x = torch.rand(1, 3, 12, 8, dtype=torch.float64)
-    >>> layer = CircularConv2d(3, 5, 4, stride=2, lowpass=True).double()
-    >>> moved = layer(fourier_shift(x, (0.3, 1.7)))
-    >>> bool(torch.allclose(moved, fourier_shift(layer(x), (0.15, 0.85))))
-    True
+    Examples:
+        >>> from lib.alias_free import fourier_shift
+        >>> x = torch.rand(1, 3, 12, 8, dtype=torch.float64)
+        >>> layer = CircularConv2d(3, 5, 4, stride=2, lowpass=True).double()
+        >>> moved = layer(fourier_shift(x, (0.3, 1.7)))
+        >>> bool(torch.allclose(moved, fourier_shift(layer(x), (0.15, 0.85))))
+        True
     """
 
     def __init__(
@@ -144,10 +140,9 @@ def _wrapped(x: Tensor, before: int, behind: int) -> Tensor:
 class IdealDownsample2d(nn.Module):
     """Keep what a grid that is coarser by `stride` can hold, and sample it there.
 
-    Examples
-    --------
-    >>> IdealDownsample2d(3)(torch.ones(1, 2, 9, 6)).shape
-    torch.Size([1, 2, 3, 2])
+    Examples:
+        >>> IdealDownsample2d(3)(torch.ones(1, 2, 9, 6)).shape
+        torch.Size([1, 2, 3, 2])
     """
 
     def __init__(self, stride: int = 2) -> None:
@@ -167,24 +162,21 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
     grid, and convolves. The low-pass takes the repetitions away; it commutes with the convolution, which thus runs on
     the pixels alone (derived here).
 
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size, stride, dilation, groups, bias
-        Those of `torch.nn.ConvTranspose2d`, kernel and dilation square.
-    padding
-        Pixels of the finer grid by which the result is moved to the upper left.
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation, groups, bias: Those of `torch.nn.ConvTranspose2d`,
+            kernel and dilation square.
+        padding: Pixels of the finer grid by which the result is moved to the upper left.
 
-    Examples
-    --------
-    >>> from lib.alias_free import fourier_shift
-    >>> x = torch.rand(1, 3, 6, 4, dtype=torch.float64)
-    >>> layer = CircularConvTranspose2d(3, 5, 4, stride=2, padding=1).double()
-    >>> layer(x).shape
-    torch.Size([1, 5, 12, 8])
-    >>> smooth = fourier_shift(x, (0, 0), nyquist="zero")
-    >>> moved = layer(fourier_shift(smooth, (0.3, 1.7)))
-    >>> bool(torch.allclose(moved, fourier_shift(layer(smooth), (0.6, 3.4))))
-    True
+    Examples:
+        >>> from lib.alias_free import fourier_shift
+        >>> x = torch.rand(1, 3, 6, 4, dtype=torch.float64)
+        >>> layer = CircularConvTranspose2d(3, 5, 4, stride=2, padding=1).double()
+        >>> layer(x).shape
+        torch.Size([1, 5, 12, 8])
+        >>> smooth = fourier_shift(x, (0, 0), nyquist="zero")
+        >>> moved = layer(fourier_shift(smooth, (0.3, 1.7)))
+        >>> bool(torch.allclose(moved, fourier_shift(layer(smooth), (0.6, 3.4))))
+        True
     """
 
     def __init__(
@@ -235,17 +227,15 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
 class IdealResample2d(nn.Module):
     """Sample the function through a picture on another grid, mostly a finer one: `torch.nn.Upsample` without aliases.
 
-    Parameters
-    ----------
-    size, scale_factor
-        Sides of the result, or how many times as fine it is: one number, or one for rows and one for columns.
+    Args:
+        size, scale_factor: Sides of the result, or how many times as fine it is: one number, or one for rows and one
+            for columns.
 
-    Examples
-    --------
-    >>> IdealResample2d(scale_factor=2)(torch.ones(1, 2, 9, 6)).shape
-    torch.Size([1, 2, 18, 12])
-    >>> IdealResample2d((9, 5))(torch.ones(1, 2, 6, 6)).shape
-    torch.Size([1, 2, 9, 5])
+    Examples:
+        >>> IdealResample2d(scale_factor=2)(torch.ones(1, 2, 9, 6)).shape
+        torch.Size([1, 2, 18, 12])
+        >>> IdealResample2d((9, 5))(torch.ones(1, 2, 6, 6)).shape
+        torch.Size([1, 2, 9, 5])
     """
 
     def __init__(
@@ -289,10 +279,9 @@ class IdealPixelShuffle(nn.Module):
     transposed convolution of fixed weights, and the low-pass removes what the zeros between its pixels add to the
     spectrum.
 
-    Examples
-    --------
-    >>> IdealPixelShuffle(2)(torch.ones(1, 8, 6, 4)).shape
-    torch.Size([1, 2, 12, 8])
+    Examples:
+        >>> IdealPixelShuffle(2)(torch.ones(1, 8, 6, 4)).shape
+        torch.Size([1, 2, 12, 8])
     """
 
     def __init__(self, upscale_factor: int) -> None:
@@ -310,10 +299,9 @@ class IdealPixelShuffle(nn.Module):
 class BlurPool2d(nn.Module):
     """Smooth by a binomial filter of 1 to 7 taps on the torus, then keep every `stride`-th pixel (Zhang 2019).
 
-    Examples
-    --------
-    >>> BlurPool2d(1)(torch.ones(1, 1, 4, 4)).flatten().tolist()
-    [1.0, 1.0, 1.0, 1.0]
+    Examples:
+        >>> BlurPool2d(1)(torch.ones(1, 1, 4, 4)).flatten().tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
 
     taps: Tensor
@@ -342,11 +330,10 @@ class APSDownsample2d(nn.Module):
     A shift of the input by whole pixels permutes these grids and rolls them, so the result is rolled: exact unless two
     norms are equal. Shifts by fractions of a pixel have no such rule.
 
-    Examples
-    --------
-    >>> x = torch.tensor([[1.0, 0.0, 1.0, 0.0], [5.0, 0.0, 6.0, 0.0]]).reshape(1, 1, 2, 4)
-    >>> APSDownsample2d()(x).flatten().tolist()
-    [5.0, 6.0]
+    Examples:
+        >>> x = torch.tensor([[1.0, 0.0, 1.0, 0.0], [5.0, 0.0, 6.0, 0.0]]).reshape(1, 1, 2, 4)
+        >>> APSDownsample2d()(x).flatten().tolist()
+        [5.0, 6.0]
     """
 
     def __init__(self, stride: int = 2, p: float = 2) -> None:
@@ -400,18 +387,14 @@ class _Quadratic(torch.autograd.Function):
 class PolyActivation(nn.Module):
     """A polynomial for each channel, `out_scale * p(in_scale * x)`, with trained coefficients and scales.
 
-    Parameters
-    ----------
-    coef
-        Coefficients at the start, constant first; as a parameter (channels, degree + 1).
-    in_scale, out_scale
-        At the start; as parameters (1,), for all channels.
+    Args:
+        coef: Coefficients at the start, constant first; as a parameter (channels, degree + 1).
+        in_scale, out_scale: At the start; as parameters (1,), for all channels.
 
-    Examples
-    --------
-    >>> square = PolyActivation(3, coef=(0.0, 0.0, 1.0))
-    >>> square(torch.full((1, 3, 1, 1), -2.0)).flatten().tolist()
-    [4.0, 4.0, 4.0]
+    Examples:
+        >>> square = PolyActivation(3, coef=(0.0, 0.0, 1.0))
+        >>> square(torch.full((1, 3, 1, 1), -2.0)).flatten().tolist()
+        [4.0, 4.0, 4.0]
     """
 
     def __init__(
@@ -455,21 +438,17 @@ class PolyActivation(nn.Module):
 class AliasFreeActivation(nn.Module):
     """A polynomial on a grid that holds its spectrum: a drop-in for GELU that commutes with every translation.
 
-    Parameters
-    ----------
-    oversample
-        How many times finer the grid is (the paper: 2). None: the smallest that is exact (`dealias_size`), one and a
-        half times for a quadratic.
-    poly
-        Arguments of `PolyActivation`.
+    Args:
+        oversample: How many times finer the grid is (the paper: 2). None: the smallest that is exact (`dealias_size`),
+            one and a half times for a quadratic.
+        poly: Arguments of `PolyActivation`.
 
-    Examples
-    --------
-    >>> from lib.alias_free import fourier_shift
-    >>> x = fourier_shift(torch.rand(1, 2, 9, 8, dtype=torch.float64), (0, 0), nyquist="zero")
-    >>> layer = AliasFreeActivation(2).double()
-    >>> bool(torch.allclose(layer(fourier_shift(x, (0.7, 0.2))), fourier_shift(layer(x), (0.7, 0.2))))
-    True
+    Examples:
+        >>> from lib.alias_free import fourier_shift
+        >>> x = fourier_shift(torch.rand(1, 2, 9, 8, dtype=torch.float64), (0, 0), nyquist="zero")
+        >>> layer = AliasFreeActivation(2).double()
+        >>> bool(torch.allclose(layer(fourier_shift(x, (0.7, 0.2))), fourier_shift(layer(x), (0.7, 0.2))))
+        True
     """
 
     def __init__(self, channels: int, oversample: int | None = None, **poly: Any) -> None:
@@ -499,18 +478,14 @@ class DemodulatingStem(nn.Module):
     (derived here; a larger fraction would let them in). It brings high frequencies down into the band that is kept,
     which a linear layer before a low-pass cannot. At the start `g` is zero.
 
-    Parameters
-    ----------
-    stride
-        That of the `IdealDownsample2d` that must follow, above 1.
-    coef, in_scale, out_scale
-        Of a `PolyActivation` of degree 2.
+    Args:
+        stride: That of the `IdealDownsample2d` that must follow, above 1.
+        coef, in_scale, out_scale: Of a `PolyActivation` of degree 2.
 
-    Examples
-    --------
-    >>> x = torch.rand(1, 2, 8, 8)
-    >>> bool((DemodulatingStem(2, 4)(x) == x).all())
-    True
+    Examples:
+        >>> x = torch.rand(1, 2, 8, 8)
+        >>> bool((DemodulatingStem(2, 4)(x) == x).all())
+        True
     """
 
     def __init__(
@@ -546,11 +521,10 @@ class AliasFreeLayerNorm(nn.Module):
     The mean over channels is linear, and by Parseval's theorem the variance over the picture depends on the sizes of
     its frequencies alone: both commute with translation. A variance for each pixel would not.
 
-    Examples
-    --------
-    >>> out = AliasFreeLayerNorm(4)(torch.rand(2, 4, 5, 5))
-    >>> bool((out.mean(1).abs() < 1e-6).all())
-    True
+    Examples:
+        >>> out = AliasFreeLayerNorm(4)(torch.rand(2, 4, 5, 5))
+        >>> bool((out.mean(1).abs() < 1e-6).all())
+        True
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -576,10 +550,9 @@ class AliasFreeMLP(nn.Module):
     first and behind the second of them, and both run on the finer grid. There are `dim` channels outside and
     `expand * dim` between; `oversample` is that of `AliasFreeActivation`.
 
-    Examples
-    --------
-    >>> AliasFreeMLP(4)(torch.rand(1, 6, 7, 4)).shape
-    torch.Size([1, 6, 7, 4])
+    Examples:
+        >>> AliasFreeMLP(4)(torch.rand(1, 6, 7, 4)).shape
+        torch.Size([1, 6, 7, 4])
     """
 
     def __init__(

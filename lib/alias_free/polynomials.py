@@ -34,10 +34,9 @@ GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
 def gelu(x: ArrayLike) -> NDArray[np.float64]:
     """Exact GELU, `x Phi(x)`, in float64.
 
-    Examples
-    --------
-    >>> print(f"{gelu(1.0):.6f}")
-    0.841345
+    Examples:
+        >>> print(f"{gelu(1.0):.6f}")
+        0.841345
     """
     values = np.asarray(x, dtype=np.float64)
     result: NDArray[np.float64] = values * 0.5 * (1 + erf(values / math.sqrt(2)))
@@ -52,22 +51,16 @@ def fit_activation(
 ) -> NDArray[np.float64]:
     """Least-squares polynomial through a function on evenly spaced points.
 
-    Parameters
-    ----------
-    fn
-        The function of an array; None: exact GELU.
-    half_width, n_points
-        Where the points lie, from minus to plus this, and how many there are, ends included.
+    Args:
+        fn: The function of an array; None: exact GELU.
+        half_width, n_points: Where the points lie, from minus to plus this, and how many there are, ends included.
 
-    Returns
-    -------
-    ndarray
+    Returns:
         Coefficients (degree + 1,), the constant first.
 
-    Examples
-    --------
-    >>> np.round(fit_activation(), 6)
-    array([0.016939, 0.5     , 0.307836])
+    Examples:
+        >>> np.round(fit_activation(), 6)
+        array([0.016939, 0.5     , 0.307836])
     """
     if fn is not None and not callable(fn):
         raise TypeError(f"fn must be a function of an array, or None; it is {fn!r}")
@@ -88,18 +81,14 @@ def fit_activation(
 def evaluate_polynomial(x: Values, coefficients: Sequence[Any]) -> Values:
     """A polynomial of every entry, by Horner's scheme: one product and one sum for each degree.
 
-    Parameters
-    ----------
-    x
-        A floating-point tensor or array; the result has its dtype if coefficients are numbers.
-    coefficients
-        The constant first, two at least; each a number, or a tensor or array that broadcasts with `x`. Gradients flow
-        to them and to `x`.
+    Args:
+        x: A floating-point tensor or array; the result has its dtype if coefficients are numbers.
+        coefficients: The constant first, two at least; each a number, or a tensor or array that broadcasts with `x`.
+            Gradients flow to them and to `x`.
 
-    Examples
-    --------
-    >>> evaluate_polynomial(np.array([0.0, 1.0, 2.0]), (1.0, 0.0, 3.0))
-    array([ 1.,  4., 13.])
+    Examples:
+        >>> evaluate_polynomial(np.array([0.0, 1.0, 2.0]), (1.0, 0.0, 3.0))
+        array([ 1.,  4., 13.])
     """
     if not isinstance(coefficients, (Sequence, np.ndarray)) or isinstance(coefficients, str):
         raise TypeError(f"coefficients must be a sequence of numbers or tensors; it is {coefficients!r}")
@@ -129,12 +118,11 @@ def dealias_size(n: int, degree: int = 2) -> int:
     `M >= degree * B + K + 1`. For a quadratic this is one and a half times the grid, the "3/2 rule" of spectral codes
     for fluids (derived here; it is sharp). A polynomial of degree 1 widens nothing.
 
-    Examples
-    --------
-    >>> [dealias_size(n) for n in (7, 14, 28, 56)]
-    [10, 21, 42, 84]
-    >>> dealias_size(28, 5)
-    84
+    Examples:
+        >>> [dealias_size(n) for n in (7, 14, 28, 56)]
+        [10, 21, 42, 84]
+        >>> dealias_size(28, 5)
+        84
     """
     positive_integer("n", n)
     positive_integer("degree", degree)

@@ -42,26 +42,21 @@ _MATRIX_SIDE = 256
 def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = "real") -> Picture:
     """Translate pictures on the torus by any real number of pixels.
 
-    Parameters
-    ----------
-    x
-        Pictures (..., H, W), floating point, a tensor or an array; so is the result.
-    shift
-        Rows and columns [pixels] by which the content moves, positive towards larger indices as in `torch.roll`. Whole
-        shifts are rolls, to rounding. Shifts add up, and energy is kept, for odd sides and for pictures without the
-        frequency `N / 2`.
-    nyquist
-        What becomes of the frequency `N / 2` of an even side. `"real"`: it is multiplied by `cos(pi s)`, which is what
-        sampling the shifted function gives. `"zero"`: it is removed.
+    Args:
+        x: Pictures (..., H, W), floating point, a tensor or an array; so is the result.
+        shift: Rows and columns [pixels] by which the content moves, positive towards larger indices as in `torch.roll`.
+            Whole shifts are rolls, to rounding. Shifts add up, and energy is kept, for odd sides and for pictures
+            without the frequency `N / 2`.
+        nyquist: What becomes of the frequency `N / 2` of an even side. `"real"`: it is multiplied by `cos(pi s)`, which
+            is what sampling the shifted function gives. `"zero"`: it is removed.
 
-    Examples
-    --------
-    >>> x = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    >>> bool(torch.allclose(fourier_shift(x, (0, 2)), x.roll(2, -1)))
-    True
-    >>> half = fourier_shift(fourier_shift(x, (0, 0.5)), (0, 1.5))
-    >>> bool(torch.allclose(half, x.roll(2, -1)))
-    True
+    Examples:
+        >>> x = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+        >>> bool(torch.allclose(fourier_shift(x, (0, 2)), x.roll(2, -1)))
+        True
+        >>> half = fourier_shift(fourier_shift(x, (0, 0.5)), (0, 1.5))
+        >>> bool(torch.allclose(half, x.roll(2, -1)))
+        True
     """
     one_of("nyquist", nyquist, get_args(Nyquist))
     return shifted(finite_pictures("x", x), checked_shift(shift), nyquist=nyquist)
@@ -169,21 +164,17 @@ def resample_matrix(
 ) -> Tensor:
     """The matrix that samples the function through `n_in` values at `n_out` evenly spaced places.
 
-    Parameters
-    ----------
-    n_in, n_out
-        Numbers of samples; the matrix is (n_out, n_in). Where there are fewer afterwards, frequencies above
-        `(n_out - 1) // 2` are removed first; where there are at least as many, the frequency `n_in / 2` of an even side
-        is a cosine.
-    device
-        None is the CPU.
+    Args:
+        n_in, n_out: Numbers of samples; the matrix is (n_out, n_in). Where there are fewer afterwards, frequencies
+            above `(n_out - 1) // 2` are removed first; where there are at least as many, the frequency `n_in / 2` of an
+            even side is a cosine.
+        device: None is the CPU.
 
-    Examples
-    --------
-    >>> x = torch.cos(2 * torch.pi * torch.arange(6, dtype=torch.float64) / 6)
-    >>> wanted = torch.cos(2 * torch.pi * torch.arange(9, dtype=torch.float64) / 9)
-    >>> bool(torch.allclose(resample_matrix(6, 9) @ x, wanted))
-    True
+    Examples:
+        >>> x = torch.cos(2 * torch.pi * torch.arange(6, dtype=torch.float64) / 6)
+        >>> wanted = torch.cos(2 * torch.pi * torch.arange(9, dtype=torch.float64) / 9)
+        >>> bool(torch.allclose(resample_matrix(6, 9) @ x, wanted))
+        True
     """
     n_in, n_out = positive_integer("n_in", n_in), positive_integer("n_out", n_out)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -248,22 +239,18 @@ def _constant(matrix: NDArray[np.float64], dtype: torch.dtype, device: torch.dev
 def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = False) -> Picture:
     """Sample the function through a picture on a finer or coarser grid; what the new grid cannot hold is removed.
 
-    Parameters
-    ----------
-    x
-        Pictures (..., H, W), or (..., H, W, C) with `channels_last`; floating point, a tensor or an array; so is the
-        result.
-    size
-        The new height and width. Pixel 0 stays where it is.
+    Args:
+        x: Pictures (..., H, W), or (..., H, W, C) with `channels_last`; floating point, a tensor or an array; so is the
+            result.
+        size: The new height and width. Pixel 0 stays where it is.
 
-    Examples
-    --------
-    On a finer grid and back, all is as before but for the frequency `N / 2` of even sides:
+    Examples:
+        On a finer grid and back, all is as before but for the frequency `N / 2` of even sides:
 
-    >>> x = torch.rand(2, 3, 7, 10, dtype=torch.float64)
-    >>> back = ideal_resample(ideal_resample(x, (11, 15)), (7, 10))
-    >>> bool(torch.allclose(back, fourier_shift(x, (0, 0), nyquist="zero")))
-    True
+        >>> x = torch.rand(2, 3, 7, 10, dtype=torch.float64)
+        >>> back = ideal_resample(ideal_resample(x, (11, 15)), (7, 10))
+        >>> bool(torch.allclose(back, fourier_shift(x, (0, 0), nyquist="zero")))
+        True
     """
     true_or_false("channels_last", channels_last)
     return _new(resample(finite_pictures("x", x), checked_size(size), channels_last=channels_last), x)
@@ -318,19 +305,15 @@ def _by_fft(x: Tensor, size: int, dim: int) -> Tensor:
 def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     """Remove from pictures all that a grid of another size could not hold, and stay on the grid.
 
-    Parameters
-    ----------
-    x
-        Pictures (..., H, W), floating point, a tensor or an array; so is the result.
-    size
-        The sides of the other grid: frequencies up to `(size - 1) // 2` are kept. A side that is even loses its
-        frequency `N / 2` at its own size, and nothing at a larger one.
+    Args:
+        x: Pictures (..., H, W), floating point, a tensor or an array; so is the result.
+        size: The sides of the other grid: frequencies up to `(size - 1) // 2` are kept. A side that is even loses its
+            frequency `N / 2` at its own size, and nothing at a larger one.
 
-    Examples
-    --------
-    >>> checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)
-    >>> bool(ideal_lowpass(checks, (4, 4)).abs().max() < 1e-6)
-    True
+    Examples:
+        >>> checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)
+        >>> bool(ideal_lowpass(checks, (4, 4)).abs().max() < 1e-6)
+        True
     """
     return _new(lowpass(finite_pictures("x", x), checked_size(size)), x)
 

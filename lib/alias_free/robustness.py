@@ -41,23 +41,18 @@ def equivariance_error(
 ) -> float:
     """How far a layer is from commuting with a shift: `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|`.
 
-    Parameters
-    ----------
-    module
-        A layer, or any function of pictures.
-    x
-        Pictures (B, C, H, W).
-    shift
-        Rows and columns [pixels].
-    stride
-        By how much coarser the result is; 1 / 2 for one that is twice as fine.
+    Args:
+        module: A layer, or any function of pictures.
+        x: Pictures (B, C, H, W).
+        shift: Rows and columns [pixels].
+        stride: By how much coarser the result is; 1 / 2 for one that is twice as fine.
 
-    Examples
-    --------
-    >>> from lib.alias_free import fourier_shift
-    >>> x = fourier_shift(torch.rand(1, 2, 9, 9, dtype=torch.float64), (0, 0), nyquist="zero")
-    >>> equivariance_error(lambda y: 3 * y, x, (0.3, 1.2)) < 1e-12 < equivariance_error(torch.relu, x - 0.5, (0.3, 1.2))
-    True
+    Examples:
+        >>> from lib.alias_free import fourier_shift
+        >>> x = fourier_shift(torch.rand(1, 2, 9, 9, dtype=torch.float64), (0, 0), nyquist="zero")
+        >>> step = 0.3, 1.2
+        >>> equivariance_error(lambda y: 3 * y, x, step) < 1e-12 < equivariance_error(torch.relu, x - 0.5, step)
+        True
     """
     if not callable(module):
         raise TypeError(f"module must be a layer or a function of pictures; it is {module!r}")
@@ -111,22 +106,17 @@ def _whole(shift: tuple[float, float]) -> bool:
 def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fill: float = 0.0) -> Tensor:
     """Move pictures.
 
-    Parameters
-    ----------
-    x
-        Pictures (..., H, W), floating point.
-    shift
-        Rows and columns [pixels], positive towards larger indices.
-    kind
-        `"circular"`: on the torus, by any real number. `"zero"`: by whole pixels; what comes in is `fill`.
-        `"bilinear"`: by any real number, between the four nearest pixels; outside lies `fill`.
+    Args:
+        x: Pictures (..., H, W), floating point.
+        shift: Rows and columns [pixels], positive towards larger indices.
+        kind: `"circular"`: on the torus, by any real number. `"zero"`: by whole pixels; what comes in is `fill`.
+            `"bilinear"`: by any real number, between the four nearest pixels; outside lies `fill`.
 
-    Examples
-    --------
-    >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 1), "zero")
-    tensor([[0., 1., 2.]])
-    >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 0.5), "bilinear")
-    tensor([[0.5000, 1.5000, 2.5000]])
+    Examples:
+        >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 1), "zero")
+        tensor([[0., 1., 2.]])
+        >>> translate(torch.tensor([[1.0, 2.0, 3.0]]), (0, 0.5), "bilinear")
+        tensor([[0.5000, 1.5000, 2.5000]])
     """
     _check_shift(shift, kind)
     _check_pictures(x)
@@ -156,10 +146,9 @@ def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> 
 
     Real content comes in at the sides.
 
-    Examples
-    --------
-    >>> crop_translate(torch.arange(5.0).reshape(1, 5), (0, 1), (1, 3))
-    tensor([[0., 1., 2.]])
+    Examples:
+        >>> crop_translate(torch.arange(5.0).reshape(1, 5), (0, 1), (1, 3))
+        tensor([[0., 1., 2.]])
     """
     _check_pictures(x)
     height, width = checked_size(size)
@@ -175,16 +164,11 @@ def crop_translate(x: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> 
 class ShiftRobustness(NamedTuple):
     """What shifts do to a classifier.
 
-    Attributes
-    ----------
-    clean_accuracy
-        Fraction that is right without a shift; an answer that is NaN is wrong.
-    adversarial_accuracy
-        Fraction that is right without a shift and with each of them.
-    consistency
-        Fraction that has the same class as without a shift, the mean over shifts.
-    max_relative_change
-        Largest change of an output over the largest output, over all shifts.
+    Attributes:
+        clean_accuracy: Fraction that is right without a shift; an answer that is NaN is wrong.
+        adversarial_accuracy: Fraction that is right without a shift and with each of them.
+        consistency: Fraction that has the same class as without a shift, the mean over shifts.
+        max_relative_change: Largest change of an output over the largest output, over all shifts.
     """
 
     clean_accuracy: float
@@ -196,14 +180,12 @@ class ShiftRobustness(NamedTuple):
 class ShiftCounts(NamedTuple):
     """What shifts do to a classifier, as numbers that add up over parts of the data.
 
-    Attributes
-    ----------
-    pictures, right, always_right
-        How many there are, are right without a shift, and are right without a shift and with each of them.
-    compared, same
-        Pairs of a picture and a shift, and in how many of them the class is the same as without a shift.
-    change, largest
-        Largest change of an output, and largest output.
+    Attributes:
+        pictures, right, always_right: How many there are, are right without a shift, and are right without a shift and
+            with each of them.
+        compared, same: Pairs of a picture and a shift, and in how many of them the class is the same as without a
+            shift.
+        change, largest: Largest change of an output, and largest output.
     """
 
     pictures: int
@@ -217,10 +199,9 @@ class ShiftCounts(NamedTuple):
     def joined(self, other: ShiftCounts) -> ShiftCounts:
         """The counts of both parts.
 
-        Examples
-        --------
-        >>> ShiftCounts(2, 2, 1, 4, 3, 0.1, 1.0).joined(ShiftCounts(1, 0, 0, 2, 2, 0.3, 0.9)).robustness()[:2]
-        (0.6666666666666666, 0.3333333333333333)
+        Examples:
+            >>> ShiftCounts(2, 2, 1, 4, 3, 0.1, 1.0).joined(ShiftCounts(1, 0, 0, 2, 2, 0.3, 0.9)).robustness()[:2]
+            (0.6666666666666666, 0.3333333333333333)
         """
         pictures, right, always_right, compared, same = (a + b for a, b in zip(self[:5], other[:5], strict=True))
         change, output = np.maximum(self[5:], other[5:]).tolist()
@@ -248,13 +229,12 @@ def shift_robustness(
 
     Each layer of the classifier is left in the mode in which it came.
 
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-    >>> net[1].weight.data = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
-    >>> x = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 2, 2)
-    >>> shift_robustness(net, x, torch.tensor([0]), [(0, 1)])[:3]
-    (1.0, 0.0, 0.0)
+    Examples:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+        >>> net[1].weight.data = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+        >>> x = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 2, 2)
+        >>> shift_robustness(net, x, torch.tensor([0]), [(0, 1)])[:3]
+        (1.0, 0.0, 0.0)
     """
     return shift_counts(model, x, y, shifts, kind=kind, fill=fill, batch_size=batch_size).robustness()
 
@@ -271,11 +251,10 @@ def shift_counts(
 ) -> ShiftCounts:
     """The same as `shift_robustness`, before counts are divided: for data that come in parts.
 
-    Examples
-    --------
-    >>> net, x, y = nn.Flatten(), torch.eye(2).reshape(2, 1, 1, 2), torch.tensor([0, 0])
-    >>> shift_counts(net, x, y, [(0, 1)])
-    ShiftCounts(pictures=2, right=1, always_right=0, compared=2, same=0, change=1.0, largest=1.0)
+    Examples:
+        >>> net, x, y = nn.Flatten(), torch.eye(2).reshape(2, 1, 1, 2), torch.tensor([0, 0])
+        >>> shift_counts(net, x, y, [(0, 1)])
+        ShiftCounts(pictures=2, right=1, always_right=0, compared=2, same=0, change=1.0, largest=1.0)
     """
     check_classification(model, x, y)
     shifts = check_attack(shifts, kind, fill)

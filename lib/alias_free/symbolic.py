@@ -20,21 +20,18 @@ __all__ = ["alias_beyond_band", "even_part_of_gelu", "grid_sizes", "slope_of_fit
 def tone_spectrum(degree: int) -> dict[int, Any]:
     """What a polynomial makes of one tone: `sum_j c_j x^j` of `x = b + a e^(iKt) + conj(a) e^(-iKt)`.
 
-    Returns
-    -------
-    dict
+    Returns:
         The amplitude of each frequency that occurs, in ascending order, in units of `K`: expressions in the symbols
         `a`, `abar` (the conjugate of `a`), `b`, and `c0`, `c1`, ...
 
-    Examples
-    --------
-    A quadratic doubles the frequency, and nothing goes beyond:
+    Examples:
+        A quadratic doubles the frequency, and nothing goes beyond:
 
-    >>> spectrum = tone_spectrum(2)
-    >>> list(spectrum)
-    [-2, -1, 0, 1, 2]
-    >>> spectrum[2], spectrum[1]
-    (a**2*c2, 2*a*b*c2 + a*c1)
+        >>> spectrum = tone_spectrum(2)
+        >>> list(spectrum)
+        [-2, -1, 0, 1, 2]
+        >>> spectrum[2], spectrum[1]
+        (a**2*c2, 2*a*b*c2 + a*c1)
     """
     positive_integer("degree", degree)
     a, conjugate, b = sp.symbols("a abar b")
@@ -51,13 +48,12 @@ def grid_sizes(*, even: bool) -> tuple[Any, Any]:
 
     The second is an expression in the symbols `m` and `d`, the degree, 2 or more.
 
-    Examples
-    --------
-    One and a half times an even side, for a quadratic:
+    Examples:
+        One and a half times an even side, for a quadratic:
 
-    >>> side, points = grid_sizes(even=True)
-    >>> side, points, points.subs("d", 2)
-    (2*m, m*(d + 1), 3*m)
+        >>> side, points = grid_sizes(even=True)
+        >>> side, points, points.subs("d", 2)
+        (2*m, m*(d + 1), 3*m)
     """
     true_or_false("even", even)
     m, d = sp.symbols("m d")
@@ -73,12 +69,11 @@ def alias_beyond_band(*, even: bool, missing: int = 0) -> Any:
     `missing` is how many points the grid has less than the smallest exact one. The result is `M - d B - K`: at 1 the
     alias is the first frequency beyond the band, at 0 it is the band's edge.
 
-    Examples
-    --------
-    The smallest exact grid keeps the alias out by one, whatever the side and the degree; with a point less it is in:
+    Examples:
+        The smallest exact grid keeps the alias out by one, whatever the side and degree; with a point less it is in:
 
-    >>> [alias_beyond_band(even=even, missing=missing) for even in (False, True) for missing in (0, 1)]
-    [1, 0, 1, 0]
+        >>> [alias_beyond_band(even=even, missing=missing) for even in (False, True) for missing in (0, 1)]
+        [1, 0, 1, 0]
     """
     missing = integer_at_least("missing", missing, 0)
     m, d = sp.symbols("m d")
@@ -91,12 +86,11 @@ def alias_beyond_band(*, even: bool, missing: int = 0) -> Any:
 def even_part_of_gelu() -> Any:
     """`GELU(x) - x / 2`, in the real symbol `x`: an even function.
 
-    Examples
-    --------
-    >>> rest = even_part_of_gelu()
-    >>> (x,) = rest.free_symbols
-    >>> rest, rest - rest.subs(x, -x)
-    (x*erf(sqrt(2)*x/2)/2, 0)
+    Examples:
+        >>> rest = even_part_of_gelu()
+        >>> (x,) = rest.free_symbols
+        >>> rest, rest - rest.subs(x, -x)
+        (x*erf(sqrt(2)*x/2)/2, 0)
     """
     x = sp.Symbol("x", real=True)
     return sp.expand(_gelu(x) - x / 2)
@@ -112,10 +106,9 @@ def slope_of_fitted_gelu() -> Any:
     Around zero odd and even powers are fitted separately, and the odd part of GELU is `x / 2`. More pairs
     of places change nothing.
 
-    Examples
-    --------
-    >>> slope_of_fitted_gelu()
-    1/2
+    Examples:
+        >>> slope_of_fitted_gelu()
+        1/2
     """
     p, q = sp.symbols("p q", positive=True)
     places = (-q, -p, p, q)

@@ -47,14 +47,10 @@ _ATTACKS = files("lib") / "data" / "alias_free_attacks.json"
 class RobustnessRow(NamedTuple):
     """One network against one attack.
 
-    Attributes
-    ----------
-    network, attack
-        Their names.
-    pictures
-        How many were classified.
-    found
-        What came out.
+    Attributes:
+        network, attack: Their names.
+        pictures: How many were classified.
+        found: What came out.
     """
 
     network: str
@@ -65,10 +61,9 @@ class RobustnessRow(NamedTuple):
     def record(self) -> dict[str, str | int | float]:
         """All of it as plain values, for JSON or a data frame.
 
-        Examples
-        --------
-        >>> RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 0.1)).record()["consistency"]
-        0.95
+        Examples:
+            >>> RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 0.1)).record()["consistency"]
+            0.95
         """
         return {
             "network": self.network,
@@ -91,40 +86,28 @@ def robustness_table(
 ) -> list[RobustnessRow]:
     """Classify pictures by each network under each attack.
 
-    Parameters
-    ----------
-    networks
-        Classifiers by name.
-    x, y
-        Pictures (N, C, H, W) and classes (N,).
-    attacks
-        By name; `standard_attacks` by default.
-    folder
-        Where the counts of finished parts go; a second call takes them from there if weights, attack and pictures are
-        the same. None keeps nothing.
-    part
-        Pictures in a part.
-    device
-        `"cpu"` or `"cuda"`.
-    jobs
-        Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry the parts to a cluster.
+    Args:
+        networks: Classifiers by name.
+        x, y: Pictures (N, C, H, W) and classes (N,).
+        attacks: By name; `standard_attacks` by default.
+        folder: Where the counts of finished parts go; a second call takes them from there if weights, attack and
+            pictures are the same. None keeps nothing.
+        part: Pictures in a part.
+        device: `"cpu"` or `"cuda"`.
+        jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry the parts to a
+            cluster.
 
-    Returns
-    -------
-    list
+    Returns:
         One row for each network and attack, in their order.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As in `shift_robustness`, and if there is no network or no attack.
+    Raises:
+        TypeError, ValueError: As in `shift_robustness`, and if there is no network or no attack.
 
-    Examples
-    --------
-    >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
-    >>> (row,) = robustness_table({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
-    >>> row.pictures, row.found.clean_accuracy, row.found.adversarial_accuracy
-    (4, 1.0, 0.0)
+    Examples:
+        >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
+        >>> (row,) = robustness_table({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
+        >>> row.pictures, row.found.clean_accuracy, row.found.adversarial_accuracy
+        (4, 1.0, 0.0)
     """
     found = robustness_counts(networks, x, y, attacks, folder=folder, part=part, device=device, jobs=jobs)
     return [_row(network, attack, counts) for (network, attack), counts in found.items()]
@@ -148,12 +131,11 @@ def robustness_counts(
 ) -> dict[tuple[str, str], list[ShiftCounts]]:
     """The same as `robustness_table`, before counts of parts are added up, by network and attack.
 
-    Examples
-    --------
-    >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
-    >>> found = robustness_counts({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
-    >>> [counts.pictures for counts in found["flat", "one"]]
-    [3, 1]
+    Examples:
+        >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
+        >>> found = robustness_counts({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
+        >>> [counts.pictures for counts in found["flat", "one"]]
+        [3, 1]
     """
     attacks = standard_attacks() if attacks is None else attacks
     for name, given in (("networks", networks), ("attacks", attacks)):
@@ -188,16 +170,13 @@ def robustness_counts(
 def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
     """The full table of the networks that ship with the package, 2 000 test pictures, as it was counted once.
 
-    Parameters
-    ----------
-    preset
-        `"laptop"` or `"canvas"`.
+    Args:
+        preset: `"laptop"` or `"canvas"`.
 
-    Examples
-    --------
-    >>> row = next(row for row in shipped_attacks() if (row.network, row.attack) == ("afc", "any shift"))
-    >>> row.pictures, row.found.clean_accuracy == row.found.adversarial_accuracy
-    (2000, True)
+    Examples:
+        >>> row = next(row for row in shipped_attacks() if (row.network, row.attack) == ("afc", "any shift"))
+        >>> row.pictures, row.found.clean_accuracy == row.found.adversarial_accuracy
+        (2000, True)
     """
     one_of("preset", preset, ("laptop", "canvas"))
     return [
@@ -241,24 +220,18 @@ def _counted(network: nn.Module, attack: Attack, part: tuple[Tensor, Tensor], de
 def first_pictures(data: Dataset[Any], count: int | None = None) -> tuple[Tensor, Tensor]:
     """Pictures and classes as tensors.
 
-    Parameters
-    ----------
-    data
-        Pairs of a picture (C, H, W) and its class.
-    count
-        The first so many, where the data are tensors; where they come from a folder, class by class, so many evenly
-        spread ones. None for all.
+    Args:
+        data: Pairs of a picture (C, H, W) and its class.
+        count: The first so many, where the data are tensors; where they come from a folder, class by class, so many
+            evenly spread ones. None for all.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer pictures.
+    Raises:
+        ValueError: If there are fewer pictures.
 
-    Examples
-    --------
-    >>> x, y = first_pictures(TensorDataset(torch.rand(5, 1, 2, 2), torch.arange(5)), 3)
-    >>> x.shape, y.tolist()
-    (torch.Size([3, 1, 2, 2]), [0, 1, 2])
+    Examples:
+        >>> x, y = first_pictures(TensorDataset(torch.rand(5, 1, 2, 2), torch.arange(5)), 3)
+        >>> x.shape, y.tolist()
+        (torch.Size([3, 1, 2, 2]), [0, 1, 2])
     """
     size = size_of(data)
     count = size if count is None else positive_integer("count", count)
@@ -274,11 +247,10 @@ def first_pictures(data: Dataset[Any], count: int | None = None) -> tuple[Tensor
 def format_robustness(rows: Sequence[RobustnessRow]) -> str:
     """A table for the terminal, accuracies in percent.
 
-    Examples
-    --------
-    >>> print(format_robustness([RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 2e-7))]))
-    network       attack                unmoved   worst shift   same class   largest change
-    net           half pixels             90.00         80.00        95.00            2e-07
+    Examples:
+        >>> print(format_robustness([RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 2e-7))]))
+        network       attack                unmoved   worst shift   same class   largest change
+        net           half pixels             90.00         80.00        95.00            2e-07
     """
     if not isinstance(rows, Sequence) or not all(isinstance(row, RobustnessRow) for row in rows):
         raise TypeError(f"rows must be those of robustness_table; it is {rows!r:.80}")

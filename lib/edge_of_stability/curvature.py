@@ -23,13 +23,12 @@ __all__ = ["hessian_top_eigenvalue", "twice_differentiable"]
 def twice_differentiable(*, recurrent: bool = False) -> Iterator[None]:
     """Evaluate by kernels that have a second derivative: attention by its formula, recurrent layers without cuDNN.
 
-    Examples
-    --------
-    >>> x = torch.ones(1, 2, 3, requires_grad=True)
-    >>> with twice_differentiable():
-    ...     value = torch.nn.functional.scaled_dot_product_attention(x, x, x).sum()
-    >>> torch.autograd.grad(value, x, create_graph=True)[0].requires_grad
-    True
+    Examples:
+        >>> x = torch.ones(1, 2, 3, requires_grad=True)
+        >>> with twice_differentiable():
+        ...     value = torch.nn.functional.scaled_dot_product_attention(x, x, x).sum()
+        >>> torch.autograd.grad(value, x, create_graph=True)[0].requires_grad
+        True
     """
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
@@ -51,31 +50,22 @@ def hessian_top_eigenvalue(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The k largest eigenvalues of the Hessian of a loss, by Lanczos iteration on Hessian-vector products.
 
-    Parameters
-    ----------
-    loss_fn
-        Function of no arguments that returns the scalar loss at the present parameters.
-        It is called where attention is computed by its formula, which alone has a second derivative.
-    params
-        The parameters, tensors that require gradients; P numbers in all, at least k + 2.
-    tol
-        Relative accuracy.
-    v0
-        Start vector (P,), such as the eigenvector of a neighbouring point: a warm start.
-    generator
-        Source of the random start vector where `v0` is None; by default one with a fixed seed.
+    Args:
+        loss_fn: Function of no arguments that returns the scalar loss at the present parameters. It is called where
+            attention is computed by its formula, which alone has a second derivative.
+        params: The parameters, tensors that require gradients; P numbers in all, at least k + 2.
+        tol: Relative accuracy.
+        v0: Start vector (P,), such as the eigenvector of a neighbouring point: a warm start.
+        generator: Source of the random start vector where `v0` is None; by default one with a fixed seed.
 
-    Returns
-    -------
-    values, vectors
-        Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
+    Returns:
+        values, vectors: Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
 
-    Examples
-    --------
-    >>> w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
-    >>> values, vectors = hessian_top_eigenvalue(lambda: (w**4).sum(), [w])
-    >>> print(values.round(6))
-    [108.]
+    Examples:
+        >>> w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+        >>> values, vectors = hessian_top_eigenvalue(lambda: (w**4).sum(), [w])
+        >>> print(values.round(6))
+        [108.]
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 

@@ -50,33 +50,20 @@ _OUTPUTS = {"digits": 1, "fashion": 1, "cifar10": 10}
 class EdgePreset(Preset):
     """A network, its data, and how to train and look at it.
 
-    Attributes
-    ----------
-    data
-        `"digits"` (above four or not), `"fashion"` (pullover or coat) with targets of 1 and -1, or `"cifar10"`
-        with one output a class.
-    count
-        The first so many images.
-    architecture
-        `"fully-connected"` or `"convnet"`.
-    widths
-        Sizes of all layers, or channels of the image and of each block of convolutions.
-    edge
-        The value of 2 / eta; where `relative`, in units of the initial GFS sharpness.
-    relative
-        Whether `edge` is relative.
-    n_steps
-        Steps of descent.
-    every
-        Steps between two checkpoints, from which the flow solution is looked for.
-    method, rtol
-        Of the integration of gradient flow, as in `integrate_gradient_flow`.
-    tol
-        Loss at which gradient flow has arrived.
-    dtype
-        Of descent; the flow is always integrated in float64.
-    seed
-        Of the initial weights.
+    Attributes:
+        data: `"digits"` (above four or not), `"fashion"` (pullover or coat) with targets of 1 and -1, or `"cifar10"`
+            with one output a class.
+        count: The first so many images.
+        architecture: `"fully-connected"` or `"convnet"`.
+        widths: Sizes of all layers, or channels of the image and of each block of convolutions.
+        edge: The value of 2 / eta; where `relative`, in units of the initial GFS sharpness.
+        relative: Whether `edge` is relative.
+        n_steps: Steps of descent.
+        every: Steps between two checkpoints, from which the flow solution is looked for.
+        method, rtol: Of the integration of gradient flow, as in `integrate_gradient_flow`.
+        tol: Loss at which gradient flow has arrived.
+        dtype: Of descent; the flow is always integrated in float64.
+        seed: Of the initial weights.
     """
 
     data: Literal["digits", "fashion", "cifar10"]
@@ -122,18 +109,14 @@ def edge_task(
 ) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
     """The network of a preset at its initial weights, and its inputs and targets.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    data_path
-        Folder of the data, where they do not ship with the package.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        data_path: Folder of the data, where they do not ship with the package.
 
-    Examples
-    --------
-    >>> model, (inputs, targets) = edge_task("quick")
-    >>> inputs.shape, targets.shape
-    (torch.Size([50, 1, 8, 8]), torch.Size([50, 1]))
+    Examples:
+        >>> model, (inputs, targets) = edge_task("quick")
+        >>> inputs.shape, targets.shape
+        (torch.Size([50, 1, 8, 8]), torch.Size([50, 1]))
     """
     settings = named(preset, PRESETS)
     images, targets = (torch.from_numpy(part) for part in _data(settings, data_path))
@@ -166,21 +149,14 @@ def _data(preset: EdgePreset, path: str | Path | None) -> tuple[NDArray[np.float
 class EdgeRun(Run):
     """A descent, and the flow solution as seen from its checkpoints.
 
-    Attributes
-    ----------
-    model, losses, preset
-        As in `lib.experiment.Run`.
-    scores
-        Sharpness of the gradient flow solution (`gfs_sharpness`) from `steps` (T,); NaN where gradient flow did not
-        reach its tolerance.
-    diverged
-        Whether descent stopped because its loss was a millionfold that of the start, or not finite.
-    eta
-        Step size.
-    steps
-        Steps at which the flow solution was looked for (T,).
-    loss, sharpness
-        At these steps (T,).
+    Attributes:
+        model, losses, preset: As in `lib.experiment.Run`.
+        scores: Sharpness of the gradient flow solution (`gfs_sharpness`) from `steps` (T,); NaN where gradient flow did
+            not reach its tolerance.
+        diverged: Whether descent stopped because its loss was a millionfold that of the start, or not finite.
+        eta: Step size.
+        steps: Steps at which the flow solution was looked for (T,).
+        loss, sharpness: At these steps (T,).
     """
 
     preset: EdgePreset
@@ -236,11 +212,10 @@ def _step_size(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tenso
 def watch_descent(preset: str | EdgePreset, data_path: str | Path | None = None) -> EdgeRun:
     """The experiment in memory, for settings that take seconds: descent with a `GFSMonitor` beside it.
 
-    Examples
-    --------
-    >>> run = watch_descent(replace(PRESETS["quick"], count=10, n_steps=4, every=2))
-    >>> run.steps, len(run.losses)
-    (array([0, 2, 4]), 4)
+    Examples:
+        >>> run = watch_descent(replace(PRESETS["quick"], count=10, n_steps=4, every=2))
+        >>> run.steps, len(run.losses)
+        (array([0, 2, 4]), 4)
     """
     settings = named(preset, PRESETS)
     model, data = edge_task(settings, data_path)
@@ -286,27 +261,21 @@ def train_edge_of_stability(
 ) -> EdgeRun:
     """Train by full-batch gradient descent, keep checkpoints, and look at the flow solution from each.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    folder
-        Where everything goes; what is there already is not done again. More or fewer steps are the same experiment.
-    data_path
-        As in `edge_task`.
-    device
-        `"cpu"` or `"cuda"`.
-    jobs
-        Processes that look for flow solutions; None leaves it to a surrounding `joblib.parallel_config`.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        folder: Where everything goes; what is there already is not done again. More or fewer steps are the same
+            experiment.
+        data_path: As in `edge_task`.
+        device: `"cpu"` or `"cuda"`.
+        jobs: Processes that look for flow solutions; None leaves it to a surrounding `joblib.parallel_config`.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> short = replace(PRESETS["quick"], count=10, n_steps=4, every=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = train_edge_of_stability(short, folder)
-    >>> run.steps, len(run.losses)
-    (array([0, 2, 4]), 4)
+    Examples:
+        >>> import tempfile
+        >>> short = replace(PRESETS["quick"], count=10, n_steps=4, every=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = train_edge_of_stability(short, folder)
+        >>> run.steps, len(run.losses)
+        (array([0, 2, 4]), 4)
     """
     settings = named(preset, PRESETS)
     known_device(device)

@@ -37,18 +37,14 @@ _NO_BALANCES = "b must be finite and non-negative, with a zero in every column"
 def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
     r"""The `c` with :math:`\sum_i \log(c + b_i)` equal to `log_product`, for balances of shape (D, M).
 
-    Parameters
-    ----------
-    b
-        Balances, non-negative with a zero in every column.
-    log_product
-        Logarithm of the squared product to reach, a number or (M,).
+    Args:
+        b: Balances, non-negative with a zero in every column.
+        log_product: Logarithm of the squared product to reach, a number or (M,).
 
-    Examples
-    --------
-    >>> c = solve_balances(np.array([[0.0], [3.75]]), 0.0)
-    >>> print(c.round(12))
-    [0.25]
+    Examples:
+        >>> c = solve_balances(np.array([[0.0], [3.75]]), 0.0)
+        >>> print(c.round(12))
+        [0.25]
     """
     columns = finite_array("b", b)
     if columns.ndim != 2 or not len(columns):
@@ -143,19 +139,15 @@ def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.floa
 
     Where the product has the wrong sign, the smallest weight passes through zero and changes its own.
 
-    Parameters
-    ----------
-    w
-        Weights (..., D), D at least 2, not two of them zero; with a product of the wrong sign the two smallest must
-        not be of equal size. From such starts gradient flow ends on a saddle.
-    target
-        The number to fit, not zero.
+    Args:
+        w: Weights (..., D), D at least 2, not two of them zero; with a product of the wrong sign the two smallest must
+            not be of equal size. From such starts gradient flow ends on a saddle.
+        target: The number to fit, not zero.
 
-    Examples
-    --------
-    >>> solution = gradient_flow_solution([2.0, 0.1])
-    >>> print(solution.round(4), solution.prod().round(12))
-    [2.0559 0.4864] 1.0
+    Examples:
+        >>> solution = gradient_flow_solution([2.0, 0.1])
+        >>> print(solution.round(4), solution.prod().round(12))
+        [2.0559 0.4864] 1.0
     """
     weights = scalar_weights(w, target)
     flat = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
@@ -172,10 +164,9 @@ def gfs_sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
 
     The paper's quantity, (...) for weights (..., D): gradient flow never changes it, gradient descent only lowers it.
 
-    Examples
-    --------
-    >>> print(gfs_sharpness([1.0, 1.0]), gfs_sharpness([2.0, 0.1]).round(4))
-    2.0 4.4632
+    Examples:
+        >>> print(gfs_sharpness([1.0, 1.0]), gfs_sharpness([2.0, 0.1]).round(4))
+        2.0 4.4632
     """
     weights = scalar_weights(w, target)
     flat = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))

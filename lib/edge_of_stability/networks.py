@@ -57,10 +57,9 @@ Data = Batch | Iterable[Batch]
 def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
     """Half the squared distance, averaged over examples: the loss scaling of every `2 / eta` line in this chapter.
 
-    Examples
-    --------
-    >>> half_mean_square(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item()
-    1.25
+    Examples:
+        >>> half_mean_square(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item()
+        1.25
     """
     instance_of("outputs", outputs, Tensor, "a tensor")
     instance_of("targets", targets, Tensor, "a tensor")
@@ -77,16 +76,11 @@ def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
 class NetworkFlow:
     """Where gradient flow on a network came to.
 
-    Attributes
-    ----------
-    params
-        Parameters by name, float64, detached.
-    loss
-        Loss there.
-    n_steps
-        Steps of the integrator.
-    converged
-        Whether the loss reached its tolerance.
+    Attributes:
+        params: Parameters by name, float64, detached.
+        loss: Loss there.
+        n_steps: Steps of the integrator.
+        converged: Whether the loss reached its tolerance.
     """
 
     params: dict[str, Tensor]
@@ -426,38 +420,27 @@ def integrate_gradient_flow(
 ) -> NetworkFlow:
     """Follow gradient flow from a network's present weights until its loss is small, in float64.
 
-    Parameters
-    ----------
-    model
-        The network; it is not changed.
-    loss_fn
-        Function of outputs and targets; for `"etd"` a multiple of the squared distance.
-    data
-        Inputs and targets, a list of such batches, or a DataLoader: the whole training set.
-    tol
-        Loss at which to stop.
-    method
-        `"etd"`: exponential Gauss-Newton steps, for up to a few thousand outputs in all, and some hundred where
-        examples are coupled (batch normalisation) or the network is recurrent. `"rk4"`: the classical Runge-Kutta
-        method with steps of one over the sharpness, for any loss and size.
-    rtol
-        Relative error of an `"etd"` step.
-    max_steps
-        When to give up; then `converged` is False, with a warning.
+    Args:
+        model: The network; it is not changed.
+        loss_fn: Function of outputs and targets; for `"etd"` a multiple of the squared distance.
+        data: Inputs and targets, a list of such batches, or a DataLoader: the whole training set.
+        tol: Loss at which to stop.
+        method: `"etd"`: exponential Gauss-Newton steps, for up to a few thousand outputs in all, and some hundred where
+            examples are coupled (batch normalisation) or the network is recurrent. `"rk4"`: the classical Runge-Kutta
+            method with steps of one over the sharpness, for any loss and size.
+        rtol: Relative error of an `"etd"` step.
+        max_steps: When to give up; then `converged` is False, with a warning.
 
-    Raises
-    ------
-    ValueError
-        If `"etd"` is asked for with another loss, or model and loss are not one fixed function: two evaluations differ
-        (dropout, noise), or one changes a buffer (batch normalisation in training).
+    Raises:
+        ValueError: If `"etd"` is asked for with another loss, or model and loss are not one fixed function: two
+            evaluations differ (dropout, noise), or one changes a buffer (batch normalisation in training).
 
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-    >>> X, y = torch.randn(5, 3), torch.randn(5, 1)
-    >>> integrate_gradient_flow(model, half_mean_square, (X, y)).converged
-    True
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> X, y = torch.randn(5, 3), torch.randn(5, 1)
+        >>> integrate_gradient_flow(model, half_mean_square, (X, y)).converged
+        True
     """
     settings = _Settings(tol, method, rtol, max_steps)
     return _flow_end(_checked(model, loss_fn, data), settings)
@@ -506,22 +489,17 @@ def network_gfs_sharpness(
 ) -> float:
     """Sharpness at the end of gradient flow from the network's present weights.
 
-    Parameters
-    ----------
-    model, loss_fn, data
-        As for `integrate_gradient_flow`.
-    eigenvalue_tol
-        Relative accuracy of the eigenvalue.
-    flow
-        Further settings of `integrate_gradient_flow`.
+    Args:
+        model, loss_fn, data: As for `integrate_gradient_flow`.
+        eigenvalue_tol: Relative accuracy of the eigenvalue.
+        flow: Further settings of `integrate_gradient_flow`.
 
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-    >>> data = torch.randn(5, 3), torch.randn(5, 1)
-    >>> network_gfs_sharpness(model, half_mean_square, data) > 0
-    True
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> data = torch.randn(5, 3), torch.randn(5, 1)
+        >>> network_gfs_sharpness(model, half_mean_square, data) > 0
+        True
     """
     return flow_end_sharpness(model, loss_fn, data, eigenvalue_tol=eigenvalue_tol, **flow)[0]
 
@@ -531,12 +509,11 @@ def flow_end_sharpness(
 ) -> tuple[float, bool]:
     """`network_gfs_sharpness`, and whether gradient flow arrived: if not, the number is that of where it stopped.
 
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-    >>> flow_end_sharpness(model, half_mean_square, (torch.randn(5, 3), torch.randn(5, 1)))[1]
-    True
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> flow_end_sharpness(model, half_mean_square, (torch.randn(5, 3), torch.randn(5, 1)))[1]
+        True
     """
     settings = _Settings(**flow)
     positive_number("eigenvalue_tol", eigenvalue_tol)
@@ -556,35 +533,29 @@ class GFSMonitor:
 
     Call it with the step number once a step; every so many steps it measures, otherwise it returns at once.
 
-    Parameters
-    ----------
-    every
-        How many steps lie between two measurements.
-    model, loss_fn, data
-        As for `integrate_gradient_flow`; the model is never changed.
-    flow
-        Further settings of `network_gfs_sharpness`; the same for all measurements, so that they can be compared.
+    Args:
+        every: How many steps lie between two measurements.
+        model, loss_fn, data: As for `integrate_gradient_flow`; the model is never changed.
+        flow: Further settings of `network_gfs_sharpness`; the same for all measurements, so that they can be compared.
 
-    Attributes
-    ----------
-    steps, loss, sharpness, gfs_sharpness
-        What was measured, lists of equal length; `gfs_sharpness` is NaN where gradient flow did not arrive, and both
-        sharpnesses are where training has diverged and the loss is not finite.
+    Attributes:
+        steps, loss, sharpness, gfs_sharpness: What was measured, lists of equal length; `gfs_sharpness` is NaN where
+            gradient flow did not arrive, and both sharpnesses are where training has diverged and the loss is not
+            finite.
 
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-    >>> data = torch.randn(5, 3), torch.randn(5, 1)
-    >>> monitor = GFSMonitor(10, model, half_mean_square, data)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> for step in range(21):
-    ...     monitor(step)
-    ...     optimizer.zero_grad()
-    ...     half_mean_square(model(data[0]), data[1]).backward()
-    ...     optimizer.step()
-    >>> monitor.steps
-    [0, 10, 20]
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> data = torch.randn(5, 3), torch.randn(5, 1)
+        >>> monitor = GFSMonitor(10, model, half_mean_square, data)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> for step in range(21):
+        ...     monitor(step)
+        ...     optimizer.zero_grad()
+        ...     half_mean_square(model(data[0]), data[1]).backward()
+        ...     optimizer.step()
+        >>> monitor.steps
+        [0, 10, 20]
     """
 
     def __init__(

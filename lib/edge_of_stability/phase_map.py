@@ -37,25 +37,19 @@ def phase_map(
 ) -> NDArray[np.uint8]:
     """The outcome of gradient descent on `(w1 w2 - target)^2 / 2` from every start, as a place in `OUTCOMES`.
 
-    Parameters
-    ----------
-    w1, w2
-        Starting weights, arrays of one shape (...), none of them zero.
-    n_steps
-        Number of steps, at least 2.
-    device
-        `"cpu"` or `"cuda"`.
+    Args:
+        w1, w2: Starting weights, arrays of one shape (...), none of them zero.
+        n_steps: Number of steps, at least 2.
+        device: `"cpu"` or `"cuda"`.
 
-    Returns
-    -------
-    ndarray of shape (...)
-        0: the product ended within a thousandth of the target. 1: it jumps between two values. 2: a weight changed
-        its sign on the way, and none left all bounds. 3: a weight left all bounds. 4: none of these within `n_steps`.
+    Returns:
+        ndarray of shape (...): 0: the product ended within a thousandth of the target. 1: it jumps between two values.
+            2: a weight changed its sign on the way, and none left all bounds. 3: a weight left all bounds. 4: none of
+            these within `n_steps`.
 
-    Examples
-    --------
-    >>> phase_map([1.2, 3.0, 3.0], [0.9, 0.5, 3.0], eta=0.4)
-    array([0, 2, 3], dtype=uint8)
+    Examples:
+        >>> phase_map([1.2, 3.0, 3.0], [0.9, 0.5, 3.0], eta=0.4)
+        array([0, 2, 3], dtype=uint8)
     """
     first, second = finite_array("w1", w1), finite_array("w2", w2)
     if first.shape != second.shape:

@@ -25,12 +25,11 @@ _LARGEST = 1e150
 def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
     """Return weights (..., D) as a float64 array, or say why they are not those of a scalar network.
 
-    Examples
-    --------
-    >>> scalar_weights([1.0], 1.0)
-    Traceback (most recent call last):
-    ...
-    ValueError: w must hold at least two weights in its last axis; its shape is (1,)
+    Examples:
+        >>> scalar_weights([1.0], 1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: w must hold at least two weights in its last axis; its shape is (1,)
     """
     weights = finite_array("w", w)
     if weights.ndim == 0 or weights.shape[-1] < 2:
@@ -45,10 +44,9 @@ def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
 def products_of_others(w: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each weight the product of all the others, (..., D); exact where a weight is zero too.
 
-    Examples
-    --------
-    >>> products_of_others(np.array([2.0, 3.0, 0.0]))
-    array([0., 0., 6.])
+    Examples:
+        >>> products_of_others(np.array([2.0, 3.0, 0.0]))
+        array([0., 0., 6.])
     """
     before = np.ones_like(w)
     np.cumprod(w[..., :-1], axis=-1, out=before[..., 1:])
@@ -60,10 +58,9 @@ def products_of_others(w: NDArray[np.float64]) -> NDArray[np.float64]:
 def loss(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     """Half the squared distance of the product from the target; (..., D) to (...).
 
-    Examples
-    --------
-    >>> print(loss([2.0, 1.0]))
-    0.5
+    Examples:
+        >>> print(loss([2.0, 1.0]))
+        0.5
     """
     weights = scalar_weights(w, target)
     return np.asarray((weights.prod(axis=-1) - target) ** 2 / 2)
@@ -72,10 +69,9 @@ def loss(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
 def gradient(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     """Gradient of the loss, (..., D).
 
-    Examples
-    --------
-    >>> gradient([2.0, 1.0])
-    array([1., 2.])
+    Examples:
+        >>> gradient([2.0, 1.0])
+        array([1., 2.])
     """
     weights = scalar_weights(w, target)
     residual = weights.prod(axis=-1, keepdims=True) - target
@@ -85,11 +81,10 @@ def gradient(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
 def hessian(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     """Hessian of the loss, (..., D, D).
 
-    Examples
-    --------
-    >>> hessian([2.0, 1.0])
-    array([[1., 3.],
-           [3., 4.]])
+    Examples:
+        >>> hessian([2.0, 1.0])
+        array([[1., 3.],
+               [3., 4.]])
     """
     weights = scalar_weights(w, target)
     count = weights.shape[-1]
@@ -106,12 +101,11 @@ def hessian(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
 def sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     """Largest eigenvalue of the Hessian, (...).
 
-    Examples
-    --------
-    At a minimum it is the squared target times the sum of the inverse squared weights:
+    Examples:
+        At a minimum it is the squared target times the sum of the inverse squared weights:
 
-    >>> print(f"{sharpness([2.0, 0.5]):.2f}")
-    4.25
+        >>> print(f"{sharpness([2.0, 0.5]):.2f}")
+        4.25
     """
     return np.asarray(np.linalg.eigvalsh(hessian(w, target))[..., -1])
 
@@ -119,10 +113,9 @@ def sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
 def balances(w: ArrayLike) -> NDArray[np.float64]:
     """Squares of the weights above their smallest, (..., D): what gradient flow conserves.
 
-    Examples
-    --------
-    >>> balances([2.0, -1.0, 3.0])
-    array([3., 0., 8.])
+    Examples:
+        >>> balances([2.0, -1.0, 3.0])
+        array([3., 0., 8.])
     """
     squares = scalar_weights(w, 1.0) ** 2
     return np.asarray(squares - squares.min(axis=-1, keepdims=True))
@@ -131,10 +124,9 @@ def balances(w: ArrayLike) -> NDArray[np.float64]:
 def gd_step(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     """Weights after one step of gradient descent, (..., D); `eta` is a number or (...).
 
-    Examples
-    --------
-    >>> gd_step([2.0, 1.0], eta=0.1)
-    array([1.9, 0.8])
+    Examples:
+        >>> gd_step([2.0, 1.0], eta=0.1)
+        array([1.9, 0.8])
     """
     weights = scalar_weights(w, target)
     step = finite_array("eta", eta)

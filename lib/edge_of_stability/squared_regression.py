@@ -27,16 +27,11 @@ __all__ = ["RegressionTrajectory", "SquaredRegression"]
 class RegressionTrajectory:
     """A run of gradient descent on a squared regression.
 
-    Attributes
-    ----------
-    steps
-        Numbers of the recorded steps (T,), the start included.
-    u, v
-        Weights (T, d).
-    loss, gfs_sharpness
-        (T,).
-    diverged
-        Whether the loss grew a millionfold; recording ends there.
+    Attributes:
+        steps: Numbers of the recorded steps (T,), the start included.
+        u, v: Weights (T, d).
+        loss, gfs_sharpness: (T,).
+        diverged: Whether the loss grew a millionfold; recording ends there.
     """
 
     steps: NDArray[np.int64]
@@ -50,13 +45,12 @@ class RegressionTrajectory:
 class SquaredRegression:
     """The loss `|X (u*u - v*v) - y|^2 / (2n)` of examples (n, d) and targets (n,).
 
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> model = SquaredRegression(rng.standard_normal((3, 8)), rng.standard_normal(3))
-    >>> u, v = model.gradient_flow_solution(np.full(8, 0.3), np.full(8, 0.3))
-    >>> model.loss(u, v) < 1e-20
-    True
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> model = SquaredRegression(rng.standard_normal((3, 8)), rng.standard_normal(3))
+        >>> u, v = model.gradient_flow_solution(np.full(8, 0.3), np.full(8, 0.3))
+        >>> model.loss(u, v) < 1e-20
+        True
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike) -> None:
@@ -100,10 +94,9 @@ class SquaredRegression:
     def gfs_sharpness(self, u: ArrayLike, v: ArrayLike) -> float:
         """Sharpness at the end of gradient flow: `(4/n) lambda_max(X diag(u*^2 + v*^2) X^T)`.
 
-        Examples
-        --------
-        >>> print(f"{SquaredRegression([[1.0, 0.0]], [1.0]).gfs_sharpness([0.5, 0.5], [0.5, 0.5]):.4f}")
-        4.4721
+        Examples:
+            >>> print(f"{SquaredRegression([[1.0, 0.0]], [1.0]).gfs_sharpness([0.5, 0.5], [0.5, 0.5]):.4f}")
+            4.4721
         """
         first, second = self._weights(u, v)
         return self._sharpness(self._solution(first, second, None)[1])
@@ -117,12 +110,9 @@ class SquaredRegression:
     ) -> RegressionTrajectory:
         """Run gradient descent, and look at the flow solution from every recorded step.
 
-        Parameters
-        ----------
-        u0, v0
-            Initial weights (d,), none of them zero.
-        n_steps, record_every
-            Number of steps, and how many of them lie between two records.
+        Args:
+            u0, v0: Initial weights (d,), none of them zero.
+            n_steps, record_every: Number of steps, and how many of them lie between two records.
         """
         u, v = (weights.copy() for weights in self._weights(finite_array("u0", u0), finite_array("v0", v0)))
         positive_integer("n_steps", n_steps)

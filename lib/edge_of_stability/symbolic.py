@@ -14,18 +14,15 @@ __all__ = ["balance_step", "frozen_multiplier", "hessian_at_minimum"]
 def balance_step() -> tuple[Any, Any]:
     """What one step of gradient descent does to the balance of any two weights of any number of weights.
 
-    Returns
-    -------
-    new, old_times_factor
-        The balance `w_i^2 - w_j^2` after the step, and `(w_i^2 - w_j^2)(1 - eta^2 (pi - y)^2 pi^2 / (w_i w_j)^2)`;
-        the same thing. Both weights, the product `pi`, the target `y` and `eta` are symbols: the other weights
-        enter through `pi` alone.
+    Returns:
+        new, old_times_factor: The balance `w_i^2 - w_j^2` after the step, and
+            `(w_i^2 - w_j^2)(1 - eta^2 (pi - y)^2 pi^2 / (w_i w_j)^2)`; the same thing. Both weights, the product `pi`,
+            the target `y` and `eta` are symbols: the other weights enter through `pi` alone.
 
-    Examples
-    --------
-    >>> new, old_times_factor = balance_step()
-    >>> sp.simplify(new - old_times_factor)
-    0
+    Examples:
+        >>> new, old_times_factor = balance_step()
+        >>> sp.simplify(new - old_times_factor)
+        0
     """
     w_i, w_j, product, target, eta = sp.symbols("w_i w_j pi y eta", real=True, nonzero=True)
     pull = eta * (product - target) * product
@@ -36,18 +33,16 @@ def balance_step() -> tuple[Any, Any]:
 def hessian_at_minimum(depth: int = 3) -> tuple[Any, Any]:
     """The Hessian of the loss where the product is the target, and the vector whose outer square it is.
 
-    Returns
-    -------
-    hessian, v
-        A matrix (depth, depth) and `v_i = y / w_i`, so that the only eigenvalue that is not zero is `sum v_i^2`.
+    Returns:
+        hessian, v: A matrix (depth, depth) and `v_i = y / w_i`, so that the only eigenvalue that is not zero is
+            `sum v_i^2`.
 
-    Examples
-    --------
-    >>> hessian, v = hessian_at_minimum(2)
-    >>> sp.simplify(hessian - v * v.T)
-    Matrix([
-    [0, 0],
-    [0, 0]])
+    Examples:
+        >>> hessian, v = hessian_at_minimum(2)
+        >>> sp.simplify(hessian - v * v.T)
+        Matrix([
+        [0, 0],
+        [0, 0]])
     """
     w = sp.symbols(f"w_1:{integer_at_least('depth', depth, 2) + 1}", positive=True)
     target = sp.Symbol("y", positive=True)
@@ -60,11 +55,10 @@ def frozen_multiplier(depth: int = 3) -> tuple[Any, Any]:
 
     Weights are `sqrt(c + b_i)` with constant `b_i`: the product is a function of the one number `c`.
 
-    Examples
-    --------
-    >>> slope, expected = frozen_multiplier(2)
-    >>> sp.simplify(slope - expected)
-    0
+    Examples:
+        >>> slope, expected = frozen_multiplier(2)
+        >>> sp.simplify(slope - expected)
+        0
     """
     c, target, eta = sp.symbols("c y eta", positive=True)
     b = sp.symbols(f"b_1:{integer_at_least('depth', depth, 2) + 1}", nonnegative=True)

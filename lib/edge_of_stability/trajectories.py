@@ -34,16 +34,12 @@ _TOO_LARGE = 1e6
 class Trajectory:
     """A run of gradient descent, or many.
 
-    Attributes
-    ----------
-    steps
-        Numbers of the recorded steps (T,), the start included.
-    w
-        Weights (T, ..., D).
-    loss, sharpness, gfs_sharpness
-        (T, ...); after a divergence those of the frozen weights. NaN where the flow solution does not exist.
-    diverged
-        (...): whether a lane left all bounds; it is frozen at the last weights before.
+    Attributes:
+        steps: Numbers of the recorded steps (T,), the start included.
+        w: Weights (T, ..., D).
+        loss, sharpness, gfs_sharpness: (T, ...); after a divergence those of the frozen weights. NaN where the flow
+            solution does not exist.
+        diverged: (...): whether a lane left all bounds; it is frozen at the last weights before.
     """
 
     steps: NDArray[np.int64]
@@ -63,26 +59,21 @@ def run_gd(
 ) -> Trajectory:
     """Run gradient descent and look at it from three sides: loss, sharpness, sharpness of the flow solution.
 
-    Parameters
-    ----------
-    w0
-        Initial weights (..., D).
-    eta
-        Step size, a number or (...).
-    record_every
-        Steps between two records; the start is always kept.
+    Args:
+        w0: Initial weights (..., D).
+        eta: Step size, a number or (...).
+        record_every: Steps between two records; the start is always kept.
 
-    Examples
-    --------
-    At `eta * phi = 2.4` the loss jumps about and phi only falls, until it is below `2 / eta`:
+    Examples:
+        At `eta * phi = 2.4` the loss jumps about and phi only falls, until it is below `2 / eta`:
 
-    >>> w0 = np.array([1.5, 0.633])
-    >>> eta = 2.4 / gfs_sharpness(w0)
-    >>> run = run_gd(w0, eta, 2000)
-    >>> bool((np.diff(run.loss) > 0).sum() > 5), bool((np.diff(run.gfs_sharpness) <= 1e-12).all())
-    (True, True)
-    >>> bool(1.8 < eta * run.gfs_sharpness[-1] < 2)
-    True
+        >>> w0 = np.array([1.5, 0.633])
+        >>> eta = 2.4 / gfs_sharpness(w0)
+        >>> run = run_gd(w0, eta, 2000)
+        >>> bool((np.diff(run.loss) > 0).sum() > 5), bool((np.diff(run.gfs_sharpness) <= 1e-12).all())
+        (True, True)
+        >>> bool(1.8 < eta * run.gfs_sharpness[-1] < 2)
+        True
     """
     start = scalar_weights(finite_array("w0", w0), target)
     step = np.broadcast_to(positive_array("eta", eta), start.shape[:-1])
@@ -111,21 +102,16 @@ def gd_path(
 
     In plain floats: on a handful of weights numpy's calls would cost fifty times the arithmetic.
 
-    Parameters
-    ----------
-    w0
-        Initial weights (D,).
+    Args:
+        w0: Initial weights (D,).
 
-    Returns
-    -------
-    w, diverged
-        Weights (T, D), and whether they left all bounds; they are frozen at the last weights before.
+    Returns:
+        w, diverged: Weights (T, D), and whether they left all bounds; they are frozen at the last weights before.
 
-    Examples
-    --------
-    >>> w, diverged = gd_path([1.0, 0.5], 0.1, 200)
-    >>> w.shape, diverged, bool(abs(w[-1].prod() - 1) < 1e-8)
-    ((201, 2), False, True)
+    Examples:
+        >>> w, diverged = gd_path([1.0, 0.5], 0.1, 200)
+        >>> w.shape, diverged, bool(abs(w[-1].prod() - 1) < 1e-8)
+        ((201, 2), False, True)
     """
     start = scalar_weights(finite_array("w0", w0), target)
     if start.ndim != 1:
@@ -185,16 +171,13 @@ def _gfs_or_nan(w: NDArray[np.float64], target: float) -> NDArray[np.float64]:
 def gpgd_step(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
     """A step that takes the product of gradient descent but keeps the balances (GFS-preserving descent), (..., D).
 
-    Raises
-    ------
-    ValueError
-        If the new product has another sign than the old one: no weights of these signs have it.
+    Raises:
+        ValueError: If the new product has another sign than the old one: no weights of these signs have it.
 
-    Examples
-    --------
-    >>> w = gpgd_step([2.0, 0.4], eta=0.1)
-    >>> bool(np.isclose(w[0] ** 2 - w[1] ** 2, 3.84)), bool(np.isclose(w.prod(), gd_step([2.0, 0.4], 0.1).prod()))
-    (True, True)
+    Examples:
+        >>> w = gpgd_step([2.0, 0.4], eta=0.1)
+        >>> bool(np.isclose(w[0] ** 2 - w[1] ** 2, 3.84)), bool(np.isclose(w.prod(), gd_step([2.0, 0.4], 0.1).prod()))
+        (True, True)
     """
     weights = scalar_weights(w, target)
     moved = gd_step(weights, positive_array("eta", eta), target).prod(axis=-1)
@@ -214,10 +197,9 @@ def is_admissible(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[
     solution is at most `2 sqrt(2) / eta`. Then the step does not raise that sharpness (derived here; the constants
     of the paper's own theorem are not quoted).
 
-    Examples
-    --------
-    >>> is_admissible([[1.0, 1.0], [4.0, 0.25]], eta=0.9)
-    array([ True, False])
+    Examples:
+        >>> is_admissible([[1.0, 1.0], [4.0, 0.25]], eta=0.9)
+        array([ True, False])
     """
     weights = scalar_weights(w, target)
     step = positive_array("eta", eta)

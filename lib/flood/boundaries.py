@@ -20,20 +20,16 @@ SIDES = ("west", "east", "north", "south")
 class Boundary:
     """What passes the sides of a map; a side that is not named is a closed wall.
 
-    Attributes
-    ----------
-    inflow
-        For each side the discharge per metre of width into the map [m^2/s], not negative: a number, or a tensor
-        (..., L) along the side, from north to south or from west to east. A discharge of `Q` m^3/s over `k` faces is
-        `Q / (k dx)`.
-    outflow
-        For each side the slope [-] of the ground outside: water leaves at its normal depth, `q = h^(5/3) sqrt(S) / n`.
-        A positive number, or a tensor (..., L) with zeros where the side is closed.
+    Attributes:
+        inflow: For each side the discharge per metre of width into the map [m^2/s], not negative: a number, or a tensor
+            (..., L) along the side, from north to south or from west to east. A discharge of `Q` m^3/s over `k` faces
+            is `Q / (k dx)`.
+        outflow: For each side the slope [-] of the ground outside: water leaves at its normal depth,
+            `q = h^(5/3) sqrt(S) / n`. A positive number, or a tensor (..., L) with zeros where the side is closed.
 
-    Examples
-    --------
-    >>> Boundary(inflow={"west": 0.5}, outflow={"east": 0.001}).inflow
-    {'west': 0.5}
+    Examples:
+        >>> Boundary(inflow={"west": 0.5}, outflow={"east": 0.001}).inflow
+        {'west': 0.5}
     """
 
     inflow: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
@@ -49,12 +45,9 @@ class Boundary:
 class Side(NamedTuple):
     """A side that is not a wall, ready for the time loop: all (..., L).
 
-    Attributes
-    ----------
-    inflow
-        Discharge per metre of width [m^2/s] into the map, or None.
-    conveyance
-        `sqrt(S) / n` [m^(1/3)/s], zero where the side is closed, or None.
+    Attributes:
+        inflow: Discharge per metre of width [m^2/s] into the map, or None.
+        conveyance: `sqrt(S) / n` [m^(1/3)/s], zero where the side is closed, or None.
     """
 
     inflow: torch.Tensor | None
@@ -64,11 +57,10 @@ class Side(NamedTuple):
 def open_sides(boundary: Boundary | None, z: torch.Tensor, manning: float) -> dict[str, Side]:
     """Check a boundary against the map `z` (..., R, C) [m] and prepare it, with the dtype and device of `z`.
 
-    Examples
-    --------
-    >>> sides = open_sides(Boundary(outflow={"east": 0.0001}), torch.zeros(2, 3), manning=0.05)
-    >>> sides["east"].conveyance
-    tensor([0.2000, 0.2000])
+    Examples:
+        >>> sides = open_sides(Boundary(outflow={"east": 0.0001}), torch.zeros(2, 3), manning=0.05)
+        >>> sides["east"].conveyance
+        tensor([0.2000, 0.2000])
     """
     if boundary is None:
         return {}
@@ -104,12 +96,11 @@ def real_tensor(
 ) -> torch.Tensor:
     """A number, an array or a tensor as a finite tensor of the dtype (or another one) and on the device of `z`.
 
-    Examples
-    --------
-    >>> real_tensor("rain", 1e39, torch.zeros(2, 2))
-    Traceback (most recent call last):
-    ...
-    ValueError: rain must be finite in torch.float32; an entry is NaN, infinite or too large
+    Examples:
+        >>> real_tensor("rain", 1e39, torch.zeros(2, 2))
+        Traceback (most recent call last):
+        ...
+        ValueError: rain must be finite in torch.float32; an entry is NaN, infinite or too large
     """
     dtype = z.dtype if dtype is None else dtype
     if not isinstance(value, torch.Tensor):
@@ -143,11 +134,10 @@ def _along(name: str, value: float | torch.Tensor, z: torch.Tensor, side: str) -
 def outer_faces(sides: dict[str, Side], name: str, h: torch.Tensor, h_dry: float) -> torch.Tensor | None:
     """Discharge [m^2/s] (..., L) through the outer faces of a side, positive INTO the map; None for a wall.
 
-    Examples
-    --------
-    >>> h = torch.full((2, 2), 8.0)
-    >>> outer_faces(open_sides(Boundary(outflow={"west": 0.0001}), h, 0.01), "west", h, 1e-5)
-    tensor([-32., -32.])
+    Examples:
+        >>> h = torch.full((2, 2), 8.0)
+        >>> outer_faces(open_sides(Boundary(outflow={"west": 0.0001}), h, 0.01), "west", h, 1e-5)
+        tensor([-32., -32.])
     """
     side = sides.get(name)
     if side is None:

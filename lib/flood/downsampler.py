@@ -38,10 +38,8 @@ _GROUP = 16
 class Detour(nn.Module):
     """Mean pooling plus a correction that a subclass defines.
 
-    Parameters
-    ----------
-    factor
-        Fine cells along a side of a coarse cell.
+    Args:
+        factor: Fine cells along a side of a coarse cell.
     """
 
     def __init__(self, factor: int) -> None:
@@ -64,18 +62,14 @@ class Detour(nn.Module):
 class ReliefScale(Detour):
     """Mean pooling, its relief multiplied by one number: the least that a learnt map should beat.
 
-    Parameters
-    ----------
-    factor
-        Fine cells along a side of a coarse cell.
-    relief
-        The number, a parameter to be trained: 1 is mean pooling, 0 a level map.
+    Args:
+        factor: Fine cells along a side of a coarse cell.
+        relief: The number, a parameter to be trained: 1 is mean pooling, 0 a level map.
 
-    Examples
-    --------
-    >>> z = torch.tensor([[0.0, 2.0], [4.0, 6.0]]).reshape(1, 1, 2, 2)
-    >>> ReliefScale(1, 0.5)(z).flatten().tolist()
-    [1.5, 2.5, 3.5, 4.5]
+    Examples:
+        >>> z = torch.tensor([[0.0, 2.0], [4.0, 6.0]]).reshape(1, 1, 2, 2)
+        >>> ReliefScale(1, 0.5)(z).flatten().tolist()
+        [1.5, 2.5, 3.5, 4.5]
     """
 
     def __init__(self, factor: int = 16, relief: float = 1.0) -> None:
@@ -120,21 +114,16 @@ class Downsampler(Detour):
     It sees the elevations, and how far each cell stands out of its block. Its last layer starts at zero: a fresh
     network is mean pooling, bit for bit.
 
-    Parameters
-    ----------
-    factor
-        Fine cells along a side of a coarse cell, a power of two above 1.
-    width
-        Channels after each halving, one number for each; by default 8, 16, 32, 64 as far as the factor goes.
-    generator
-        Source of the initial weights.
+    Args:
+        factor: Fine cells along a side of a coarse cell, a power of two above 1.
+        width: Channels after each halving, one number for each; by default 8, 16, 32, 64 as far as the factor goes.
+        generator: Source of the initial weights.
 
-    Examples
-    --------
-    >>> z = torch.rand(2, 1, 64, 32)
-    >>> network = Downsampler(16)
-    >>> bool((network(z) == blocks(z, 16).mean((-2, -1))).all()), network(z).shape
-    (True, torch.Size([2, 1, 4, 2]))
+    Examples:
+        >>> z = torch.rand(2, 1, 64, 32)
+        >>> network = Downsampler(16)
+        >>> bool((network(z) == blocks(z, 16).mean((-2, -1))).all()), network(z).shape
+        (True, torch.Size([2, 1, 4, 2]))
     """
 
     @_torch_stays
@@ -171,10 +160,9 @@ class Downsampler(Detour):
     ) -> PaperDownsampler:
         """The network of the paper; see `PaperDownsampler`.
 
-        Examples
-        --------
-        >>> sum(p.numel() for p in Downsampler.paper().parameters())
-        11168192
+        Examples:
+            >>> sum(p.numel() for p in Downsampler.paper().parameters())
+            11168192
         """
         return PaperDownsampler(norm, checkpointed=checkpointed, generator=generator)
 
@@ -186,19 +174,14 @@ class PaperDownsampler(Detour):
     1 x 1 convolution. Its convolutions go on beyond the map's sides with the outermost cells. It does not start as
     mean pooling, and batch normalisation makes maps of a batch depend on each other while it trains.
 
-    Parameters
-    ----------
-    norm
-        `"batch"`, or `"group"`: groups of 16 channels.
-    checkpointed
-        Compute the blocks anew in the backward pass instead of keeping what is inside them.
-    generator
-        Source of the initial weights.
+    Args:
+        norm: `"batch"`, or `"group"`: groups of 16 channels.
+        checkpointed: Compute the blocks anew in the backward pass instead of keeping what is inside them.
+        generator: Source of the initial weights.
 
-    Examples
-    --------
-    >>> PaperDownsampler("group")(torch.rand(1, 1, 64, 64)).shape
-    torch.Size([1, 1, 4, 4])
+    Examples:
+        >>> PaperDownsampler("group")(torch.rand(1, 1, 64, 64)).shape
+        torch.Size([1, 1, 4, 4])
     """
 
     @_torch_stays
@@ -260,20 +243,15 @@ class FeatureDownsampler(Detour):
 
     Three 3 x 3 convolutions on the coarse grid, and a 1 x 1 layer that starts at zero: mean pooling, bit for bit.
 
-    Parameters
-    ----------
-    factor
-        Fine cells along a side of a coarse cell.
-    width
-        Channels of its layers.
-    generator
-        Source of the initial weights.
+    Args:
+        factor: Fine cells along a side of a coarse cell.
+        width: Channels of its layers.
+        generator: Source of the initial weights.
 
-    Examples
-    --------
-    >>> z = torch.rand(2, 1, 24, 36)
-    >>> FeatureDownsampler(12)(z).shape
-    torch.Size([2, 1, 2, 3])
+    Examples:
+        >>> z = torch.rand(2, 1, 24, 36)
+        >>> FeatureDownsampler(12)(z).shape
+        torch.Size([2, 1, 2, 3])
     """
 
     @_torch_stays

@@ -28,29 +28,20 @@ __all__ = ["normal_depth", "planar_wave"]
 def normal_depth(q: ArrayLike, slope: ArrayLike, manning: ArrayLike) -> NDArray[np.float64]:
     """Depth of uniform flow, at which friction balances the slope (Manning): `(n q / sqrt(S)) ** (3 / 5)`.
 
-    Parameters
-    ----------
-    q
-        Discharge per metre of width [m^2/s], not negative, of any shape.
-    slope
-        Slope of the bed [-], positive.
-    manning
-        Manning's roughness [s m^-1/3], positive.
+    Args:
+        q: Discharge per metre of width [m^2/s], not negative, of any shape.
+        slope: Slope of the bed [-], positive.
+        manning: Manning's roughness [s m^-1/3], positive.
 
-    Returns
-    -------
-    ndarray, float64
-        Depth [m], of the shape that the arguments broadcast to.
+    Returns:
+        ndarray, float64: Depth [m], of the shape that the arguments broadcast to.
 
-    Raises
-    ------
-    ValueError
-        If an entry is not finite, `q` is negative, or `slope` or `manning` is not positive.
+    Raises:
+        ValueError: If an entry is not finite, `q` is negative, or `slope` or `manning` is not positive.
 
-    Examples
-    --------
-    >>> print(f"{normal_depth(1.0, 0.001, 0.03):.8f}")
-    0.96888616
+    Examples:
+        >>> print(f"{normal_depth(1.0, 0.001, 0.03):.8f}")
+        0.96888616
     """
     discharge = finite_array("q", q)
     if discharge.size and discharge.min() < 0:
@@ -66,38 +57,26 @@ def planar_wave(
 ) -> NDArray[np.float64]:
     """Depth of a wave that runs over dry, level ground with the velocity `u`; its front is at `x = u t`.
 
-    Parameters
-    ----------
-    x
-        Places [m], of any shape.
-    t
-        Time [s].
-    u
-        Velocity [m/s], positive.
-    manning
-        Manning's roughness [s m^-1/3], positive.
-    g
-        Gravity [m/s^2], positive.
-    model
-        `"full"`: shallow water equations (Hunter et al. 2005). `"local_inertial"`: without the two advection terms
-        (derived here); its front has the depth `2 u^2 / g`.
+    Args:
+        x: Places [m], of any shape.
+        t: Time [s].
+        u: Velocity [m/s], positive.
+        manning: Manning's roughness [s m^-1/3], positive.
+        g: Gravity [m/s^2], positive.
+        model: `"full"`: shallow water equations (Hunter et al. 2005). `"local_inertial"`: without the two advection
+            terms (derived here); its front has the depth `2 u^2 / g`.
 
-    Returns
-    -------
-    ndarray, float64
-        Depth [m] of the shape of `x`, zero ahead of the front. The discharge is `u` times it.
+    Returns:
+        ndarray, float64: Depth [m] of the shape of `x`, zero ahead of the front. The discharge is `u` times it.
 
-    Raises
-    ------
-    ValueError
-        If an argument is not finite or not positive where it must be, or the model is unknown.
+    Raises:
+        ValueError: If an argument is not finite or not positive where it must be, or the model is unknown.
 
-    Examples
-    --------
-    >>> planar_wave([0.0, 3000.0, 4000.0], 3600.0, 1.0, 0.03).round(3)
-    array([2.38 , 1.104, 0.   ])
-    >>> planar_wave([0.0, 3000.0, 4000.0], 3600.0, 1.0, 0.03, model="local_inertial").round(3)
-    array([2.458, 1.185, 0.   ])
+    Examples:
+        >>> planar_wave([0.0, 3000.0, 4000.0], 3600.0, 1.0, 0.03).round(3)
+        array([2.38 , 1.104, 0.   ])
+        >>> planar_wave([0.0, 3000.0, 4000.0], 3600.0, 1.0, 0.03, model="local_inertial").round(3)
+        array([2.458, 1.185, 0.   ])
     """
     places = finite_array("x", x)
     speed, roughness, gravity = positive_number("u", u), positive_number("manning", manning), positive_number("g", g)

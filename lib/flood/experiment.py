@@ -36,34 +36,21 @@ __all__ = [
 class FloodPreset(DownsamplerTraining):
     """A network, its floods, and how to train it.
 
-    Attributes
-    ----------
-    epochs, batch_size, lr, loss, beta, unit, smoothness, optimizer, warmup, clip, augment, checkpoint_every, seed
-        As in `DownsamplerTraining`.
-    architecture
-        `"convolutional"` (`Downsampler`), `"features"` (`FeatureDownsampler`) or `"paper"` (`PaperDownsampler`).
-    factor
-        Fine cells along a side of a coarse cell.
-    kind
-        What drives the floods: `"rain"`, `"inflow"` or `"mixed"`.
-    count
-        Number of drawn maps to train on; with none, maps are tiles in the folders `train` and, where it is there,
-        `test`.
-    test_count
-        Number of drawn maps to test on.
-    side
-        Cells along a side of a drawn map.
-    dx
-        Side of a fine cell [m].
-    alpha
-        Of the solvers: time step over the CFL step. The 0.7 of the paper's code multiplies another, shorter step, of
-        at most half its length.
-    fine_floor, coarse_floor
-        Least depth for the time step of the fine and of the coarse solver [m].
-    norm
-        Of the paper's network: `"batch"` or `"group"`.
-    data_seed
-        Of the maps.
+    Attributes:
+        architecture: `"convolutional"` (`Downsampler`), `"features"` (`FeatureDownsampler`) or `"paper"`
+            (`PaperDownsampler`).
+        factor: Fine cells along a side of a coarse cell.
+        kind: What drives the floods: `"rain"`, `"inflow"` or `"mixed"`.
+        count: Number of drawn maps to train on; with none, maps are tiles in the folders `train` and, where it is
+            there, `test`.
+        test_count: Number of drawn maps to test on.
+        side: Cells along a side of a drawn map.
+        dx: Side of a fine cell [m].
+        alpha: Of the solvers: time step over the CFL step. The 0.7 of the paper's code multiplies another, shorter
+            step, of at most half its length.
+        fine_floor, coarse_floor: Least depth for the time step of the fine and of the coarse solver [m].
+        norm: Of the paper's network: `"batch"` or `"group"`.
+        data_seed: Of the maps.
     """
 
     architecture: Literal["convolutional", "features", "paper"] = "convolutional"
@@ -119,10 +106,9 @@ PRESETS = {
 def coarse_solver(preset: str | FloodPreset = "laptop") -> LocalInertialSolver:
     """The solver behind the network.
 
-    Examples
-    --------
-    >>> coarse_solver("laptop").dx
-    128.0
+    Examples:
+        >>> coarse_solver("laptop").dx
+        128.0
     """
     settings = named(preset, PRESETS)
     return LocalInertialSolver(dx=settings.dx * settings.factor, alpha=settings.alpha, h_cfl_min=settings.coarse_floor)
@@ -156,27 +142,21 @@ def flood_task(
 
     Fine solutions that are missing are computed first; where several processes train together, they must be there.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting.
-    data_path
-        Folder with `train` and, if there are some, `test` tiles (see `TileFolder`), for presets without drawn maps.
-    device
-        Of the processes that train together.
-    jobs
-        Processes that solve; None leaves it to a surrounding `joblib.parallel_config`.
+    Args:
+        preset: A name in `PRESETS`, or a setting.
+        data_path: Folder with `train` and, if there are some, `test` tiles (see `TileFolder`), for presets without
+            drawn maps.
+        device: Of the processes that train together.
+        jobs: Processes that solve; None leaves it to a surrounding `joblib.parallel_config`.
 
-    Raises
-    ------
-    ValueError
-        If the folder is missing, a tile is not as it must be, or has no solution that several processes could read.
+    Raises:
+        ValueError: If the folder is missing, a tile is not as it must be, or has no solution that several processes
+            could read.
 
-    Examples
-    --------
-    >>> model, train, test = flood_task(replace(PRESETS["quick"], count=2, test_count=1, side=32))
-    >>> type(model).__name__, len(train), len(test)
-    ('FeatureDownsampler', 2, 1)
+    Examples:
+        >>> model, train, test = flood_task(replace(PRESETS["quick"], count=2, test_count=1, side=32))
+        >>> type(model).__name__, len(train), len(test)
+        ('FeatureDownsampler', 2, 1)
     """
     settings = named(preset, PRESETS)
     known_device(device)
@@ -222,23 +202,17 @@ def train_flood(
 ) -> FloodRun:
     """Train a coarse map through the solver.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    folder
-        Where checkpoints go; a second run goes on from them. None keeps nothing.
-    data_path, jobs
-        As in `flood_task`.
-    device, precision, every, workers
-        As in `lib.training.fit`.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
+        data_path, jobs: As in `flood_task`.
+        device, precision, every, workers: As in `lib.training.fit`.
 
-    Examples
-    --------
-    >>> small = replace(PRESETS["quick"], count=4, test_count=2, side=32, epochs=2, batch_size=4)
-    >>> trained = train_flood(small)
-    >>> len(trained.losses), len(trained.scores)
-    (2, 2)
+    Examples:
+        >>> small = replace(PRESETS["quick"], count=4, test_count=2, side=32, epochs=2, batch_size=4)
+        >>> trained = train_flood(small)
+        >>> len(trained.losses), len(trained.scores)
+        (2, 2)
     """
     settings = named(preset, PRESETS)
     solver = coarse_solver(settings)
@@ -270,16 +244,13 @@ SHIPPED = {
 def trained_network(name: str) -> FloodRun:
     """A network that ships with the package, its weights rounded to half precision.
 
-    Parameters
-    ----------
-    name
-        `"rain"`: trained on rain alone; `"mixed"`: on rain and rivers; both coarsen by 16. `"rain-factor8"`: on rain,
-        and coarsens by 8.
+    Args:
+        name: `"rain"`: trained on rain alone; `"mixed"`: on rain and rivers; both coarsen by 16. `"rain-factor8"`: on
+            rain, and coarsens by 8.
 
-    Examples
-    --------
-    >>> trained_network("rain").model.factor
-    16
+    Examples:
+        >>> trained_network("rain").model.factor
+        16
     """
     one_of("name", name, SHIPPED)
     with as_file(files("lib") / "data" / f"flood_{name}.npz") as place:

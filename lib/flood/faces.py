@@ -44,22 +44,16 @@ BOUNDS = (float(SPEED_FLOOR), float(ROUNDING_ROOM), float(DEPTH_LIMIT))
 class State(NamedTuple):
     """Water on a map: depths in cells and discharges through faces.
 
-    Attributes
-    ----------
-    h
-        Depth [m] (..., R, C).
-    qx
-        Discharge per metre of width [m^2/s] (..., R, C + 1), positive to the east (growing column).
-    qy
-        Discharge per metre of width [m^2/s] (..., R + 1, C), positive to the south (growing row).
-    carry
-        What lies below the last digit of `h` [m] (..., R, C) in float32, where a drizzle on deep water would be lost
-        without it; None: nothing, as in float64.
+    Attributes:
+        h: Depth [m] (..., R, C).
+        qx: Discharge per metre of width [m^2/s] (..., R, C + 1), positive to the east (growing column).
+        qy: Discharge per metre of width [m^2/s] (..., R + 1, C), positive to the south (growing row).
+        carry: What lies below the last digit of `h` [m] (..., R, C) in float32, where a drizzle on deep water would be
+            lost without it; None: nothing, as in float64.
 
-    Examples
-    --------
-    >>> State(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(3, 3)).qx.shape
-    torch.Size([2, 4])
+    Examples:
+        >>> State(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(3, 3)).qx.shape
+        torch.Size([2, 4])
     """
 
     h: torch.Tensor
@@ -111,31 +105,22 @@ def new_discharge(
     `q = (q~ - g h_f dt S) / (1 + g dt n^2 |q| / h_f^(7/3))` with the depth at the face `h_f = max(w_L, w_R) -
     max(z_L, z_R)` and the slope `S = (w_R - w_L) / dx` of the level `w = z + h`; 0 where `h_f <= h_dry`.
 
-    Parameters
-    ----------
-    z, h
-        Bed and depth [m] (..., R, C).
-    along, across
-        Discharges [m^2/s] through all faces along the axis and along the other one.
-    dt
-        Time step [s], of a shape that broadcasts to (..., 1, 1).
-    dim
-        -1: `along` is `qx`. -2: it is `qy`.
-    dx, manning, theta, g, h_dry, friction, edge
-        Of a `LocalInertialSolver`.
+    Args:
+        z, h: Bed and depth [m] (..., R, C).
+        along, across: Discharges [m^2/s] through all faces along the axis and along the other one.
+        dt: Time step [s], of a shape that broadcasts to (..., 1, 1).
+        dim: -1: `along` is `qx`. -2: it is `qy`.
+        dx, manning, theta, g, h_dry, friction, edge: Of a `LocalInertialSolver`.
 
-    Returns
-    -------
-    Tensor
+    Returns:
         (..., R, C - 1) or (..., R - 1, C) [m^2/s].
 
-    Examples
-    --------
-    >>> z, h = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
-    >>> rest = torch.zeros(1, 3), torch.zeros(2, 2)
-    >>> settings = {"dx": 10.0, "manning": 0.05, "theta": 1.0, "g": 9.8, "h_dry": 1e-5}
-    >>> new_discharge(z, h, *rest, torch.tensor(0.5), dim=-1, **settings, friction="vector", edge="replicate")
-    tensor([[0.4900]])
+    Examples:
+        >>> z, h = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+        >>> rest = torch.zeros(1, 3), torch.zeros(2, 2)
+        >>> settings = {"dx": 10.0, "manning": 0.05, "theta": 1.0, "g": 9.8, "h_dry": 1e-5}
+        >>> new_discharge(z, h, *rest, torch.tensor(0.5), dim=-1, **settings, friction="vector", edge="replicate")
+        tensor([[0.4900]])
     """
     other = -3 - dim
     level = z + h
@@ -158,10 +143,9 @@ def new_discharge(
 def net_outflow(qx: torch.Tensor, qy: torch.Tensor) -> torch.Tensor:
     """What leaves each cell less what enters it [m^2/s], (..., R, C); over `dx` it is the divergence of the flow.
 
-    Examples
-    --------
-    >>> net_outflow(torch.tensor([[0.0, 1.0, 0.0]]), torch.zeros(2, 2))
-    tensor([[ 1., -1.]])
+    Examples:
+        >>> net_outflow(torch.tensor([[0.0, 1.0, 0.0]]), torch.zeros(2, 2))
+        tensor([[ 1., -1.]])
     """
     return (_second(qx, -1) - _first(qx, -1)) + (_second(qy, -2) - _first(qy, -2))
 
@@ -173,26 +157,19 @@ def limit_to_donors(
 
     Every face is scaled once, by the cell that it takes from, so no water is made or lost.
 
-    Parameters
-    ----------
-    available
-        Depth [m] (..., R, C) that a cell may give away in this step: its own and the rain's, not negative.
-    qx, qy
-        Discharges [m^2/s] through all faces.
-    ratio
-        `dt / dx` [s/m], of a shape that broadcasts to (..., 1, 1).
+    Args:
+        available: Depth [m] (..., R, C) that a cell may give away in this step: its own and the rain's, not negative.
+        qx, qy: Discharges [m^2/s] through all faces.
+        ratio: `dt / dx` [s/m], of a shape that broadcasts to (..., 1, 1).
 
-    Returns
-    -------
-    qx, qy
-        The scaled discharges.
+    Returns:
+        qx, qy: The scaled discharges.
 
-    Examples
-    --------
-    >>> qx, _ = limit_to_donors(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 4.0, 0.0]]),
-    ...                         torch.zeros(2, 2), torch.tensor(1.0))
-    >>> [round(q, 4) for q in qx.flatten().tolist()]
-    [0.0, 1.0, 0.0]
+    Examples:
+        >>> qx, _ = limit_to_donors(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 4.0, 0.0]]),
+        ...                         torch.zeros(2, 2), torch.tensor(1.0))
+        >>> [round(q, 4) for q in qx.flatten().tolist()]
+        [0.0, 1.0, 0.0]
     """
     leaving = ratio * (
         (_second(qx, -1).clamp_min(0) - _first(qx, -1).clamp_max(0))
@@ -213,11 +190,10 @@ def two_floats(depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     `h` alone has the gradient of both, since a carry is a constant.
 
-    Examples
-    --------
-    >>> h, carry = two_floats(torch.tensor(16 + 1e-7, dtype=torch.float64))
-    >>> h.item(), round(carry.item(), 9)
-    (16.0, 1e-07)
+    Examples:
+        >>> h, carry = two_floats(torch.tensor(16 + 1e-7, dtype=torch.float64))
+        >>> h.item(), round(carry.item(), 9)
+        (16.0, 1e-07)
     """
     h = depth.float()
     with torch.no_grad():

@@ -70,29 +70,22 @@ def read_dem(
     in metres that is true to the ground within 2 %, north up, square cells, heights of a known unit, an elevation in
     every cell.
 
-    Parameters
-    ----------
-    path
-        The file, or a part of one in GDAL's words: `"netcdf:terrain.nc:height"`.
-    fill
-        Elevation [m] of cells that have none (nodata, masked, NaN or infinite); without it they are an error. A fill
-        far above the ground makes them a wall, one below a sink.
-    nodata
-        Value, in the file's own numbers, of cells without elevation, where the file does not say it. NaN: no value is
-        one, also none that looks like it, such as -9999 on dry land.
-    z_unit
-        Unit of the heights, such as `"m"` or `"ft"`, where the file says none, or a wrong one. Without it the file's
-        vertical axis decides, and feet become metres.
-    crs
-        Reference system of a file that has none, as pyproj takes it: `"EPSG:32633"`.
+    Args:
+        path: The file, or a part of one in GDAL's words: `"netcdf:terrain.nc:height"`.
+        fill: Elevation [m] of cells that have none (nodata, masked, NaN or infinite); without it they are an error. A
+            fill far above the ground makes them a wall, one below a sink.
+        nodata: Value, in the file's own numbers, of cells without elevation, where the file does not say it. NaN: no
+            value is one, also none that looks like it, such as -9999 on dry land.
+        z_unit: Unit of the heights, such as `"m"` or `"ft"`, where the file says none, or a wrong one. Without it the
+            file's vertical axis decides, and feet become metres.
+        crs: Reference system of a file that has none, as pyproj takes it: `"EPSG:32633"`.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif"))
-    >>> z.dtype, dx, profile["crs"].to_epsg()
-    (torch.float64, 90.0, 32616)
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif"))
+        >>> z.dtype, dx, profile["crs"].to_epsg()
+        (torch.float64, 90.0, 32616)
     """
     fill = None if fill is None else finite_number("fill", fill)
     trusted = isinstance(nodata, float) and math.isnan(nodata)
@@ -133,15 +126,14 @@ def read_rain(path: AnyPath, profile: Profile) -> Tensor:
     The file, such as a GeoTIFF or NetCDF, has one band in mm/h, or in another unit that it names (mm/day, m s-1,
     kg m-2 s-1); `profile` is from `read_dem`. Where the map has no elevation, no rain falls.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(32, 48)))
-    ...     with rasterio.open(Path(folder) / "rain.tif", "w", **profile) as file:
-    ...         file.write(np.full((1, 32, 48), 36.0, np.float32))
-    ...     read_rain(Path(folder) / "rain.tif", profile).unique()
-    tensor([1.0000e-05], dtype=torch.float64)
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(32, 48)))
+        ...     with rasterio.open(Path(folder) / "rain.tif", "w", **profile) as file:
+        ...         file.write(np.full((1, 32, 48), 36.0, np.float32))
+        ...     read_rain(Path(folder) / "rain.tif", profile).unique()
+        tensor([1.0000e-05], dtype=torch.float64)
     """
     dx = _metric_grid(profile, "profile")
     stored, values, unit, its = _read_band(path)
@@ -293,14 +285,13 @@ def write_depth(path: AnyPath, h: Tensor, profile: Profile) -> Path:
     `profile` is from `read_dem`, or `coarse_profile` for a coarser map. Its `missing` cells are written as -9999,
     which the file then declares as its nodata value.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif"))
-    ...     path = write_depth(Path(folder) / "depth.tif", torch.full_like(z, 0.25), profile)
-    ...     read_dem(path).z.unique()
-    tensor([0.2500], dtype=torch.float64)
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif"))
+        ...     path = write_depth(Path(folder) / "depth.tif", torch.full_like(z, 0.25), profile)
+        ...     read_dem(path).z.unique()
+        tensor([0.2500], dtype=torch.float64)
     """
     _metric_grid(profile, "profile")
     depths = _depths("h", h, profile, missing=_NO_DEPTH)
@@ -338,27 +329,22 @@ def to_xarray(
     Its `to_netcdf(path)` writes it. The variable `depth` (time, y, x) [m] is NaN where the profile has no elevation;
     `crs` is the reference system, where rioxarray finds it.
 
-    Parameters
-    ----------
-    depths
-        A tensor (T, R, C) or (R, C) [m], or what `LocalInertialSolver.simulate` returns for one map: its `history`,
-        or without one its last depths.
-    profile
-        From `read_dem`, or `coarse_profile` for a coarser map.
-    times
-        Seconds since `start`, ascending: the `save_times` of the run. Not needed for the last depths of a result.
-    start
-        Date and time as ISO 8601 writes them, in universal time unless it names another zone, from the year 1 to
-        9999 of the Gregorian calendar. CF has no time without a date; the default says nothing about a real event.
+    Args:
+        depths: A tensor (T, R, C) or (R, C) [m], or what `LocalInertialSolver.simulate` returns for one map: its
+            `history`, or without one its last depths.
+        profile: From `read_dem`, or `coarse_profile` for a coarser map.
+        times: Seconds since `start`, ascending: the `save_times` of the run. Not needed for the last depths of a
+            result.
+        start: Date and time as ISO 8601 writes them, in universal time unless it names another zone, from the year 1 to
+            9999 of the Gregorian calendar. CF has no time without a date; the default says nothing about a real event.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(32, 48)))
-    >>> flood = to_xarray(torch.zeros(2, 32, 48), profile, times=[0, 600])
-    >>> dict(flood.depth.sizes), flood.depth.attrs["units"], flood.crs.attrs["grid_mapping_name"]
-    ({'time': 2, 'y': 32, 'x': 48}, 'm', 'transverse_mercator')
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     z, dx, profile = read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(32, 48)))
+        >>> flood = to_xarray(torch.zeros(2, 32, 48), profile, times=[0, 600])
+        >>> dict(flood.depth.sizes), flood.depth.attrs["units"], flood.crs.attrs["grid_mapping_name"]
+        ({'time': 2, 'y': 32, 'x': 48}, 'm', 'transverse_mercator')
     """
     _metric_grid(profile, "profile")
     if isinstance(depths, Tensor):
@@ -424,12 +410,11 @@ def sample_geotiff(path: AnyPath, *, dx: float = 90.0, shape: tuple[int, int] | 
     It holds `shape` cells of side `dx` [m] from the middle of the map, or all without holes: float32 [m] in the
     Universal Transverse Mercator zone 16 north (EPSG:32616), interpolated linearly. Their datum is taken to be WGS 84.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(64, 64))).z.shape
-    torch.Size([64, 64])
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_dem(sample_geotiff(Path(folder) / "dem.tif", shape=(64, 64))).z.shape
+        torch.Size([64, 64])
     """
     dx, utm = positive_number("dx", dx), "EPSG:32616"
     # cells whose centres lie so many metres from the corner have no holes: the projection turns the map

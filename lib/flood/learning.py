@@ -56,19 +56,13 @@ __all__ = [
 class CoarseModel(nn.Module):
     """A network and the coarse solver behind it, as one differentiable map from elevations to water.
 
-    Parameters
-    ----------
-    downsampler
-        The network.
-    solver
-        The coarse one: its cells are `downsampler.factor` times as wide as those of the maps.
-    augment
-        While training, let the network see each map turned and mirrored at random. The solver commutes with the
-        symmetries of the square, so only the network's answer has to be turned back.
-    generator
-        Source of these symmetries.
-    checkpoint_every
-        As in `LocalInertialSolver.simulate`.
+    Args:
+        downsampler: The network.
+        solver: The coarse one: its cells are `downsampler.factor` times as wide as those of the maps.
+        augment: While training, let the network see each map turned and mirrored at random. The solver commutes with
+            the symmetries of the square, so only the network's answer has to be turned back.
+        generator: Source of these symmetries.
+        checkpoint_every: As in `LocalInertialSolver.simulate`.
     """
 
     def __init__(
@@ -128,16 +122,12 @@ _LITTLE = 0.01
 class FloodLoss:
     """The loss of a batch, and what it is measured in.
 
-    Attributes
-    ----------
-    factor, kind, beta
-        As in `downsample_loss`.
-    unit
-        What counts as 1: a number, or None for the loss of each map if it stayed dry, but at least that of a
-        centimetre of water.
-    smoothness
-        Weight of the paper's regularizer: Huber distance between the network's map, averaged over 2 x 2 cells, and
-        the block means.
+    Attributes:
+        factor, kind, beta: As in `downsample_loss`.
+        unit: What counts as 1: a number, or None for the loss of each map if it stayed dry, but at least that of a
+            centimetre of water.
+        smoothness: Weight of the paper's regularizer: Huber distance between the network's map, averaged over 2 x 2
+            cells, and the block means.
     """
 
     factor: int
@@ -172,36 +162,24 @@ class FloodLoss:
 class DownsamplerTraining(Preset):
     """How a network is trained through the coarse solver.
 
-    Attributes
-    ----------
-    epochs
-        Passes over the maps.
-    batch_size
-        Maps a step, over all processes.
-    lr
-        Learning rate, or its peak.
-    loss
-        `"mse"` or `"huber"`, as in `downsample_loss`.
-    beta
-        Depth at which the Huber loss changes from a square to an absolute value [m].
-    unit
-        What the loss is measured in. `"data"`: the mean loss of all maps where they stay dry. `"map"`: each map's
-        own, so that shallow floods count as much as deep ones. `"metres"`: as it is.
-    smoothness
-        Weight of the paper's regularizer, see `FloodLoss`.
-    optimizer
-        `"adam"`, or `"sgd"` with momentum 0.9. Where the rate rises and falls, the momentum (Adam's first) falls from
-        0.95 to 0.85 and rises again.
-    warmup
-        Fraction of the steps in which the learning rate rises, after which it falls to zero; None for a constant.
-    clip
-        Longest gradient, to which longer ones are shortened; None for any.
-    augment
-        Whether the network sees each map turned and mirrored at random.
-    checkpoint_every
-        Time steps between those that are kept for the gradient, as in `LocalInertialSolver.simulate`; 0 keeps all.
-    seed
-        Of weights, the order of maps, and their turning.
+    Attributes:
+        epochs: Passes over the maps.
+        batch_size: Maps a step, over all processes.
+        lr: Learning rate, or its peak.
+        loss: `"mse"` or `"huber"`, as in `downsample_loss`.
+        beta: Depth at which the Huber loss changes from a square to an absolute value [m].
+        unit: What the loss is measured in. `"data"`: the mean loss of all maps where they stay dry. `"map"`: each map's
+            own, so that shallow floods count as much as deep ones. `"metres"`: as it is.
+        smoothness: Weight of the paper's regularizer, see `FloodLoss`.
+        optimizer: `"adam"`, or `"sgd"` with momentum 0.9. Where the rate rises and falls, the momentum (Adam's first)
+            falls from 0.95 to 0.85 and rises again.
+        warmup: Fraction of the steps in which the learning rate rises, after which it falls to zero; None for a
+            constant.
+        clip: Longest gradient, to which longer ones are shortened; None for any.
+        augment: Whether the network sees each map turned and mirrored at random.
+        checkpoint_every: Time steps between those that are kept for the gradient, as in `LocalInertialSolver.simulate`;
+            0 keeps all.
+        seed: Of weights, the order of maps, and their turning.
     """
 
     epochs: Count = 36
@@ -234,35 +212,25 @@ def train_downsampler(
 ) -> TrainingRun:
     """Train a network in place, through the coarse solver.
 
-    Parameters
-    ----------
-    model
-        The network.
-    data
-        `FloodDataset` or `TileFolder`.
-    solver
-        The coarse one, its `dx` that of a coarse cell (`LocalInertialSolver.coarse`).
-    training
-        How.
-    test
-        Maps on which the mean square error [m^2] is measured after each epoch.
-    folder, every, device, precision, workers
-        As in `lib.training.fit`.
+    Args:
+        model: The network.
+        data: `FloodDataset` or `TileFolder`.
+        solver: The coarse one, its `dx` that of a coarse cell (`LocalInertialSolver.coarse`).
+        training: How.
+        test: Maps on which the mean square error [m^2] is measured after each epoch.
+        folder, every, device, precision, workers: As in `lib.training.fit`.
 
-    Returns
-    -------
-    TrainingRun
+    Returns:
         Losses before every step, and scores if there are test maps.
 
-    Examples
-    --------
-    >>> from lib.flood import Downsampler, draw_floods
-    >>> data = draw_floods(4, seed=1, side=32)
-    >>> model = Downsampler(8, (4, 4, 4), generator=torch.Generator().manual_seed(0))
-    >>> solver = LocalInertialSolver(dx=64.0, h_cfl_min=0.05)
-    >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=20, batch_size=4))
-    >>> bool(run.losses[-1] < run.losses[0])
-    True
+    Examples:
+        >>> from lib.flood import Downsampler, draw_floods
+        >>> data = draw_floods(4, seed=1, side=32)
+        >>> model = Downsampler(8, (4, 4, 4), generator=torch.Generator().manual_seed(0))
+        >>> solver = LocalInertialSolver(dx=64.0, h_cfl_min=0.05)
+        >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=20, batch_size=4))
+        >>> bool(run.losses[-1] < run.losses[0])
+        True
     """
     instance_of("training", training, DownsamplerTraining)
     check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
@@ -326,14 +294,10 @@ def _dry_loss(data: Dataset[tuple[Tensor, ...]], loss: FloodLoss) -> float:
 class CoarseResult(NamedTuple):
     """Water on coarse maps and what it should be, each (B, R, C) [m].
 
-    Attributes
-    ----------
-    h
-        Depths that the coarse solver finds.
-    truth
-        Block means of the fine depths.
-    z
-        The coarse maps.
+    Attributes:
+        h: Depths that the coarse solver finds.
+        truth: Block means of the fine depths.
+        z: The coarse maps.
     """
 
     h: Tensor
@@ -346,29 +310,22 @@ def coarse_floods(
 ) -> CoarseResult:
     """Run the floods of a data set on coarse maps, without gradients, by the compiled loop.
 
-    Parameters
-    ----------
-    rule
-        A network, or a way of pooling (`pool_dem`).
-    data
-        The floods.
-    solver
-        The coarse one.
-    factor
-        Of a pooling; a network has its own.
+    Args:
+        rule: A network, or a way of pooling (`pool_dem`).
+        data: The floods.
+        solver: The coarse one.
+        factor: Of a pooling; a network has its own.
 
-    Raises
-    ------
-    ValueError
-        If a pooling comes without a factor, a network with another one than its own, or a side is no multiple.
+    Raises:
+        ValueError: If a pooling comes without a factor, a network with another one than its own, or a side is no
+            multiple.
 
-    Examples
-    --------
-    >>> from lib.flood import draw_floods, flood_metrics
-    >>> data = draw_floods(3, seed=2, split="test", side=64)
-    >>> found = coarse_floods("mean", data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8)
-    >>> bool(flood_metrics(found.h, found.truth)["rmse"] < 0.1)
-    True
+    Examples:
+        >>> from lib.flood import draw_floods, flood_metrics
+        >>> data = draw_floods(3, seed=2, split="test", side=64)
+        >>> found = coarse_floods("mean", data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8)
+        >>> bool(flood_metrics(found.h, found.truth)["rmse"] < 0.1)
+        True
     """
     _known_rule(rule, solver)
     instance_of("data", data, FloodDataset, "a FloodDataset")
@@ -405,23 +362,17 @@ def mean_square_error(
 ) -> float:
     """The mean square error [m^2] of coarse floods against block means; processes that train together share the maps.
 
-    Parameters
-    ----------
-    rule, solver, factor
-        As in `coarse_floods`.
-    data
-        `FloodDataset` or `TileFolder`.
-    batch_size
-        Maps at a time.
-    device
-        Of the processes that train together.
+    Args:
+        rule, solver, factor: As in `coarse_floods`.
+        data: `FloodDataset` or `TileFolder`.
+        batch_size: Maps at a time.
+        device: Of the processes that train together.
 
-    Examples
-    --------
-    >>> from lib.flood import draw_floods
-    >>> data = draw_floods(3, seed=2, split="test", side=64)
-    >>> bool(mean_square_error("mean", data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8) < 0.01)
-    True
+    Examples:
+        >>> from lib.flood import draw_floods
+        >>> data = draw_floods(3, seed=2, split="test", side=64)
+        >>> bool(mean_square_error("mean", data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8) < 0.01)
+        True
     """
     from accelerate.utils import reduce
 
@@ -443,12 +394,9 @@ def mean_square_error(
 class DescentResult(NamedTuple):
     """What gradient descent on coarse maps found.
 
-    Attributes
-    ----------
-    z
-        The best map for each flood (B, R, C) [m].
-    errors
-        Mean square errors [m^2] (iterations + 1, B), the block means first.
+    Attributes:
+        z: The best map for each flood (B, R, C) [m].
+        errors: Mean square errors [m^2] (iterations + 1, B), the block means first.
     """
 
     z: Tensor
@@ -463,24 +411,18 @@ def descend_coarse_maps(
     There is no network and nothing that carries over to another map or flood. Adam starts from the block means, with
     a learning rate that falls to zero along a cosine; the best map on the way is kept.
 
-    Parameters
-    ----------
-    data
-        The floods.
-    solver
-        The coarse one.
-    factor
-        Fine cells along a side of a coarse one.
-    iterations, lr
-        Of Adam; `lr` [m].
+    Args:
+        data: The floods.
+        solver: The coarse one.
+        factor: Fine cells along a side of a coarse one.
+        iterations, lr: Of Adam; `lr` [m].
 
-    Examples
-    --------
-    >>> from lib.flood import draw_floods
-    >>> data = draw_floods(2, seed=2, split="test", side=64)
-    >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=5)
-    >>> bool((found.errors.amin(0) < found.errors[0]).all())
-    True
+    Examples:
+        >>> from lib.flood import draw_floods
+        >>> data = draw_floods(2, seed=2, split="test", side=64)
+        >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=5)
+        >>> bool((found.errors.amin(0) < found.errors[0]).all())
+        True
     """
     positive_integer("iterations", iterations)
     instance_of("data", data, FloodDataset, "a FloodDataset")
@@ -512,33 +454,24 @@ def depth_gradient(
 ) -> tuple[Tensor, Tensor]:
     """How the depth in one cell at the end depends on the elevation of every cell.
 
-    Parameters
-    ----------
-    solver, z, duration
-        The run: a map (R, C).
-    cell
-        Row and column.
-    options
-        For `LocalInertialSolver.simulate`.
+    Args:
+        solver, z, duration: The run: a map (R, C).
+        cell: Row and column.
+        options: For `LocalInertialSolver.simulate`.
 
-    Returns
-    -------
-    h, gradient
-        Depths at the end [m] and `d h[cell] / d z` [-], both (R, C).
+    Returns:
+        h, gradient: Depths at the end [m] and `d h[cell] / d z` [-], both (R, C).
 
-    Raises
-    ------
-    ValueError
-        If there is more than one map, or the cell is not on it.
+    Raises:
+        ValueError: If there is more than one map, or the cell is not on it.
 
-    Examples
-    --------
-    A cell that lies higher is less deep; a map that lies higher as a whole changes nothing:
+    Examples:
+        A cell that lies higher is less deep; a map that lies higher as a whole changes nothing:
 
-    >>> z = torch.zeros(3, 3, dtype=torch.float64)
-    >>> h, gradient = depth_gradient(LocalInertialSolver(dx=10.0), z, 600.0, (1, 1), h0=0.5)
-    >>> bool(gradient[1, 1] < -0.5), bool(gradient.sum().abs() < 1e-12)
-    (True, True)
+        >>> z = torch.zeros(3, 3, dtype=torch.float64)
+        >>> h, gradient = depth_gradient(LocalInertialSolver(dx=10.0), z, 600.0, (1, 1), h0=0.5)
+        >>> bool(gradient[1, 1] < -0.5), bool(gradient.sum().abs() < 1e-12)
+        (True, True)
     """
     instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
     if elevation_tensor("z", z).ndim != 2:

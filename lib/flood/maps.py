@@ -60,10 +60,9 @@ def exaggeration(z: ArrayLike, dx: float) -> float:
     The largest round number with which the mean slope of `z` (R, C) [m], with cells of side `dx` [m], is at most 0.3,
     but no less than 1 and no more than 1000.
 
-    Examples
-    --------
-    >>> exaggeration([[0.0, 1.0, 0.0], [1.0, 2.0, 1.0]], 100.0)
-    20.0
+    Examples:
+        >>> exaggeration([[0.0, 1.0, 0.0], [1.0, 2.0, 1.0]], 100.0)
+        20.0
     """
     return _round_factor(*_slopes(_ground(z), positive_number("dx", dx)))
 
@@ -82,24 +81,18 @@ def hillshade(z: ArrayLike, dx: float) -> NDArray[np.float64]:
     The cosine of the angle between the light and the ground's normal, 0 where the light does not reach; slopes are
     steepened by `exaggeration`. Shadows that one hill casts on another are left out.
 
-    Parameters
-    ----------
-    z
-        Elevations (R, C) [m], row 0 in the north.
-    dx
-        Side of a cell [m].
+    Args:
+        z: Elevations (R, C) [m], row 0 in the north.
+        dx: Side of a cell [m].
 
-    Returns
-    -------
-    ndarray
+    Returns:
         (R, C) float64 from 0 to 1; level ground is 0.707.
 
-    Examples
-    --------
-    A ridge from north to south: light on its western side, shadow on its eastern side.
+    Examples:
+        A ridge from north to south: light on its western side, shadow on its eastern side.
 
-    >>> hillshade([[0.0, 50.0, 100.0, 50.0, 0.0]] * 2, 100.0).round(2)[0]
-    array([0.86, 0.86, 0.71, 0.41, 0.41])
+        >>> hillshade([[0.0, 50.0, 100.0, 50.0, 0.0]] * 2, 100.0).round(2)[0]
+        array([0.86, 0.86, 0.71, 0.41, 0.41])
     """
     east, north = _slopes(_ground(z), positive_number("dx", dx))
     factor = _round_factor(east, north)
@@ -116,28 +109,20 @@ def shaded_flood(
     The ground shows through the water as a slight change of brightness; on level ground the colours are those of
     `WATER`, so that a colour bar can be read.
 
-    Parameters
-    ----------
-    z, h
-        Elevations and depths (R, C) [m], row 0 in the north.
-    dx
-        Side of a cell [m].
-    threshold
-        Depth [m] down to which water is not shown.
-    vmax
-        Depth [m] of the darkest colour; 0 has the lightest. The largest depth by default. Live figures should fix
-        it, or colours change their meaning from one picture to the next.
+    Args:
+        z, h: Elevations and depths (R, C) [m], row 0 in the north.
+        dx: Side of a cell [m].
+        threshold: Depth [m] down to which water is not shown.
+        vmax: Depth [m] of the darkest colour; 0 has the lightest. The largest depth by default. Live figures should fix
+            it, or colours change their meaning from one picture to the next.
 
-    Returns
-    -------
-    ndarray
+    Returns:
         (R, C, 3) uint8: red, green, blue.
 
-    Examples
-    --------
-    >>> shaded_flood([[0.0, 0.0]], [[0.0, 1.0]], 10.0)
-    array([[[208, 205, 199],
-            [  8,  38,  79]]], dtype=uint8)
+    Examples:
+        >>> shaded_flood([[0.0, 0.0]], [[0.0, 1.0]], 10.0)
+        array([[[208, 205, 199],
+                [  8,  38,  79]]], dtype=uint8)
     """
     ground = _ground(z)
     depth = finite_array("h", h, shape=ground.shape)
@@ -181,27 +166,20 @@ def flood_picture(
 ) -> Path:
     """Draw a flood as a PNG: shaded ground, the water's depth over it, a colour bar, and axes in metres.
 
-    Parameters
-    ----------
-    z, h, dx, threshold
-        See `shaded_flood`.
-    path
-        The file; an old one is replaced, missing folders are made.
-    vmax
-        Depth [m] of the darkest colour; by default one that 5 per cent of the flooded cells exceed, rounded up.
-    title
-        A line above the map.
-    profile
-        From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western corner,
-        and cells without data are left blank.
+    Args:
+        z, h, dx, threshold: See `shaded_flood`.
+        path: The file; an old one is replaced, missing folders are made.
+        vmax: Depth [m] of the darkest colour; by default one that 5 per cent of the flooded cells exceed, rounded up.
+        title: A line above the map.
+        profile: From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western
+            corner, and cells without data are left blank.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = flood_picture([[0.0, 1.0, 0.0]] * 3, [[0.0, 0.0, 0.5]] * 3, 10.0, Path(folder) / "flood.png")
-    ...     path.read_bytes()[1:4]
-    b'PNG'
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = flood_picture([[0.0, 1.0, 0.0]] * 3, [[0.0, 0.0, 0.5]] * 3, 10.0, Path(folder) / "flood.png")
+        ...     path.read_bytes()[1:4]
+        b'PNG'
     """
     from matplotlib import rc_context
     from matplotlib.cm import ScalarMappable

@@ -23,29 +23,23 @@ Loss = Literal["mse", "huber"]
 def flood_metrics(h: Tensor, h_ref: Tensor, thresholds: Sequence[float] = (0.1, 0.3)) -> dict[str, float]:
     """Compare water depths with reference depths, over all cells of all maps together.
 
-    Parameters
-    ----------
-    h, h_ref
-        Depths (..., R, C) [m], floating-point tensors of one shape; `h_ref` is taken to be true.
-    thresholds
-        Depths [m] above which a cell counts as flooded.
+    Args:
+        h, h_ref: Depths (..., R, C) [m], floating-point tensors of one shape; `h_ref` is taken to be true.
+        thresholds: Depths [m] above which a cell counts as flooded.
 
-    Returns
-    -------
-    dict
+    Returns:
         - `rmse`, `mae`, `bias` [m]: root mean square, mean absolute and mean of `h - h_ref`.
         - `nse`: Nash-Sutcliffe efficiency, `1 - sum (h - h_ref)^2 / sum (h_ref - mean h_ref)^2`: 1 is perfect, 0 as
           good as the reference's mean everywhere. NaN where the reference is the same in all cells.
         - `csi_<threshold>` for each threshold: critical success index, cells flooded in both over cells flooded in
           either. NaN where no cell is flooded in either.
 
-    Examples
-    --------
-    >>> import torch
-    >>> h_ref = torch.tensor([[0.0, 0.2], [0.4, 0.6]])
-    >>> scores = flood_metrics(h_ref + torch.tensor([[0.2, 0.0], [0.0, 0.0]]), h_ref)
-    >>> {name: round(value, 3) for name, value in scores.items()}
-    {'rmse': 0.1, 'mae': 0.05, 'bias': 0.05, 'nse': 0.8, 'csi_0.1': 0.75, 'csi_0.3': 1.0}
+    Examples:
+        >>> import torch
+        >>> h_ref = torch.tensor([[0.0, 0.2], [0.4, 0.6]])
+        >>> scores = flood_metrics(h_ref + torch.tensor([[0.2, 0.0], [0.0, 0.0]]), h_ref)
+        >>> {name: round(value, 3) for name, value in scores.items()}
+        {'rmse': 0.1, 'mae': 0.05, 'bias': 0.05, 'nse': 0.8, 'csi_0.1': 0.75, 'csi_0.3': 1.0}
     """
     limits = [positive_number("thresholds", limit) for limit in finite_array("thresholds", thresholds, ndim=1).tolist()]
     names = [f"csi_{limit:g}" for limit in limits]
@@ -77,33 +71,24 @@ def flood_metrics(h: Tensor, h_ref: Tensor, thresholds: Sequence[float] = (0.1, 
 def downsample_loss(h_coarse: Tensor, h_fine: Tensor, factor: int, kind: Loss = "mse", beta: float = 1.0) -> Tensor:
     """Distance between the water on coarse maps and the block means of the water on fine ones.
 
-    Parameters
-    ----------
-    h_coarse
-        Depths (..., R / factor, C / factor) [m] that the solver finds on the coarse map.
-    h_fine
-        Depths (..., R, C) [m] that it finds on the fine map.
-    factor
-        Fine cells along a side of a coarse cell.
-    kind
-        `"mse"`: mean square; `"huber"`: torch's `smooth_l1_loss`, the square divided by `2 beta` for errors below
-        `beta`, and the absolute error minus `beta / 2` above.
-    beta
-        Depth [m] at which the Huber loss turns from square to linear.
+    Args:
+        h_coarse: Depths (..., R / factor, C / factor) [m] that the solver finds on the coarse map.
+        h_fine: Depths (..., R, C) [m] that it finds on the fine map.
+        factor: Fine cells along a side of a coarse cell.
+        kind: `"mse"`: mean square; `"huber"`: torch's `smooth_l1_loss`, the square divided by `2 beta` for errors below
+            `beta`, and the absolute error minus `beta / 2` above.
+        beta: Depth [m] at which the Huber loss turns from square to linear.
 
-    Returns
-    -------
-    0-d tensor
-        [m^2], and [m] for `"huber"`. NaN in a depth makes it NaN: training loops look at their loss anyway.
+    Returns:
+        0-d tensor: [m^2], and [m] for `"huber"`. NaN in a depth makes it NaN: training loops look at their loss anyway.
 
-    Examples
-    --------
-    >>> import torch
-    >>> h_fine = torch.tensor([[0.0, 1.0], [1.0, 2.0]])
-    >>> [downsample_loss(torch.tensor([[h]]), h_fine, 2).item() for h in (1.0, 4.0)]
-    [0.0, 9.0]
-    >>> downsample_loss(torch.tensor([[4.0]]), h_fine, 2, kind="huber").item()
-    2.5
+    Examples:
+        >>> import torch
+        >>> h_fine = torch.tensor([[0.0, 1.0], [1.0, 2.0]])
+        >>> [downsample_loss(torch.tensor([[h]]), h_fine, 2).item() for h in (1.0, 4.0)]
+        [0.0, 9.0]
+        >>> downsample_loss(torch.tensor([[4.0]]), h_fine, 2, kind="huber").item()
+        2.5
     """
     one_of("kind", kind, get_args(Loss))
     beta = positive_number("beta", beta)

@@ -26,12 +26,11 @@ _SIGMA_ELEVATION, _SIGMA_SPACE = 2.0, 50.0
 def elevation_tensor(name: str, value: Tensor) -> Tensor:
     """Return `value` if it is a finite floating-point tensor of maps (..., R, C) with at least one cell.
 
-    Examples
-    --------
-    >>> elevation_tensor("z", torch.tensor([1.0, 2.0]))
-    Traceback (most recent call last):
-    ...
-    ValueError: z must have at least two axes (..., R, C), and cells; its shape is (2,)
+    Examples:
+        >>> elevation_tensor("z", torch.tensor([1.0, 2.0]))
+        Traceback (most recent call last):
+        ...
+        ValueError: z must have at least two axes (..., R, C), and cells; its shape is (2,)
     """
     return finite_tensor(name, map_tensor(name, value))
 
@@ -51,11 +50,10 @@ def map_tensor(name: str, value: Tensor) -> Tensor:
 def blocks(z: Tensor, factor: int) -> Tensor:
     """Cut maps (..., R, C) into square blocks (..., R / factor, C / factor, factor, factor).
 
-    Examples
-    --------
-    >>> blocks(torch.arange(8.0).reshape(2, 4), 2)[0, 1]
-    tensor([[2., 3.],
-            [6., 7.]])
+    Examples:
+        >>> blocks(torch.arange(8.0).reshape(2, 4), 2)[0, 1]
+        tensor([[2., 3.],
+                [6., 7.]])
     """
     factor = positive_integer("factor", factor)
     rows, columns = z.shape[-2:]
@@ -71,34 +69,27 @@ def blocks(z: Tensor, factor: int) -> Tensor:
 def pool_dem(z: Tensor, factor: int, how: Pooling = "mean") -> Tensor:
     """Coarsen elevation maps (or depths): one value for each block of `factor` x `factor` cells.
 
-    Parameters
-    ----------
-    z
-        Maps (..., R, C) [m], floating point. Gradients flow through every rule.
-    factor
-        Cells of `z` along a side of a coarse cell.
-    how
-        - `"mean"` keeps the volume of whatever `z` measures, up to rounding.
-        - `"max"`, `"min"`.
-        - `"median"`: of an even number of cells the mean of the two middle values, as in NumPy.
-        - `"nearest"`: the cell at (factor // 2, factor // 2) of the block, the one at its centre.
-        - `"bilateral"`: the mean of a filtered map. Each cell becomes the weighted mean of the 3 x 3 cells around it,
-          which count less the more their elevation differs (standard deviation 2 m); distance hardly matters
-          (50 cells), as in the paper's baseline. Beyond the sides the map goes on with its outermost cells.
+    Args:
+        z: Maps (..., R, C) [m], floating point. Gradients flow through every rule.
+        factor: Cells of `z` along a side of a coarse cell.
+        how: - `"mean"` keeps the volume of whatever `z` measures, up to rounding.
+            - `"max"`, `"min"`.
+            - `"median"`: of an even number of cells the mean of the two middle values, as in NumPy.
+            - `"nearest"`: the cell at (factor // 2, factor // 2) of the block, the one at its centre.
+            - `"bilateral"`: the mean of a filtered map. Each cell becomes the weighted mean of the 3 x 3 cells around
+              it, which count less the more their elevation differs (standard deviation 2 m); distance hardly matters
+              (50 cells), as in the paper's baseline. Beyond the sides the map goes on with its outermost cells.
 
-    Returns
-    -------
-    Tensor
+    Returns:
         (..., R / factor, C / factor), of the dtype and on the device of `z`.
 
-    Examples
-    --------
-    A wall of 3 m on the ground at 0 m, one cell wide, at factor 4: it is there, gone, or much lower.
+    Examples:
+        A wall of 3 m on the ground at 0 m, one cell wide, at factor 4: it is there, gone, or much lower.
 
-    >>> z = torch.zeros(4, 4)
-    >>> z[:, 1] = 3.0
-    >>> [pool_dem(z, 4, how).item() for how in ("max", "min", "mean", "median")]
-    [3.0, 0.0, 0.75, 0.0]
+        >>> z = torch.zeros(4, 4)
+        >>> z[:, 1] = 3.0
+        >>> [pool_dem(z, 4, how).item() for how in ("max", "min", "mean", "median")]
+        [3.0, 0.0, 0.75, 0.0]
     """
     z = elevation_tensor("z", z)
     one_of("how", how, get_args(Pooling))

@@ -47,22 +47,16 @@ _PARTS = ("rain", "inflow", "outflow", "duration", "h")
 class Forcing:
     """What drives the water on each of B maps of R x C cells.
 
-    Attributes
-    ----------
-    rain
-        Rain on the whole map [m/s] (B,).
-    inflow
-        Discharge per metre of width into the map [m^2/s] (B, 4, L), through the sides west, east, north, south in
-        this order; L is the longer of R and C, and a shorter side uses the first of its entries.
-    outflow
-        Slope [-] of the ground outside (B, 4, L), zero where a side is closed.
-    duration
-        Seconds (B,).
+    Attributes:
+        rain: Rain on the whole map [m/s] (B,).
+        inflow: Discharge per metre of width into the map [m^2/s] (B, 4, L), through the sides west, east, north, south
+            in this order; L is the longer of R and C, and a shorter side uses the first of its entries.
+        outflow: Slope [-] of the ground outside (B, 4, L), zero where a side is closed.
+        duration: Seconds (B,).
 
-    Examples
-    --------
-    >>> Forcing.of_rain(2, (4, 4), 1e-5, 600.0).coarse(2).inflow.shape
-    torch.Size([2, 4, 2])
+    Examples:
+        >>> Forcing.of_rain(2, (4, 4), 1e-5, 600.0).coarse(2).inflow.shape
+        torch.Size([2, 4, 2])
     """
 
     rain: Tensor
@@ -122,19 +116,15 @@ class FloodDataset(TensorDataset):
 
     An item is `(z, rain, inflow, outflow, duration, h)`.
 
-    Parameters
-    ----------
-    z, h
-        Elevations and depths [m] (B, R, C), of one floating-point dtype.
-    forcing
-        Of B maps.
+    Args:
+        z, h: Elevations and depths [m] (B, R, C), of one floating-point dtype.
+        forcing: Of B maps.
 
-    Examples
-    --------
-    >>> z = torch.zeros(3, 4, 4)
-    >>> data = FloodDataset(z, z + 0.1, Forcing.of_rain(3, (4, 4), 1e-5, 600.0))
-    >>> len(data), len(data[0]), data.forcing.rain.shape
-    (3, 6, torch.Size([3]))
+    Examples:
+        >>> z = torch.zeros(3, 4, 4)
+        >>> data = FloodDataset(z, z + 0.1, Forcing.of_rain(3, (4, 4), 1e-5, 600.0))
+        >>> len(data), len(data[0]), data.forcing.rain.shape
+        (3, 6, torch.Size([3]))
     """
 
     def __init__(self, z: Tensor, h: Tensor, forcing: Forcing) -> None:
@@ -172,11 +162,10 @@ class FloodDataset(TensorDataset):
     def part(self, some: slice) -> FloodDataset:
         """Some of the maps.
 
-        Examples
-        --------
-        >>> z = torch.zeros(3, 4, 4)
-        >>> len(FloodDataset(z, z, Forcing.of_rain(3, (4, 4), 0.0, 600.0)).part(slice(2)))
-        2
+        Examples:
+            >>> z = torch.zeros(3, 4, 4)
+            >>> len(FloodDataset(z, z, Forcing.of_rain(3, (4, 4), 0.0, 600.0)).part(slice(2)))
+            2
         """
         instance_of("some", some, slice, "a slice")
         return FloodDataset(self.z[some], self.h[some], self.forcing[some])
@@ -194,34 +183,23 @@ def draw_floods(
 ) -> FloodDataset:
     """Draw flood plains (`make_terrain`) and solve a flood on each: half an hour, walls around.
 
-    Parameters
-    ----------
-    count
-        Number of maps; they are those of a larger draw with the same seed.
-    seed
-        Of the terrains and the rivers.
-    kind
-        `"rain"`: 100 mm/h everywhere. `"inflow"`: 0.3 to 1 m^2/s through a quarter of the western side.
-        `"mixed"`: rain on the first map, a river on the second, and so on.
-    split
-        Region of the real elevations, `"train"` or `"test"`.
-    side
-        Cells along a side, a multiple of 4.
-    solver
-        By default one with cells of 8 m and time steps for at least 5 cm of water.
-    jobs
-        Processes; None leaves it to a surrounding `joblib.parallel_config`.
+    Args:
+        count: Number of maps; they are those of a larger draw with the same seed.
+        seed: Of the terrains and the rivers.
+        kind: `"rain"`: 100 mm/h everywhere. `"inflow"`: 0.3 to 1 m^2/s through a quarter of the western side.
+            `"mixed"`: rain on the first map, a river on the second, and so on.
+        split: Region of the real elevations, `"train"` or `"test"`.
+        side: Cells along a side, a multiple of 4.
+        solver: By default one with cells of 8 m and time steps for at least 5 cm of water.
+        jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`.
 
-    Returns
-    -------
-    FloodDataset
+    Returns:
         float32; each map's mean elevation is 0.
 
-    Examples
-    --------
-    >>> data = draw_floods(2, seed=1, kind="mixed", side=32)
-    >>> data.h.shape, (data.forcing.rain > 0).tolist()
-    (torch.Size([2, 32, 32]), [True, False])
+    Examples:
+        >>> data = draw_floods(2, seed=1, kind="mixed", side=32)
+        >>> data.h.shape, (data.forcing.rain > 0).tolist()
+        (torch.Size([2, 32, 32]), [True, False])
     """
     _check_kind(kind)
     known_seed("seed", seed)
@@ -255,16 +233,13 @@ def _check_kind(kind: str) -> None:
 def flood_map(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> Tensor:
     """Solve the floods on maps (B, R, C) by the compiled loop: depths (B, R, C) [m].
 
-    Raises
-    ------
-    RuntimeError
-        If a depth leaves all bounds.
+    Raises:
+        RuntimeError: If a depth leaves all bounds.
 
-    Examples
-    --------
-    >>> flood_map(LocalInertialSolver(dx=8.0), torch.zeros(1, 2, 2), Forcing.of_rain(1, (2, 2), 1e-5, 1000.0))
-    tensor([[[0.0100, 0.0100],
-             [0.0100, 0.0100]]])
+    Examples:
+        >>> flood_map(LocalInertialSolver(dx=8.0), torch.zeros(1, 2, 2), Forcing.of_rain(1, (2, 2), 1e-5, 1000.0))
+        tensor([[[0.0100, 0.0100],
+                 [0.0100, 0.0100]]])
     """
     h = forcing.simulate(solver, z, backend="compiled")
     if not bool((h.abs() < DEPTH_LIMIT).all()):
@@ -278,19 +253,13 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
     Each tile is `NAME.npy` (R, C) or a GeoTIFF `NAME.tif`; `solve_tiles` writes its solution to `NAME.flood.npz`.
     Items are those of `FloodDataset`, float32, read when they are asked for.
 
-    Parameters
-    ----------
-    folder
-        Of the tiles; all have one shape.
-    dx
-        Side of a cell [m], with which GeoTIFFs must agree.
+    Args:
+        folder: Of the tiles; all have one shape.
+        dx: Side of a cell [m], with which GeoTIFFs must agree.
 
-    Attributes
-    ----------
-    tiles
-        Their files, in the order of their names.
-    shape
-        Cells (R, C) of each.
+    Attributes:
+        tiles: Their files, in the order of their names.
+        shape: Cells (R, C) of each.
     """
 
     def __init__(self, folder: str | Path, dx: float) -> None:
@@ -360,11 +329,10 @@ def tile_forcing(z: Tensor, dx: float, kind: Kind, name: str, *, seed: int = 0) 
     stretch of outflow (slope 0.002) around the lowest cell of the sides without the river. The tile's name and the
     seed decide about all that is random, so other tiles may come and go.
 
-    Examples
-    --------
-    >>> forcing = tile_forcing(torch.zeros(100, 100), 8.0, "inflow", "north-17")
-    >>> print(f"{(8.0 * forcing.inflow.sum()).item():.1f} m^3/s over {8 * int((forcing.inflow > 0).sum())} m")
-    200.0 m^3/s over 400 m
+    Examples:
+        >>> forcing = tile_forcing(torch.zeros(100, 100), 8.0, "inflow", "north-17")
+        >>> print(f"{(8.0 * forcing.inflow.sum()).item():.1f} m^3/s over {8 * int((forcing.inflow > 0).sum())} m")
+        200.0 m^3/s over 400 m
     """
     _check_kind(kind)
     rows, columns = z.shape
@@ -397,36 +365,26 @@ def solve_tiles(
 ) -> TileFolder:
     """Compute the fine solutions of a folder of tiles, those that are not there yet.
 
-    Parameters
-    ----------
-    folder
-        Of the tiles, as for `TileFolder`.
-    solver
-        The fine one; its `dx` is that of the tiles.
-    kind, seed
-        As for `tile_forcing`.
-    jobs
-        Processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
+    Args:
+        folder: Of the tiles, as for `TileFolder`.
+        solver: The fine one; its `dx` is that of the tiles.
+        kind, seed: As for `tile_forcing`.
+        jobs: Processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
 
-    Returns
-    -------
-    TileFolder
+    Returns:
         Ready to be trained on.
 
-    Raises
-    ------
-    RuntimeError
-        If a depth leaves all bounds.
+    Raises:
+        RuntimeError: If a depth leaves all bounds.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     for name in "ab":
-    ...         np.save(Path(place) / f"{name}.npy", np.zeros((16, 16)))
-    ...     tiles = solve_tiles(place, LocalInertialSolver(dx=400.0), kind="rain")
-    ...     print(f"{tiles[1][-1].mean().item():.4f}")
-    0.0350
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     for name in "ab":
+        ...         np.save(Path(place) / f"{name}.npy", np.zeros((16, 16)))
+        ...     tiles = solve_tiles(place, LocalInertialSolver(dx=400.0), kind="rain")
+        ...     print(f"{tiles[1][-1].mean().item():.4f}")
+        0.0350
     """
     _check_kind(kind)
     seed = known_seed("seed", seed)

@@ -48,25 +48,17 @@ __all__ = ["FloodResult", "LocalInertialSolver"]
 class FloodResult:
     """The end of a run, and what happened on the way; `...` are the batch axes of the map.
 
-    Attributes
-    ----------
-    h, qx, qy
-        Depth [m] (..., R, C) and discharges [m^2/s] (..., R, C + 1), (..., R + 1, C) at the end.
-    steps
-        Number of time steps (...), int64.
-    time
-        Time reached [s] (...), float64; NaN where a depth left all bounds (NaN, or beyond 100 km), which ends a run.
-    volume_in
-        Rain and inflow [m^3] (...), float64.
-    volume_out
-        Outflow [m^3] (...), float64.
-    volume_before, volume_after
-        Water on the map [m^3] (...), float64, at the start and at the end, with what lies below the last digit of
-        the depths.
-    history
-        Depths [m] (T, ..., R, C) at the `save_times`, or None.
-    carry
-        In float32, what lies below the last digit of `h` [m] (..., R, C); in float64 None.
+    Attributes:
+        h, qx, qy: Depth [m] (..., R, C) and discharges [m^2/s] (..., R, C + 1), (..., R + 1, C) at the end.
+        steps: Number of time steps (...), int64.
+        time: Time reached [s] (...), float64; NaN where a depth left all bounds (NaN, or beyond 100 km), which ends a
+            run.
+        volume_in: Rain and inflow [m^3] (...), float64.
+        volume_out: Outflow [m^3] (...), float64.
+        volume_before, volume_after: Water on the map [m^3] (...), float64, at the start and at the end, with what lies
+            below the last digit of the depths.
+        history: Depths [m] (T, ..., R, C) at the `save_times`, or None.
+        carry: In float32, what lies below the last digit of `h` [m] (..., R, C); in float64 None.
     """
 
     h: torch.Tensor
@@ -112,46 +104,35 @@ class _Run:
 class LocalInertialSolver:
     """Shallow water without advection on a map of square cells: valid where the flow is subcritical.
 
-    Parameters
-    ----------
-    dx
-        Side of a cell [m].
-    manning
-        Manning's roughness [s m^-1/3].
-    theta
-        Weight of a face's own discharge against its two neighbours', 0 to 1; 1 is the scheme of Bates et al. 2010.
-    alpha
-        Part of the CFL time step to take, above 0, up to 1. Without friction, waves of two cells grow where it is
-        above `sqrt(theta / 2)` (above `sqrt(theta)` where all flow is along one axis): 0.59 for a `theta` of 0.7
-        (derived here). Friction of shallow water damps them, but they have been seen to make floods of less than
-        2 m deeper; hence the default, which is below the 0.7 of Giladi et al.
-    g
-        Gravity [m/s^2].
-    h_dry
-        Faces with no more water than this [m] let none pass.
-    h_cfl_min
-        Depth [m] from which the time step is computed where all water is shallower. Without it the first step of a
-        storm on dry land would last as long as the storm.
-    friction
-        `"vector"`: friction by the length of the discharge (Giladi et al.). `"component"`: by its component through
-        the face (Bates et al.).
-    edge
-        What stands for the missing neighbour in the average with `theta` at the edge of a map: `"replicate"`: the
-        face itself; `"mirror"`: its other neighbour.
-    limiter
-        Whether a cell gives no more water than it has. Without it depths become negative on slopes.
+    Args:
+        dx: Side of a cell [m].
+        manning: Manning's roughness [s m^-1/3].
+        theta: Weight of a face's own discharge against its two neighbours', 0 to 1; 1 is the scheme of Bates et al.
+            2010.
+        alpha: Part of the CFL time step to take, above 0, up to 1. Without friction, waves of two cells grow where it
+            is above `sqrt(theta / 2)` (above `sqrt(theta)` where all flow is along one axis): 0.59 for a `theta` of 0.7
+            (derived here). Friction of shallow water damps them, but they have been seen to make floods of less than 2
+            m deeper; hence the default, which is below the 0.7 of Giladi et al.
+        g: Gravity [m/s^2].
+        h_dry: Faces with no more water than this [m] let none pass.
+        h_cfl_min: Depth [m] from which the time step is computed where all water is shallower. Without it the first
+            step of a storm on dry land would last as long as the storm.
+        friction: `"vector"`: friction by the length of the discharge (Giladi et al.). `"component"`: by its component
+            through the face (Bates et al.).
+        edge: What stands for the missing neighbour in the average with `theta` at the edge of a map: `"replicate"`: the
+            face itself; `"mirror"`: its other neighbour.
+        limiter: Whether a cell gives no more water than it has. Without it depths become negative on slopes.
 
-    Examples
-    --------
-    Half a cubic metre per second and metre of width comes in at the west; after an hour the water runs down to the
-    east as deep as Manning says:
+    Examples:
+        Half a cubic metre per second and metre of width comes in at the west; after an hour the water runs down to the
+        east as deep as Manning says:
 
-    >>> from lib.flood import Boundary, normal_depth
-    >>> z = -0.001 * 50 * torch.arange(20, dtype=torch.float64).repeat(2, 1)
-    >>> solver = LocalInertialSolver(dx=50.0)
-    >>> result = solver.simulate(z, 7200.0, boundary=Boundary({"west": 0.5}, {"east": 0.001}))
-    >>> print(f"{result.h[0, 10].item():.4f} {normal_depth(0.5, 0.001, 0.05):.4f}")
-    0.8685 0.8685
+        >>> from lib.flood import Boundary, normal_depth
+        >>> z = -0.001 * 50 * torch.arange(20, dtype=torch.float64).repeat(2, 1)
+        >>> solver = LocalInertialSolver(dx=50.0)
+        >>> result = solver.simulate(z, 7200.0, boundary=Boundary({"west": 0.5}, {"east": 0.001}))
+        >>> print(f"{result.h[0, 10].item():.4f} {normal_depth(0.5, 0.001, 0.05):.4f}")
+        0.8685 0.8685
     """
 
     dx: float
@@ -177,28 +158,23 @@ class LocalInertialSolver:
     def coarse(self, factor: int) -> LocalInertialSolver:
         """The same solver for cells `factor` times as wide.
 
-        Examples
-        --------
-        >>> LocalInertialSolver(dx=8.0).coarse(16).dx
-        128.0
+        Examples:
+            >>> LocalInertialSolver(dx=8.0).coarse(16).dx
+            128.0
         """
         return replace(self, dx=self.dx * positive_integer("factor", factor))
 
     def initial_state(self, z: torch.Tensor, h0: float | torch.Tensor | None = None) -> State:
         """Water at rest on the map `z`.
 
-        Parameters
-        ----------
-        z
-            Bed [m] (..., R, C), float32 or float64.
-        h0
-            Depth [m], not negative: a number or a tensor that broadcasts to the shape of `z`. None: dry.
+        Args:
+            z: Bed [m] (..., R, C), float32 or float64.
+            h0: Depth [m], not negative: a number or a tensor that broadcasts to the shape of `z`. None: dry.
 
-        Examples
-        --------
-        >>> LocalInertialSolver(dx=1.0).initial_state(torch.zeros(2, 2), 0.5).h
-        tensor([[0.5000, 0.5000],
-                [0.5000, 0.5000]])
+        Examples:
+            >>> LocalInertialSolver(dx=1.0).initial_state(torch.zeros(2, 2), 0.5).h
+            tensor([[0.5000, 0.5000],
+                    [0.5000, 0.5000]])
         """
         _check_map(z)
         h = _field("h0", 0.0 if h0 is None else h0, z).expand(z.shape).clone()
@@ -209,20 +185,15 @@ class LocalInertialSolver:
     def time_step(self, h: torch.Tensor) -> torch.Tensor:
         """The time step `alpha dx / sqrt(g max(h, h_cfl_min))` [s], a constant for gradients.
 
-        Parameters
-        ----------
-        h
-            Depth [m] (..., R, C).
+        Args:
+            h: Depth [m] (..., R, C).
 
-        Returns
-        -------
-        Tensor
+        Returns:
             (...), float64; NaN where a depth is not finite, or beyond 100 km.
 
-        Examples
-        --------
-        >>> print(f"{LocalInertialSolver(dx=10.0, alpha=1.0).time_step(torch.ones(2, 2)).item():.4f}")
-        3.1933
+        Examples:
+            >>> print(f"{LocalInertialSolver(dx=10.0, alpha=1.0).time_step(torch.ones(2, 2)).item():.4f}")
+            3.1933
         """
         map_tensor("h", h)
         deepest = h.detach().amax(dim=(-2, -1)).double()
@@ -241,25 +212,18 @@ class LocalInertialSolver:
     ) -> State:
         """One time step: momentum, then the sides of the map, rain, the limiter, mass.
 
-        Parameters
-        ----------
-        z
-            Bed [m] (..., R, C).
-        state
-            Depths and discharges, of the shapes that `initial_state` gives.
-        dt
-            Time step [s], not negative: a number or one for each map (...).
-        rain
-            Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
-        boundary
-            What passes the sides; None: closed walls.
+        Args:
+            z: Bed [m] (..., R, C).
+            state: Depths and discharges, of the shapes that `initial_state` gives.
+            dt: Time step [s], not negative: a number or one for each map (...).
+            rain: Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
+            boundary: What passes the sides; None: closed walls.
 
-        Examples
-        --------
-        >>> solver, z = LocalInertialSolver(dx=10.0), torch.zeros(2, 2)
-        >>> solver.step(z, solver.initial_state(z), 60.0, rain=1e-5).h
-        tensor([[0.0006, 0.0006],
-                [0.0006, 0.0006]])
+        Examples:
+            >>> solver, z = LocalInertialSolver(dx=10.0), torch.zeros(2, 2)
+            >>> solver.step(z, solver.initial_state(z), 60.0, rain=1e-5).h
+            tensor([[0.0006, 0.0006],
+                    [0.0006, 0.0006]])
         """
         _check_map(z)
         state = self._check_state(state, z)
@@ -309,46 +273,30 @@ class LocalInertialSolver:
     ) -> FloodResult:
         """Run the water for some time, from rest or from where another run ended.
 
-        Parameters
-        ----------
-        z
-            Bed [m] (..., R, C), float32 or float64: the precision of the run. Subtract its mean before float32.
-        duration
-            Time to run [s], not negative: a number or one for each map (...).
-        h0
-            Depth at the start [m], water at rest; None: dry.
-        rain
-            Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
-        boundary
-            What passes the sides; None: closed walls.
-        state
-            Depths and discharges to go on from, such as `FloodResult.state`, instead of `h0`.
-        dt_max
-            Longest time step [s]; below the CFL step it makes all steps alike, as finite differences need.
-        save_times
-            Ascending times [s] at which to keep the depths. Steps are cut such that they end there.
-        checkpoint_every
-            Steps per segment of activation checkpointing, 0: none. Memory of a backward pass is then that of one
-            segment and of the states between segments, for one more forward pass.
-        backend
-            `"torch"`, or `"compiled"`: numba, on the processor, without gradients.
+        Args:
+            z: Bed [m] (..., R, C), float32 or float64: the precision of the run. Subtract its mean before float32.
+            duration: Time to run [s], not negative: a number or one for each map (...).
+            h0: Depth at the start [m], water at rest; None: dry.
+            rain: Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
+            boundary: What passes the sides; None: closed walls.
+            state: Depths and discharges to go on from, such as `FloodResult.state`, instead of `h0`.
+            dt_max: Longest time step [s]; below the CFL step it makes all steps alike, as finite differences need.
+            save_times: Ascending times [s] at which to keep the depths. Steps are cut such that they end there.
+            checkpoint_every: Steps per segment of activation checkpointing, 0: none. Memory of a backward pass is then
+                that of one segment and of the states between segments, for one more forward pass.
+            backend: `"torch"`, or `"compiled"`: numba, on the processor, without gradients.
 
-        Returns
-        -------
-        FloodResult
+        Returns:
             Its gradients treat the time steps as constants, as the paper's do.
 
-        Raises
-        ------
-        RuntimeError
-            If the compiled backend is asked for gradients.
+        Raises:
+            RuntimeError: If the compiled backend is asked for gradients.
 
-        Examples
-        --------
-        >>> z = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
-        >>> result = LocalInertialSolver(dx=10.0).simulate(z, 600.0, rain=1e-5, backend="compiled")
-        >>> print(f"{result.volume_in.item():.3f} {10 * 10 * result.h.sum().item():.3f}")
-        1.800 1.800
+        Examples:
+            >>> z = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
+            >>> result = LocalInertialSolver(dx=10.0).simulate(z, 600.0, rain=1e-5, backend="compiled")
+            >>> print(f"{result.volume_in.item():.3f} {10 * 10 * result.h.sum().item():.3f}")
+            1.800 1.800
         """
         if state is None:
             state = self.initial_state(z, h0)

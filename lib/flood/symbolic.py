@@ -18,10 +18,9 @@ def two_cell_wave_matrix(axes: int) -> sympy.Matrix:
 
     The symbols are `alpha` (CFL number) and `theta`; discharges are divided by `sqrt(g h)`.
 
-    Examples
-    --------
-    >>> two_cell_wave_matrix(1).shape
-    (2, 2)
+    Examples:
+        >>> two_cell_wave_matrix(1).shape
+        (2, 2)
     """
     alpha, theta = sympy.symbols("alpha theta", positive=True)
     own = 2 * theta - 1
@@ -38,10 +37,9 @@ def two_cell_wave_bound() -> bool:
     circle for `0 < theta < 1`, none can leave it before. A pair of complex eigenvalues cannot, since their product is
     `2 theta - 1`.
 
-    Examples
-    --------
-    >>> two_cell_wave_bound()
-    True
+    Examples:
+        >>> two_cell_wave_bound()
+        True
     """
     alpha, theta = sympy.symbols("alpha theta", positive=True)
     factor = sympy.Symbol("lambda")

@@ -68,17 +68,14 @@ class RealDem(NamedTuple):
 def real_dem() -> RealDem:
     """The elevations of the Jacksboro fault that ship with matplotlib.
 
-    Returns
-    -------
-    RealDem
+    Returns:
         `z` (344, 403) float64 [m], 236 to 1076 m; cells of about 74.6 m by 92.5 m: 1/1200 degree at the map's middle
         latitude, on the WGS 84 ellipsoid.
 
-    Examples
-    --------
-    >>> z, dx, dy = real_dem()
-    >>> print(z.shape, z.min(), z.max(), f"{dx:.1f} {dy:.1f}")
-    (344, 403) 236.0 1076.0 74.6 92.5
+    Examples:
+        >>> z, dx, dy = real_dem()
+        >>> print(z.shape, z.min(), z.max(), f"{dx:.1f} {dy:.1f}")
+        (344, 403) 236.0 1076.0 74.6 92.5
     """
     # matplotlib keeps the file: its folder is looked up without importing anything that draws
     folder = files("matplotlib") / "mpl-data" / "sample_data"
@@ -98,16 +95,11 @@ def real_dem() -> RealDem:
 class Terrain:
     """A terrain and what it was made from; all maps (R, C) float64 [m].
 
-    Attributes
-    ----------
-    ground
-        Smooth ground, lowest cell at 0.
-    canals
-        How deep the canals are cut, 0 elsewhere.
-    embankments
-        How high the embankments stand on the ground, 0 elsewhere and in their gaps.
-    source
-        Rows and columns `(first, last + 1, first, last + 1)` of the real elevations that the ground comes from.
+    Attributes:
+        ground: Smooth ground, lowest cell at 0.
+        canals: How deep the canals are cut, 0 elsewhere.
+        embankments: How high the embankments stand on the ground, 0 elsewhere and in their gaps.
+        source: Rows and columns `(first, last + 1, first, last + 1)` of the real elevations that the ground comes from.
     """
 
     ground: NDArray[np.float64]
@@ -128,16 +120,13 @@ def make_terrain(
 
     Parameters, errors and recipe are those of `terrain`.
 
-    Returns
-    -------
-    array
+    Returns:
         (R, C) float64 [m].
 
-    Examples
-    --------
-    >>> z = make_terrain((64, 64), "test", rng=np.random.default_rng(0))
-    >>> z.shape, bool(np.ptp(z) > 3)
-    ((64, 64), True)
+    Examples:
+        >>> z = make_terrain((64, 64), "test", rng=np.random.default_rng(0))
+        >>> z.shape, bool(np.ptp(z) > 3)
+        ((64, 64), True)
     """
     return terrain(shape, split, rng=rng, zoom=zoom).z
 
@@ -156,22 +145,16 @@ def terrain(
 
     Cells of the result are meant to be 8 m wide; the real cells' ratio of width to height (0.81) is not kept.
 
-    Parameters
-    ----------
-    shape
-        Rows and columns, at least 8 each.
-    split
-        Columns 0 to 269 (`"train"`) or 290 to 402 (`"test"`) of the real elevations.
-    rng
-        NumPy generator; the same state gives the same terrain.
-    zoom
-        Cells of the result for each real cell; above 301 cells a side, a test map needs more than the default.
+    Args:
+        shape: Rows and columns, at least 8 each.
+        split: Columns 0 to 269 (`"train"`) or 290 to 402 (`"test"`) of the real elevations.
+        rng: NumPy generator; the same state gives the same terrain.
+        zoom: Cells of the result for each real cell; above 301 cells a side, a test map needs more than the default.
 
-    Examples
-    --------
-    >>> parts = terrain((48, 64), "train", rng=np.random.default_rng(1))
-    >>> bool(parts.canals.max() >= 0.5), bool(parts.embankments.max() >= 1.0), parts.z.shape
-    (True, True, (48, 64))
+    Examples:
+        >>> parts = terrain((48, 64), "train", rng=np.random.default_rng(1))
+        >>> bool(parts.canals.max() >= 0.5), bool(parts.embankments.max() >= 1.0), parts.z.shape
+        (True, True, (48, 64))
     """
     one_of("split", split, get_args(Split))
     numpy_generator("rng", rng)
@@ -265,28 +248,22 @@ def block_features(z: Tensor, factor: int) -> Tensor:
     and within the block: the smallest, over all ways, of the highest elevation on the way. It tells a wall from a
     slope of the same mean.
 
-    Parameters
-    ----------
-    z
-        Maps (..., R, C) [m], floating point. Gradients flow; a saddle's goes to the cell that is the pass.
-    factor
-        Cells along a side of a block.
+    Args:
+        z: Maps (..., R, C) [m], floating point. Gradients flow; a saddle's goes to the cell that is the pass.
+        factor: Cells along a side of a block.
 
-    Returns
-    -------
-    Tensor
+    Returns:
         (..., 9, R / factor, C / factor) [m], of the dtype and on the device of `z`.
 
-    Examples
-    --------
-    A wall from north to south, 3 m high, with an opening 1 m above the ground:
+    Examples:
+        A wall from north to south, 3 m high, with an opening 1 m above the ground:
 
-    >>> z = torch.zeros(4, 4)
-    >>> z[:, 2] = 3.0
-    >>> z[1, 2] = 1.0
-    >>> found = dict(zip(FEATURES, block_features(z, 4)[:, 0, 0].tolist()))
-    >>> found["saddle_west_east"], found["saddle_north_south"]
-    (1.0, 0.0)
+        >>> z = torch.zeros(4, 4)
+        >>> z[:, 2] = 3.0
+        >>> z[1, 2] = 1.0
+        >>> found = dict(zip(FEATURES, block_features(z, 4)[:, 0, 0].tolist()))
+        >>> found["saddle_west_east"], found["saddle_north_south"]
+        (1.0, 0.0)
     """
     cut = blocks(elevation_tensor("z", z), factor)
     cells = cut.flatten(-2)

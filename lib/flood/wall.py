@@ -31,14 +31,10 @@ WALL = (31, 32)
 class Leak(NamedTuple):
     """A flood on one map of the plain.
 
-    Attributes
-    ----------
-    z
-        The map (R, C) [m].
-    h
-        Depths at the times asked for (T, R, C) [m].
-    share
-        Part of all water that is in coarse columns wholly east of the wall (T,).
+    Attributes:
+        z: The map (R, C) [m].
+        h: Depths at the times asked for (T, R, C) [m].
+        share: Part of all water that is in coarse columns wholly east of the wall (T,).
     """
 
     z: Tensor
@@ -49,11 +45,10 @@ class Leak(NamedTuple):
 def walled_plain() -> Tensor:
     """The fine map (64, 64) float64 [m].
 
-    Examples
-    --------
-    >>> z = walled_plain()
-    >>> print(f"{(z[0, 31] - z[0, 30]).item():.3f}")
-    2.996
+    Examples:
+        >>> z = walled_plain()
+        >>> print(f"{(z[0, 31] - z[0, 30]).item():.3f}")
+        2.996
     """
     z = (-_SLOPE * _CELL * torch.arange(_SIDE, dtype=torch.float64)).repeat(_SIDE, 1)
     z[:, list(WALL)] += _HEIGHT
@@ -63,19 +58,14 @@ def walled_plain() -> Tensor:
 def leak(rule: Pooling | None, times: Sequence[float] = (600.0, 900.0, 1200.0, 1800.0), *, factor: int = 8) -> Leak:
     """Flood the plain on its fine map, or on a coarse one.
 
-    Parameters
-    ----------
-    rule
-        How to pool; None for the fine map.
-    times
-        Seconds, positive, ascending.
-    factor
-        Of the pooling; also says which columns count as east of the wall.
+    Args:
+        rule: How to pool; None for the fine map.
+        times: Seconds, positive, ascending.
+        factor: Of the pooling; also says which columns count as east of the wall.
 
-    Examples
-    --------
-    >>> [round(float(leak(rule, [600.0]).share[0]), 1) for rule in (None, "max", "min")]
-    [0.0, 0.0, 0.3]
+    Examples:
+        >>> [round(float(leak(rule, [600.0]).share[0]), 1) for rule in (None, "max", "min")]
+        [0.0, 0.0, 0.3]
     """
     if not len(times) or not times[0] > 0:
         raise ValueError(f"times must be positive, and one at least; they are {list(times)}")

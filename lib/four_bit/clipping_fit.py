@@ -38,16 +38,11 @@ _PIECES = 60
 class SAWBFit:
     """The line and its points.
 
-    Attributes
-    ----------
-    coeffs
-        `(c1, c2)`.
-    distributions
-        Names of the points.
-    moments
-        `sqrt(E x^2) / E|x|` of each.
-    clips
-        Best clip over `E|x|` of each.
+    Attributes:
+        coeffs: `(c1, c2)`.
+        distributions: Names of the points.
+        moments: `sqrt(E x^2) / E|x|` of each.
+        clips: Best clip over `E|x|` of each.
     """
 
     coeffs: tuple[float, float]
@@ -75,21 +70,17 @@ def _squared_error(clip: float, density: Callable[[Array], Array], end: float, l
 def fit_sawb(levels: int = 15) -> SAWBFit:
     """Derive the coefficients of the clip for a symmetric grid.
 
-    Parameters
-    ----------
-    levels
-        Number of levels, odd and at least 3: 15 for -7 … 7, 17 for -8 … 8.
+    Args:
+        levels: Number of levels, odd and at least 3: 15 for -7 … 7, 17 for -8 … 8.
 
-    Notes
-    -----
-    With 200,000 samples of each distribution and a grid of 60 clips, as the fit is usually done, either coefficient
-    scatters by about 0.2 from seed to seed: the line is steep, and its points are close together.
+    Notes:
+        With 200,000 samples of each distribution and a grid of 60 clips, as the fit is usually done, either coefficient
+        scatters by about 0.2 from seed to seed: the line is steep, and its points are close together.
 
-    Examples
-    --------
-    >>> c1, c2 = fit_sawb(15).coeffs
-    >>> print(f"{c1:.2f} {c2:.2f}")
-    11.82 11.86
+    Examples:
+        >>> c1, c2 = fit_sawb(15).coeffs
+        >>> print(f"{c1:.2f} {c2:.2f}")
+        11.82 11.86
     """
     from scipy.optimize import minimize_scalar
 

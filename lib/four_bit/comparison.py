@@ -80,10 +80,9 @@ class Trained(NamedTuple):
 def trained_runs() -> dict[tuple[str, str], Trained]:
     """What ships, by network and way, read-only; "3 bits" has a fourth epoch, of fine-tuning (FNT).
 
-    Examples
-    --------
-    >>> trained_runs()["mlp", "FP32"].scores.shape
-    (3, 3)
+    Examples:
+        >>> trained_runs()["mlp", "FP32"].scores.shape
+        (3, 3)
     """
     return dict(_shipped_runs())
 

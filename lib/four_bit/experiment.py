@@ -38,35 +38,23 @@ _SHAPES = {"fashion": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 3
 class FourBitPreset(Preset):
     """A network, its data, and how to train it.
 
-    Attributes
-    ----------
-    data
-        `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
-    architecture
-        `"mlp"` (six layers of 128 between a first and a last one, with batch normalisation), `"convnet"` (three
-        convolutions, for 28 x 28 pixels), `"resnet18-small"` (for small images), or a name in torchvision.models.
-    config
-        What is quantised, and how.
-    count
-        Number of training images; None for all.
-    full
-        Fashion-MNIST: test on all 10 000 images of the whole set, where it is installed, not on the 2 000 that ship.
-    epochs
-        Passes over the data.
-    batch_size
-        Images a step, over all processes.
-    lr
-        Peak of the learning rate, which rises over a tenth of the steps and falls to zero.
-    momentum
-        Of stochastic gradient descent. None: against the rate, from 0.95 down to 0.85 and up again.
-    weight_decay
-        Of stochastic gradient descent.
-    fine_tuning
-        Epochs of fine-tuning (FNT) at the end.
-    fine_tuning_lr
-        Peak of its triangle of learning rates.
-    seed
-        Of weights, the order of images, and rounding.
+    Attributes:
+        data: `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
+        architecture: `"mlp"` (six layers of 128 between a first and a last one, with batch normalisation), `"convnet"`
+            (three convolutions, for 28 x 28 pixels), `"resnet18-small"` (for small images), or a name in
+            torchvision.models.
+        config: What is quantised, and how.
+        count: Number of training images; None for all.
+        full: Fashion-MNIST: test on all 10 000 images of the whole set, where it is installed, not on the 2 000 that
+            ship.
+        epochs: Passes over the data.
+        batch_size: Images a step, over all processes.
+        lr: Peak of the learning rate, which rises over a tenth of the steps and falls to zero.
+        momentum: Of stochastic gradient descent. None: against the rate, from 0.95 down to 0.85 and up again.
+        weight_decay: Of stochastic gradient descent.
+        fine_tuning: Epochs of fine-tuning (FNT) at the end.
+        fine_tuning_lr: Peak of its triangle of learning rates.
+        seed: Of weights, the order of images, and rounding.
     """
 
     data: ImageSet = "fashion"
@@ -136,14 +124,11 @@ PRESETS = {
 class FourBitRun(Run):
     """A network that was trained in 4 bits.
 
-    Attributes
-    ----------
-    model, losses, scores, diverged, preset
-        As in `lib.experiment.Run`; losses and scores of the 4-bit phase and, after it, of fine-tuning.
-    before_fine_tuning
-        Test accuracy at the end of the 4-bit phase.
-    clipped
-        Fraction of all gradients that lay above a maximum guessed from earlier steps; 0 without such guesses.
+    Attributes:
+        model, losses, scores, diverged, preset: As in `lib.experiment.Run`; losses and scores of the 4-bit phase and,
+            after it, of fine-tuning.
+        before_fine_tuning: Test accuracy at the end of the 4-bit phase.
+        clipped: Fraction of all gradients that lay above a maximum guessed from earlier steps; 0 without such guesses.
     """
 
     preset: FourBitPreset
@@ -179,20 +164,15 @@ def four_bit_task(
 ) -> tuple[nn.Module, Dataset[Any], Dataset[Any]]:
     """The quantised network of a preset at its initial weights, its training data and its test data.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    data_path
-        As in `lib.datasets.image_task`.
-    generator
-        Source of the gradients' rounding.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        data_path: As in `lib.datasets.image_task`.
+        generator: Source of the gradients' rounding.
 
-    Examples
-    --------
-    >>> model, train, test = four_bit_task("quick")
-    >>> len(train), len(test), type(model[4]).__name__
-    (5000, 2000, 'LUQLinear')
+    Examples:
+        >>> model, train, test = four_bit_task("quick")
+        >>> len(train), len(test), type(model[4]).__name__
+        (5000, 2000, 'LUQLinear')
     """
     settings = named(preset, PRESETS)
     torch_generator("generator", generator)
@@ -254,22 +234,16 @@ def train_four_bit(
 ) -> FourBitRun:
     """Train a network in 4 bits, and fine-tune it where the preset says so.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a setting of your own.
-    folder
-        Where checkpoints go; a second run goes on from them. None keeps nothing.
-    data_path
-        As in `four_bit_task`.
-    device, precision, every, workers
-        As in `lib.training.fit`.
+    Args:
+        preset: A name in `PRESETS`, or a setting of your own.
+        folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
+        data_path: As in `four_bit_task`.
+        device, precision, every, workers: As in `lib.training.fit`.
 
-    Examples
-    --------
-    >>> run = train_four_bit(replace(PRESETS["quick"], count=2048, batch_size=64, epochs=1))
-    >>> len(run.losses), bool(run.scores[-1] > 0.5)
-    (32, True)
+    Examples:
+        >>> run = train_four_bit(replace(PRESETS["quick"], count=2048, batch_size=64, epochs=1))
+        >>> len(run.losses), bool(run.scores[-1] > 0.5)
+        (32, True)
     """
     settings = named(preset, PRESETS)
     active_backend(torch.device(known_device(device)), settings.config.backend)  # refuses what is not there

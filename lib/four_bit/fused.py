@@ -51,21 +51,16 @@ def _has_triton() -> bool:
 def active_backend(device: torch.device | str, backend: str = "auto", *, count: int = _LARGE) -> _Way:
     """The way that a request comes to on a device.
 
-    Parameters
-    ----------
-    device
-        Where the tensors are.
-    backend
-        `"eager"`; `"compiled"`, on the CPU; `"triton"`, on a GPU (on the CPU only in Triton's interpreter); or
-        `"auto"`: triton on a GPU where it is installed, compiled on the CPU for tensors that are not small, and
-        otherwise, or where torch itself compiles, eager.
-    count
-        Entries of the tensor.
+    Args:
+        device: Where the tensors are.
+        backend: `"eager"`; `"compiled"`, on the CPU; `"triton"`, on a GPU (on the CPU only in Triton's interpreter); or
+            `"auto"`: triton on a GPU where it is installed, compiled on the CPU for tensors that are not small, and
+            otherwise, or where torch itself compiles, eager.
+        count: Entries of the tensor.
 
-    Examples
-    --------
-    >>> active_backend("cpu"), active_backend("cpu", count=10), active_backend("cpu", "eager")
-    ('compiled', 'eager', 'eager')
+    Examples:
+        >>> active_backend("cpu"), active_backend("cpu", count=10), active_backend("cpu", "eager")
+        ('compiled', 'eager', 'eager')
     """
     if device is None:
         raise TypeError("device must be a name such as cpu or cuda; it is None")
@@ -109,18 +104,12 @@ def floating_dtype(dtype: torch.dtype) -> torch.dtype:
 class PackedLUQ:
     """A tensor in 4 bits per entry.
 
-    Attributes
-    ----------
-    packed
-        uint8 of ceil(n / 2), the first entry in the low half of a byte.
-    alpha
-        The smallest level, 0-d float32.
-    shape
-        Of the tensor.
-    fmt
-        Its format.
-    backend
-        The way it was made: `"eager"`, `"compiled"` or `"triton"`.
+    Attributes:
+        packed: uint8 of ceil(n / 2), the first entry in the low half of a byte.
+        alpha: The smallest level, 0-d float32.
+        shape: Of the tensor.
+        fmt: Its format.
+        backend: The way it was made: `"eager"`, `"compiled"` or `"triton"`.
     """
 
     packed: Tensor
@@ -275,31 +264,22 @@ def luq_pack(
 ) -> PackedLUQ:
     """Quantise to signed powers of two and pack two codes in a byte, in one pass on a GPU.
 
-    Parameters
-    ----------
-    x
-        Floating-point tensor of any shape.
-    rounding
-        The format, which must fit in 4 bits, and how to round to it.
-    seed
-        Of the random numbers: another one for every call, or the rounding is no longer right on average. Needed
-        where something is stochastic, unless `rand` is given.
-    rand
-        Random integers, of `luq_encode`.
-    max_abs
-        What the largest level stands for, one number; the largest magnitude of `x` by default.
-    backend
-        A request to `active_backend`.
-    check
-        Refuse NaN, infinities and a bad `max_abs`. Off, nothing waits for a GPU, if `max_abs` is None or on it.
+    Args:
+        x: Floating-point tensor of any shape.
+        rounding: The format, which must fit in 4 bits, and how to round to it.
+        seed: Of the random numbers: another one for every call, or the rounding is no longer right on average. Needed
+            where something is stochastic, unless `rand` is given.
+        rand: Random integers, of `luq_encode`.
+        max_abs: What the largest level stands for, one number; the largest magnitude of `x` by default.
+        backend: A request to `active_backend`.
+        check: Refuse NaN, infinities and a bad `max_abs`. Off, nothing waits for a GPU, if `max_abs` is None or on it.
 
-    Examples
-    --------
-    >>> packed = luq_pack(torch.tensor([64.0, -16.0, 1.0]), seed=0)
-    >>> packed
-    PackedLUQ(shape=(3,), fmt='fp4', nbytes=6, backend='eager')
-    >>> packed.decode()
-    tensor([ 64., -16.,   1.])
+    Examples:
+        >>> packed = luq_pack(torch.tensor([64.0, -16.0, 1.0]), seed=0)
+        >>> packed
+        PackedLUQ(shape=(3,), fmt='fp4', nbytes=6, backend='eager')
+        >>> packed.decode()
+        tensor([ 64., -16.,   1.])
     """
     if checked_rounding(rounding).levels > 7:
         raise ValueError(f"rounding.fmt must fit in 4 bits; {rounding.fmt!r} has {2 * rounding.levels + 1} values")
@@ -321,11 +301,10 @@ def luq_fused(
 
     Formats may have 17 values. The result has the dtype and shape of `x`, and no gradient: that of `luq` has one.
 
-    Examples
-    --------
-    >>> x = torch.tensor([64.0, -3.0, 0.25])
-    >>> torch.equal(luq_fused(x, seed=5), luq_pack(x, seed=5).decode())
-    True
+    Examples:
+        >>> x = torch.tensor([64.0, -3.0, 0.25])
+        >>> torch.equal(luq_fused(x, seed=5), luq_pack(x, seed=5).decode())
+        True
     """
     task = _task(x, rounding, seed=seed, rand=rand, max_abs=max_abs, backend=backend, check=check)
     return task.values(task.flat.dtype, units=False).view(x.shape).to(x.dtype)
@@ -346,10 +325,9 @@ def luq_levels(
 
     What a product of matrices takes: levels are exact also in bfloat16, and alpha is multiplied in afterwards.
 
-    Examples
-    --------
-    >>> luq_levels(torch.tensor([6.4, -1.6, 0.0]), seed=0)
-    (tensor([ 64., -16.,   0.]), tensor(0.1000))
+    Examples:
+        >>> luq_levels(torch.tensor([6.4, -1.6, 0.0]), seed=0)
+        (tensor([ 64., -16.,   0.]), tensor(0.1000))
     """
     floating_dtype(dtype)
     task = _task(x, rounding, seed=seed, rand=rand, max_abs=max_abs, backend=backend, check=check)

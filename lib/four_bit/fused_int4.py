@@ -40,18 +40,12 @@ def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
 class PackedInt4:
     """A tensor in INT4, to compute with and to keep.
 
-    Attributes
-    ----------
-    codes
-        Integers as numbers of the dtype to compute in, of the tensor's shape. The values are `codes * scale`.
-    packed
-        The same as uint8 of ceil(n / 2), the first entry in the low half of a byte; None if it is not kept.
-    scale
-        Width of a level, 0-d float32; 0 if all entries are zero, not finite if one of them is not.
-    signed
-        Whether codes run from -7 to 7, not from 0 to 15: 0-d bool, on the tensor's device.
-    shape
-        Of the tensor.
+    Attributes:
+        codes: Integers as numbers of the dtype to compute in, of the tensor's shape. The values are `codes * scale`.
+        packed: The same as uint8 of ceil(n / 2), the first entry in the low half of a byte; None if it is not kept.
+        scale: Width of a level, 0-d float32; 0 if all entries are zero, not finite if one of them is not.
+        signed: Whether codes run from -7 to 7, not from 0 to 15: 0-d bool, on the tensor's device.
+        shape: Of the tensor.
     """
 
     codes: Tensor
@@ -63,10 +57,9 @@ class PackedInt4:
     def unpack(self, dtype: torch.dtype = torch.float32, backend: Backend = "auto") -> Tensor:
         """The codes as numbers, from the packed ones.
 
-        Examples
-        --------
-        >>> int4_pack(torch.tensor([-7.0, 0.4, 3.6]), clip="max").unpack(torch.bfloat16)
-        tensor([-7.,  0.,  4.], dtype=torch.bfloat16)
+        Examples:
+            >>> int4_pack(torch.tensor([-7.0, 0.4, 3.6]), clip="max").unpack(torch.bfloat16)
+            tensor([-7.,  0.,  4.], dtype=torch.bfloat16)
         """
         if self.packed is None:
             raise ValueError("there is nothing to unpack: it was made with keep=False")
@@ -90,25 +83,17 @@ def int4_pack(
     At the same scale all backends give the same bits. Scales differ by how the moments are summed: in the last digits
     of :math:`c_1\sqrt{E x^2}`, for SAWB, and not at all for the largest magnitude.
 
-    Parameters
-    ----------
-    x
-        Floating-point tensor of any shape; more than float32 is rounded to that first.
-    clip
-        Of `int4_encode`.
-    signed
-        Whether codes have signs; None decides on the device, by whether an entry is negative.
-    dtype
-        Of the codes: float32, bfloat16 or float16, all exact.
-    keep
-        Whether to pack codes for backward, too.
-    backend
-        A request to `active_backend`.
+    Args:
+        x: Floating-point tensor of any shape; more than float32 is rounded to that first.
+        clip: Of `int4_encode`.
+        signed: Whether codes have signs; None decides on the device, by whether an entry is negative.
+        dtype: Of the codes: float32, bfloat16 or float16, all exact.
+        keep: Whether to pack codes for backward, too.
+        backend: A request to `active_backend`.
 
-    Examples
-    --------
-    >>> int4_pack(torch.tensor([0.0, 2.0, 15.0]), clip="max").codes
-    tensor([ 0.,  2., 15.])
+    Examples:
+        >>> int4_pack(torch.tensor([0.0, 2.0, 15.0]), clip="max").codes
+        tensor([ 0.,  2., 15.])
     """
     values = floating_tensor("x", x).detach()
     one_of("clip", clip, ("sawb", "max"))
@@ -149,10 +134,9 @@ def int4_unpack(
 ) -> Tensor:
     """The codes of a `PackedInt4` as numbers of a dtype, from its attributes.
 
-    Examples
-    --------
-    >>> int4_unpack(torch.tensor([9, 4], dtype=torch.uint8), (3,), torch.tensor(True))
-    tensor([-7.,  0.,  4.])
+    Examples:
+        >>> int4_unpack(torch.tensor([9, 4], dtype=torch.uint8), (3,), torch.tensor(True))
+        tensor([-7.,  0.,  4.])
     """
     _compute_dtype(dtype)
     if signed.dtype != torch.bool or signed.ndim:
@@ -170,10 +154,9 @@ def relu_pack(x: Tensor, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
 
     What is more than float32 goes the eager way.
 
-    Examples
-    --------
-    >>> relu_pack(torch.tensor([-1.0, 2.0, 3.0]))
-    (tensor([0., 2., 3.]), tensor([6], dtype=torch.uint8))
+    Examples:
+        >>> relu_pack(torch.tensor([-1.0, 2.0, 3.0]))
+        (tensor([0., 2., 3.]), tensor([6], dtype=torch.uint8))
     """
     values = floating_tensor("x", x).detach()
     if active_backend(x.device, backend) == "triton" and values.numel() and values.dtype in _DTYPES:
@@ -185,10 +168,9 @@ def relu_pack(x: Tensor, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
 def relu_grad(grad: Tensor, bits: Tensor, *, backend: Backend = "auto") -> Tensor:
     """The gradient where the bits of `relu_pack` are set, and otherwise 0, also where the gradient is not finite.
 
-    Examples
-    --------
-    >>> relu_grad(torch.tensor([float("inf"), 1.0, 2.0]), torch.tensor([6], dtype=torch.uint8))
-    tensor([0., 1., 2.])
+    Examples:
+        >>> relu_grad(torch.tensor([float("inf"), 1.0, 2.0]), torch.tensor([6], dtype=torch.uint8))
+        tensor([0., 1., 2.])
     """
     values = floating_tensor("grad", grad).detach()
     if active_backend(grad.device, backend) != "triton" or not values.numel() or values.dtype not in _DTYPES:

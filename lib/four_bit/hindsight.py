@@ -19,24 +19,19 @@ __all__ = ["HindsightMax"]
 class HindsightMax:
     """A running mean of the largest magnitudes of earlier steps.
 
-    Parameters
-    ----------
-    momentum
-        Weight of the past, at least 0 and below 1.
+    Args:
+        momentum: Weight of the past, at least 0 and below 1.
 
-    Attributes
-    ----------
-    clipped_fraction
-        Fraction of all entries so far that lay above the estimate for them.
+    Attributes:
+        clipped_fraction: Fraction of all entries so far that lay above the estimate for them.
 
-    Examples
-    --------
-    >>> import torch
-    >>> estimate = HindsightMax(momentum=0.5)
-    >>> [float(estimate.update(torch.tensor([value]))) for value in (4.0, 8.0, 0.0)]
-    [4.0, 4.0, 6.0]
-    >>> estimate.clipped_fraction
-    0.3333333333333333
+    Examples:
+        >>> import torch
+        >>> estimate = HindsightMax(momentum=0.5)
+        >>> [float(estimate.update(torch.tensor([value]))) for value in (4.0, 8.0, 0.0)]
+        [4.0, 4.0, 6.0]
+        >>> estimate.clipped_fraction
+        0.3333333333333333
     """
 
     def __init__(self, momentum: float = 0.9) -> None:
@@ -50,14 +45,10 @@ class HindsightMax:
     def update(self, x: Tensor, *, largest: Tensor | None = None, check: bool = True) -> Tensor:
         """The estimate for this tensor, made from the past (the first time: its exact maximum); 0-d float32.
 
-        Parameters
-        ----------
-        x
-            Floating-point tensor.
-        largest
-            Its largest magnitude, where that is known, or is one over several processes.
-        check
-            Refuse NaN and infinities. Off, they leave the estimate as it was, and what is returned is NaN.
+        Args:
+            x: Floating-point tensor.
+            largest: Its largest magnitude, where that is known, or is one over several processes.
+            check: Refuse NaN and infinities. Off, they leave the estimate as it was, and what is returned is NaN.
         """
         values = real_tensor("x", x, check=check)
         if largest is not None and check:

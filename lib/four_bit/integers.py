@@ -30,22 +30,17 @@ SAWB = (12.1, 12.2)
 def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB, *, check: bool = True) -> Tensor:
     r"""The clip :math:`c_1\sqrt{E x^2} - c_2 E|x|`, 0-d: at most the largest magnitude, and that where not positive.
 
-    Parameters
-    ----------
-    x
-        Floating-point tensor.
-    coeffs
-        `(c1, c2)`.
-    check
-        Refuse NaN and infinities; off in hot loops, where they make the clip NaN.
+    Args:
+        x: Floating-point tensor.
+        coeffs: `(c1, c2)`.
+        check: Refuse NaN and infinities; off in hot loops, where they make the clip NaN.
 
-    Examples
-    --------
-    A Gaussian is clipped at about 2.4 standard deviations, a constant not at all:
+    Examples:
+        A Gaussian is clipped at about 2.4 standard deviations, a constant not at all:
 
-    >>> x = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
-    >>> print(f"{sawb_clip(x):.1f} {sawb_clip(torch.ones(5)):.1f}")
-    2.4 1.0
+        >>> x = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+        >>> print(f"{sawb_clip(x):.1f} {sawb_clip(torch.ones(5)):.1f}")
+        2.4 1.0
     """
     values = real_tensor("x", x, check=check)
     largest = largest_magnitude(values)
@@ -68,33 +63,24 @@ def int4_encode(
 ) -> tuple[Tensor, Tensor]:
     """Quantise to 15 levels -7 … 7, or to 16 levels 0 … 15 where there are no negative numbers.
 
-    Parameters
-    ----------
-    x
-        Floating-point tensor.
-    clip
-        `"sawb"`, `"max"`, or the clip itself: a positive number, or a tensor that broadcasts.
-    signed
-        Whether codes have signs; without them `x` must not be negative. A 0-d boolean tensor decides on its device.
-    rounding
-        `"nearest"` (ties to even) or `"stochastic"`.
-    rand, generator
-        Of the random numbers of `"stochastic"`, of `luq_encode`.
-    check
-        Refuse NaN, infinities, and negative numbers without signs; off in hot loops, where NaN makes the scale NaN.
+    Args:
+        x: Floating-point tensor.
+        clip: `"sawb"`, `"max"`, or the clip itself: a positive number, or a tensor that broadcasts.
+        signed: Whether codes have signs; without them `x` must not be negative. A 0-d boolean tensor decides on its
+            device.
+        rounding: `"nearest"` (ties to even) or `"stochastic"`.
+        rand, generator: Of the random numbers of `"stochastic"`, of `luq_encode`.
+        check: Refuse NaN, infinities, and negative numbers without signs; off in hot loops, where NaN makes the scale
+            NaN.
 
-    Returns
-    -------
-    codes
-        int8 of the shape of `x`.
-    scale
-        Width of a level, 0-d float32; 0 if all of `x` is zero.
+    Returns:
+        codes: int8 of the shape of `x`.
+        scale: Width of a level, 0-d float32; 0 if all of `x` is zero.
 
-    Examples
-    --------
-    >>> codes, scale = int4_encode(torch.tensor([-7.0, 0.4, 3.6]), clip="max")
-    >>> codes, scale.item()
-    (tensor([-7,  0,  4], dtype=torch.int8), 1.0)
+    Examples:
+        >>> codes, scale = int4_encode(torch.tensor([-7.0, 0.4, 3.6]), clip="max")
+        >>> codes, scale.item()
+        (tensor([-7,  0,  4], dtype=torch.int8), 1.0)
     """
     one_of("rounding", rounding, ("nearest", "stochastic"))
     if not isinstance(signed, Tensor):
@@ -136,19 +122,14 @@ def int4_mean_and_variance(
 ) -> tuple[Tensor, Tensor]:
     """Expectation and variance of every entry after rounding to the 15 levels -7 … 7, exactly, float64.
 
-    Parameters
-    ----------
-    x
-        Floating-point tensor.
-    max_abs
-        What the last level stands for; the largest magnitude by default.
-    stochastic
-        Or to nearest, which has no variance.
+    Args:
+        x: Floating-point tensor.
+        max_abs: What the last level stands for; the largest magnitude by default.
+        stochastic: Or to nearest, which has no variance.
 
-    Examples
-    --------
-    >>> int4_mean_and_variance(torch.tensor([7.0, 0.25]))
-    (tensor([7.0000, 0.2500], dtype=torch.float64), tensor([0.0000, 0.1875], dtype=torch.float64))
+    Examples:
+        >>> int4_mean_and_variance(torch.tensor([7.0, 0.25]))
+        (tensor([7.0000, 0.2500], dtype=torch.float64), tensor([0.0000, 0.1875], dtype=torch.float64))
     """
     values = real_tensor("x", x).double()
     largest = checked_max_abs(values, max_abs)
@@ -164,10 +145,9 @@ def int4_mean_and_variance(
 def int4_decode(codes: Tensor, scale: Tensor | float) -> Tensor:
     """The values that codes from -8 to 15 stand for, float32.
 
-    Examples
-    --------
-    >>> int4_decode(torch.tensor([-7, 3], dtype=torch.int8), 0.5)
-    tensor([-3.5000,  1.5000])
+    Examples:
+        >>> int4_decode(torch.tensor([-7, 3], dtype=torch.int8), 0.5)
+        tensor([-3.5000,  1.5000])
     """
     integer_tensor("codes", codes, -8, 15)
     return codes.to(torch.float32) * checked_scale("scale", scale)

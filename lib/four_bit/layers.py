@@ -63,32 +63,22 @@ __all__ = [
 class LUQConfig(Rounding):
     """How a layer is quantised: the `Rounding` of its gradients, and more.
 
-    Attributes
-    ----------
-    samples
-        Independent quantisations of a gradient that are averaged for the weights' update (SMP).
-    smp_backward
-        Whether the average also goes to the layer before; otherwise that gets the first of them.
-    forward
-        `"int4"`; `"weights"` for INT4 weights on activations of full precision, as in fine-tuning (FNT); or `"none"`.
-    forward_rounding
-        `"nearest"`, or `"stochastic"` to see that it is worse.
-    backward
-        `"luq"`, `"int4"` (uniform; rounded to nearest or stochastically, as `rounding` says), or `"none"`.
-    clip
-        Of weights and activations: `"sawb"` or `"max"`.
-    hindsight
-        Momentum of a largest magnitude that is guessed from earlier steps; None for the exact one.
-    process_group
-        `"world"`, or a group of torch.distributed, whose processes share one alpha: the largest magnitude over all
-        of them, as if they were one. None for an alpha of each process's own.
-    backend
-        `"auto"` is the Triton kernel on a GPU where triton is installed, otherwise eager torch.
+    Attributes:
+        samples: Independent quantisations of a gradient that are averaged for the weights' update (SMP).
+        smp_backward: Whether the average also goes to the layer before; otherwise that gets the first of them.
+        forward: `"int4"`; `"weights"` for INT4 weights on activations of full precision, as in fine-tuning (FNT); or
+            `"none"`.
+        forward_rounding: `"nearest"`, or `"stochastic"` to see that it is worse.
+        backward: `"luq"`, `"int4"` (uniform; rounded to nearest or stochastically, as `rounding` says), or `"none"`.
+        clip: Of weights and activations: `"sawb"` or `"max"`.
+        hindsight: Momentum of a largest magnitude that is guessed from earlier steps; None for the exact one.
+        process_group: `"world"`, or a group of torch.distributed, whose processes share one alpha: the largest
+            magnitude over all of them, as if they were one. None for an alpha of each process's own.
+        backend: `"auto"` is the Triton kernel on a GPU where triton is installed, otherwise eager torch.
 
-    Examples
-    --------
-    >>> LUQConfig(fmt="fp3", underflow="flush", samples=2).levels
-    3
+    Examples:
+        >>> LUQConfig(fmt="fp3", underflow="flush", samples=2).levels
+        3
     """
 
     samples: int = 1
@@ -242,11 +232,10 @@ def gradient_quantizer(
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """What a 4-bit layer does to the gradient of its outputs: one for the layer before, one for its own update.
 
-    Examples
-    --------
-    >>> for_input, for_weight = gradient_quantizer(LUQConfig(backward="none"))(torch.ones(2))
-    >>> torch.equal(for_input, for_weight)
-    True
+    Examples:
+        >>> for_input, for_weight = gradient_quantizer(LUQConfig(backward="none"))(torch.ones(2))
+        >>> torch.equal(for_input, for_weight)
+        True
     """
     return _Quantizer(config, generator)
 
@@ -376,19 +365,15 @@ class _FourBitLayer(nn.Module):
 class LUQLinear(_FourBitLayer, nn.Linear):
     """`nn.Linear` in 4 bits: the same parameters and state, other arithmetic.
 
-    Parameters
-    ----------
-    config
-        How to quantise.
-    generator
-        Source of the initial weights and of the gradients' rounding; torch's own by default.
+    Args:
+        config: How to quantise.
+        generator: Source of the initial weights and of the gradients' rounding; torch's own by default.
 
-    Examples
-    --------
-    >>> layer = LUQLinear(8, 4, generator=torch.Generator().manual_seed(0))
-    >>> layer(torch.ones(2, 8)).sum().backward()
-    >>> layer.weight.grad.shape
-    torch.Size([4, 8])
+    Examples:
+        >>> layer = LUQLinear(8, 4, generator=torch.Generator().manual_seed(0))
+        >>> layer(torch.ones(2, 8)).sum().backward()
+        >>> layer.weight.grad.shape
+        torch.Size([4, 8])
     """
 
     def __init__(
@@ -443,11 +428,10 @@ class LUQConv1d(_FourBitConvolution, nn.Conv1d):
 class LUQConv2d(_FourBitConvolution, nn.Conv2d):
     """`nn.Conv2d` in 4 bits: the same parameters and state, other arithmetic.
 
-    Examples
-    --------
-    >>> layer = LUQConv2d(1, 4, 3, padding="same", generator=torch.Generator().manual_seed(0))
-    >>> layer(torch.ones(2, 1, 8, 8)).shape
-    torch.Size([2, 4, 8, 8])
+    Examples:
+        >>> layer = LUQConv2d(1, 4, 3, padding="same", generator=torch.Generator().manual_seed(0))
+        >>> layer(torch.ones(2, 1, 8, 8)).shape
+        torch.Size([2, 4, 8, 8])
     """
 
 
@@ -462,11 +446,10 @@ class LUQConvTranspose1d(_FourBitConvolution, nn.ConvTranspose1d):
 class LUQConvTranspose2d(_FourBitConvolution, nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` in 4 bits: the same parameters and state, other arithmetic.
 
-    Examples
-    --------
-    >>> layer = LUQConvTranspose2d(1, 4, 2, stride=2, generator=torch.Generator().manual_seed(0))
-    >>> layer(torch.ones(2, 1, 8, 8)).shape
-    torch.Size([2, 4, 16, 16])
+    Examples:
+        >>> layer = LUQConvTranspose2d(1, 4, 2, stride=2, generator=torch.Generator().manual_seed(0))
+        >>> layer(torch.ones(2, 1, 8, 8)).shape
+        torch.Size([2, 4, 16, 16])
     """
 
 
@@ -493,12 +476,11 @@ class _PackedReLU(torch.autograd.Function):
 class PackedReLU(nn.Module):
     """A ReLU that keeps one bit per entry for backward, instead of its output.
 
-    Examples
-    --------
-    >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
-    >>> PackedReLU()(x).sum().backward()
-    >>> x.grad
-    tensor([0., 1.])
+    Examples:
+        >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        >>> PackedReLU()(x).sum().backward()
+        >>> x.grad
+        tensor([0., 1.])
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -536,39 +518,30 @@ def quantize_model(
     of `nn.MultiheadAttention`, recurrent ones, embeddings. Where none was there is a warning. A transformer of torch
     that holds 4-bit layers calls them in evaluation as well, instead of its fused function for float ones.
 
-    Parameters
-    ----------
-    model
-        The network; unless `inplace`, a copy is changed.
-    config
-        How to quantise; `LUQConfig()` by default.
-    skip
-        Which layers keep full precision: `"first"`, `"last"`, both or none of them, or a function of name and layer.
-    generator
-        Source of the gradients' rounding.
-    inplace
-        Whether the layers of `model` itself become 4-bit ones: the same objects, of another class.
-    example
-        An input, a tuple of several, or a dict of named ones. It is run through a copy, in training and evaluation,
-        with gradients and without: what is not called there, because a function takes only its weights, keeps full
-        precision, and first and last follow the order of calls instead of names.
+    Args:
+        model: The network; unless `inplace`, a copy is changed.
+        config: How to quantise; `LUQConfig()` by default.
+        skip: Which layers keep full precision: `"first"`, `"last"`, both or none of them, or a function of name and
+            layer.
+        generator: Source of the gradients' rounding.
+        inplace: Whether the layers of `model` itself become 4-bit ones: the same objects, of another class.
+        example: An input, a tuple of several, or a dict of named ones. It is run through a copy, in training and
+            evaluation, with gradients and without: what is not called there, because a function takes only its weights,
+            keeps full precision, and first and last follow the order of calls instead of names.
 
-    Returns
-    -------
-    nn.Module
+    Returns:
         With the same names of parameters and buffers as before.
 
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> quantized = quantize_model(net)
-    >>> print(exchange_report(quantized))
-    exchanged for PackedReLU: 1, 3
-    exchanged for LUQLinear: 2
-    not exchanged, the first layer: 0
-    not exchanged, the last layer: 4
-    >>> quantized.state_dict().keys() == net.state_dict().keys()
-    True
+    Examples:
+        >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> quantized = quantize_model(net)
+        >>> print(exchange_report(quantized))
+        exchanged for PackedReLU: 1, 3
+        exchanged for LUQLinear: 2
+        not exchanged, the first layer: 0
+        not exchanged, the last layer: 4
+        >>> quantized.state_dict().keys() == net.state_dict().keys()
+        True
     """
     instance_of("model", model, nn.Module, "a torch module")
     settings = instance_of("config", LUQConfig() if config is None else config, LUQConfig, "a LUQConfig or None")
@@ -586,12 +559,11 @@ def quantize_model(
 def reconfigure(model: nn.Module, config: LUQConfig) -> None:
     """Quantise the 4-bit layers of a network in another way from now on, such as for fine-tuning (FNT).
 
-    Examples
-    --------
-    >>> layer = LUQLinear(2, 2)
-    >>> reconfigure(layer, LUQConfig(forward="weights", backward="none"))
-    >>> layer
-    LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=compiled)
+    Examples:
+        >>> layer = LUQLinear(2, 2)
+        >>> reconfigure(layer, LUQConfig(forward="weights", backward="none"))
+        >>> layer
+        LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=compiled)
     """
     instance_of("config", config, LUQConfig, "a LUQConfig")
     for layer in instance_of("model", model, nn.Module, "a torch module").modules():
@@ -602,10 +574,9 @@ def reconfigure(model: nn.Module, config: LUQConfig) -> None:
 def quantizer_states(model: nn.Module) -> list[HindsightMax]:
     """The running estimates of a network's 4-bit layers: what a checkpoint must hold beside its weights.
 
-    Examples
-    --------
-    >>> quantizer_states(LUQLinear(2, 2)), quantizer_states(LUQLinear(2, 2, config=LUQConfig(hindsight=0.9)))
-    ([], [HindsightMax(momentum=0.9, estimate=unset, clipped=0.00%)])
+    Examples:
+        >>> quantizer_states(LUQLinear(2, 2)), quantizer_states(LUQLinear(2, 2, config=LUQConfig(hindsight=0.9)))
+        ([], [HindsightMax(momentum=0.9, estimate=unset, clipped=0.00%)])
     """
     parts = instance_of("model", model, nn.Module, "a torch module").modules()
     layers = (layer for layer in parts if isinstance(layer, _FourBitLayer))

@@ -62,10 +62,9 @@ _TINY, _LIFT = 2.0**-60, 2.0**64
 def log_levels(fmt: str | int) -> int:
     """Number K of magnitudes above zero of a format, which may also be given by that number, 1 to 8.
 
-    Examples
-    --------
-    >>> log_levels("fp4"), log_levels(2)
-    (7, 2)
+    Examples:
+        >>> log_levels("fp4"), log_levels(2)
+        (7, 2)
     """
     if isinstance(fmt, str) and fmt in LOG_FORMATS:
         return LOG_FORMATS[fmt]
@@ -83,22 +82,17 @@ def sign_shift(fmt: str | int) -> int:
 class Rounding:
     """How numbers become signed powers of two: LUQ by default, an ablation of it otherwise.
 
-    Attributes
-    ----------
-    fmt
-        A name in `LOG_FORMATS`, or the number of magnitudes above zero, 1 to 8.
-    rounding
-        Between two levels: `"stochastic"`, `"nearest"` (arithmetic midpoint, ties up) or `"down"`.
-    underflow
-        Below the smallest level: `"stochastic"`, `"nearest"` or `"flush"` to zero.
-    pow2_alpha
-        Whether the smallest level is rounded up to a power of two, so that all scaling is exponent arithmetic.
+    Attributes:
+        fmt: A name in `LOG_FORMATS`, or the number of magnitudes above zero, 1 to 8.
+        rounding: Between two levels: `"stochastic"`, `"nearest"` (arithmetic midpoint, ties up) or `"down"`.
+        underflow: Below the smallest level: `"stochastic"`, `"nearest"` or `"flush"` to zero.
+        pow2_alpha: Whether the smallest level is rounded up to a power of two, so that all scaling is exponent
+            arithmetic.
 
-    Examples
-    --------
-    >>> naive = Rounding("fp3", rounding="nearest", underflow="flush")
-    >>> luq(torch.tensor([8.0, 5.0, 0.9]), naive)
-    tensor([8., 4., 0.])
+    Examples:
+        >>> naive = Rounding("fp3", rounding="nearest", underflow="flush")
+        >>> luq(torch.tensor([8.0, 5.0, 0.9]), naive)
+        tensor([8., 4., 0.])
     """
 
     fmt: str | int = "fp4"
@@ -151,10 +145,9 @@ def largest_magnitude(x: Tensor) -> Tensor:
 def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Generator | None = None) -> Tensor:
     """Uniform random integers in [0, 2^23), int32, on the generator's device.
 
-    Examples
-    --------
-    >>> random_mantissas((3,), generator=torch.Generator().manual_seed(0)).dtype
-    torch.int32
+    Examples:
+        >>> random_mantissas((3,), generator=torch.Generator().manual_seed(0)).dtype
+        torch.int32
     """
     torch_generator("generator", generator)
     device = None if generator is None else generator.device
@@ -251,34 +244,24 @@ def luq_encode(
 ) -> tuple[Tensor, Tensor]:
     """Quantise to signed powers of two, without bias by default.
 
-    Parameters
-    ----------
-    x
-        Floating-point tensor of any shape, on any device.
-    rounding
-        The format, and how to round to it.
-    max_abs
-        What the largest level stands for; the largest magnitude of `x` by default. A smaller one clips, with a bias.
-        A tensor that broadcasts to `x` scales parts of it on their own, such as its rows.
-    rand
-        Random integers in [0, 2^23), int32, of the shape of `x`; the same ones give the same codes on every device.
-    generator
-        Source of the random integers where `rand` is None.
-    check
-        Refuse NaN, infinities and a bad `max_abs`; off in hot loops.
+    Args:
+        x: Floating-point tensor of any shape, on any device.
+        rounding: The format, and how to round to it.
+        max_abs: What the largest level stands for; the largest magnitude of `x` by default. A smaller one clips, with a
+            bias. A tensor that broadcasts to `x` scales parts of it on their own, such as its rows.
+        rand: Random integers in [0, 2^23), int32, of the shape of `x`; the same ones give the same codes on every
+            device.
+        generator: Source of the random integers where `rand` is None.
+        check: Refuse NaN, infinities and a bad `max_abs`; off in hot loops.
 
-    Returns
-    -------
-    codes
-        uint8 of the shape of `x`: `k` in the low bits, the sign above; 0 for zero.
-    alpha
-        The smallest level, float32, 0-d or of the shape of `max_abs`. 0 if all of `x` is zero.
+    Returns:
+        codes: uint8 of the shape of `x`: `k` in the low bits, the sign above; 0 for zero.
+        alpha: The smallest level, float32, 0-d or of the shape of `max_abs`. 0 if all of `x` is zero.
 
-    Examples
-    --------
-    >>> codes, alpha = luq_encode(torch.tensor([64.0, -16.0, 1.0, 0.0]))
-    >>> codes, alpha.item()
-    (tensor([ 7, 13,  1,  0], dtype=torch.uint8), 1.0)
+    Examples:
+        >>> codes, alpha = luq_encode(torch.tensor([64.0, -16.0, 1.0, 0.0]))
+        >>> codes, alpha.item()
+        (tensor([ 7, 13,  1,  0], dtype=torch.uint8), 1.0)
     """
     checked_rounding(rounding)
     values = real_tensor("x", x, check=check)
@@ -299,10 +282,9 @@ def checked_scale(name: str, value: Tensor | float) -> Tensor | float:
 def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4", check: bool = True) -> Tensor:
     """The values, float32, that codes of `luq_encode` stand for; without `check` codes are not looked at.
 
-    Examples
-    --------
-    >>> luq_decode(torch.tensor([7, 13, 1, 0], dtype=torch.uint8), 1.0)
-    tensor([ 64., -16.,   1.,   0.])
+    Examples:
+        >>> luq_decode(torch.tensor([7, 13, 1, 0], dtype=torch.uint8), 1.0)
+        tensor([ 64., -16.,   1.,   0.])
     """
     shift = sign_shift(fmt)
     wide = integer_tensor("codes", codes).to(torch.int32)
@@ -349,21 +331,16 @@ def luq(
 ) -> Tensor:
     """Quantise by `luq_encode` and decode again, with the dtype of `x` and its gradient passed straight through.
 
-    Parameters
-    ----------
-    x, rounding, max_abs, generator, check
-        Of `luq_encode`.
-    samples
-        Average so many independent quantisations (SMP, Section 5.1): the variance is divided by their number.
-    rand
-        Random integers; with a leading axis of length `samples` where that is above 1.
+    Args:
+        x, rounding, max_abs, generator, check: Of `luq_encode`.
+        samples: Average so many independent quantisations (SMP, Section 5.1): the variance is divided by their number.
+        rand: Random integers; with a leading axis of length `samples` where that is above 1.
 
-    Examples
-    --------
-    >>> x = torch.tensor([64.0, -3.0, 0.25])
-    >>> mean = torch.stack([luq(x, generator=torch.Generator().manual_seed(i)) for i in range(2000)]).mean(0)
-    >>> bool((mean - x).abs().max() < 0.1)
-    True
+    Examples:
+        >>> x = torch.tensor([64.0, -3.0, 0.25])
+        >>> mean = torch.stack([luq(x, generator=torch.Generator().manual_seed(i)) for i in range(2000)]).mean(0)
+        >>> bool((mean - x).abs().max() < 0.1)
+        True
     """
     checked_rounding(rounding)
     samples = positive_integer("samples", samples)
@@ -410,11 +387,10 @@ def _moments(x: Tensor, rounding: Rounding, max_abs: Tensor | float | None) -> t
 def luq_mean(x: Tensor, rounding: Rounding = LUQ, *, max_abs: Tensor | float | None = None) -> Tensor:
     """Expectation of the quantised value, exactly, float64: `x` itself for LUQ without clipping.
 
-    Examples
-    --------
-    >>> x = torch.tensor([64.0, 0.4])
-    >>> luq_mean(x), luq_mean(x, Rounding(underflow="flush"))
-    (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([64.,  0.], dtype=torch.float64))
+    Examples:
+        >>> x = torch.tensor([64.0, 0.4])
+        >>> luq_mean(x), luq_mean(x, Rounding(underflow="flush"))
+        (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([64.,  0.], dtype=torch.float64))
     """
     return _moments(x, rounding, max_abs)[0]
 
@@ -422,10 +398,9 @@ def luq_mean(x: Tensor, rounding: Rounding = LUQ, *, max_abs: Tensor | float | N
 def luq_variance(x: Tensor, rounding: Rounding = LUQ, *, max_abs: Tensor | float | None = None) -> Tensor:
     r"""Variance of the quantised value, exactly, float64: :math:`\alpha^2(y-l)(u-y)` for LUQ.
 
-    Examples
-    --------
-    >>> luq_variance(torch.tensor([64.0, 3.0, 0.5]))
-    tensor([0.0000, 1.0000, 0.2500], dtype=torch.float64)
+    Examples:
+        >>> luq_variance(torch.tensor([64.0, 3.0, 0.5]))
+        tensor([0.0000, 1.0000, 0.2500], dtype=torch.float64)
     """
     return _moments(x, rounding, max_abs)[1]
 
@@ -435,10 +410,9 @@ def round_nearest_power(v: Tensor) -> Tensor:
 
     Rounding the exponent to the nearest integer would put the boundary at the geometric midpoint instead: a bias.
 
-    Examples
-    --------
-    >>> round_nearest_power(torch.tensor([1.4, 1.5, 2.9, 3.0]))
-    tensor([1., 2., 2., 4.])
+    Examples:
+        >>> round_nearest_power(torch.tensor([1.4, 1.5, 2.9, 3.0]))
+        tensor([1., 2., 2., 4.])
     """
     values = real_tensor("v", v)
     if values.numel() and float(values.min()) < torch.finfo(torch.float32).tiny:

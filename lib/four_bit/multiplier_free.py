@@ -20,17 +20,13 @@ _DEEPEST = (2**31 - 1) // 512  # terms that an int32 can add: each is at most 8 
 def mf_product(int4: Tensor, fp4_codes: Tensor) -> Tensor:
     """Products of integers and powers of two by shifts and exclusive ors, int32, in units of alpha times the scale.
 
-    Parameters
-    ----------
-    int4
-        Integers from -8 to 7.
-    fp4_codes
-        Nibbles of `luq_encode`, 0 to 15; shapes broadcast.
+    Args:
+        int4: Integers from -8 to 7.
+        fp4_codes: Nibbles of `luq_encode`, 0 to 15; shapes broadcast.
 
-    Examples
-    --------
-    >>> mf_product(torch.tensor([-3, 5]), torch.tensor([3, 8 + 7]))  # -3 * 4, 5 * -64
-    tensor([ -12, -320], dtype=torch.int32)
+    Examples:
+        >>> mf_product(torch.tensor([-3, 5]), torch.tensor([3, 8 + 7]))  # -3 * 4, 5 * -64
+        tensor([ -12, -320], dtype=torch.int32)
     """
     integer_tensor("int4", int4, -8, 7)
     integer_tensor("fp4_codes", fp4_codes, 0, 15)
@@ -53,10 +49,9 @@ def _product(w: Tensor, codes: Tensor) -> Tensor:
 def mf_matmul(int4: Tensor, fp4_codes: Tensor) -> Tensor:
     """The matrix product of integers (m, k) and powers of two (k, n) by shifts and additions, (m, n) int32.
 
-    Examples
-    --------
-    >>> mf_matmul(torch.tensor([[1, -2]]), torch.tensor([[1], [2]]))  # 1 * 1 - 2 * 2
-    tensor([[-3]], dtype=torch.int32)
+    Examples:
+        >>> mf_matmul(torch.tensor([[1, -2]]), torch.tensor([[1], [2]]))  # 1 * 1 - 2 * 2
+        tensor([[-3]], dtype=torch.int32)
     """
     integer_tensor("int4", int4)
     integer_tensor("fp4_codes", fp4_codes)

@@ -16,12 +16,11 @@ __all__ = ["pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
 def integer_tensor(name: str, value: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
     """Return `value` if it is a tensor of integers, and between two bounds where these are given.
 
-    Examples
-    --------
-    >>> integer_tensor("codes", torch.tensor([3, 16]), 0, 15)
-    Traceback (most recent call last):
-    ...
-    ValueError: codes must lie in 0 … 15; they run from 3 to 16
+    Examples:
+        >>> integer_tensor("codes", torch.tensor([3, 16]), 0, 15)
+        Traceback (most recent call last):
+        ...
+        ValueError: codes must lie in 0 … 15; they run from 3 to 16
     """
     instance_of(name, value, Tensor, "a tensor of integers")
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
@@ -51,21 +50,16 @@ def checked_bytes(packed: Tensor, count: int) -> None:
 def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
     """Pack integer codes of 4 bits, the low half of a byte first.
 
-    Parameters
-    ----------
-    codes
-        Integers from 0 to 15, or from -8 to 7, of any shape.
-    check
-        Whether to look that they are; off in hot loops.
+    Args:
+        codes: Integers from 0 to 15, or from -8 to 7, of any shape.
+        check: Whether to look that they are; off in hot loops.
 
-    Returns
-    -------
-    uint8 tensor of ceil(n / 2)
+    Returns:
+        uint8 tensor of ceil(n / 2)
 
-    Examples
-    --------
-    >>> pack_nibbles(torch.tensor([1, 2, -1]))
-    tensor([33, 15], dtype=torch.uint8)
+    Examples:
+        >>> pack_nibbles(torch.tensor([1, 2, -1]))
+        tensor([33, 15], dtype=torch.uint8)
     """
     integer_tensor("codes", codes, *((-8, 15) if check else ()))
     flat = codes.reshape(-1).to(torch.uint8) & 15
@@ -79,10 +73,9 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
 
     A 0-d boolean tensor decides on its device; then the codes are int8 in both cases.
 
-    Examples
-    --------
-    >>> unpack_nibbles(torch.tensor([33, 15], dtype=torch.uint8), (3,), signed=True)
-    tensor([ 1,  2, -1], dtype=torch.int8)
+    Examples:
+        >>> unpack_nibbles(torch.tensor([33, 15], dtype=torch.uint8), (3,), signed=True)
+        tensor([ 1,  2, -1], dtype=torch.int8)
     """
     sizes = checked_sizes(shape)
     count = math.prod(sizes)
@@ -102,10 +95,9 @@ def unpack_nibbles(packed: Tensor, shape: tuple[int, ...] | torch.Size, signed: 
 def pack_bits(mask: Tensor) -> Tensor:
     """Pack a boolean mask, eight entries per byte, the lowest bit first.
 
-    Examples
-    --------
-    >>> pack_bits(torch.tensor([True, False, True]))
-    tensor([5], dtype=torch.uint8)
+    Examples:
+        >>> pack_bits(torch.tensor([True, False, True]))
+        tensor([5], dtype=torch.uint8)
     """
     if instance_of("mask", mask, Tensor, "a boolean tensor").dtype != torch.bool:
         raise TypeError(f"mask must be boolean; its dtype is {mask.dtype}")
@@ -119,10 +111,9 @@ def pack_bits(mask: Tensor) -> Tensor:
 def unpack_bits(packed: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """Undo `pack_bits`.
 
-    Examples
-    --------
-    >>> unpack_bits(torch.tensor([5], dtype=torch.uint8), (3,))
-    tensor([ True, False,  True])
+    Examples:
+        >>> unpack_bits(torch.tensor([5], dtype=torch.uint8), (3,))
+        tensor([ True, False,  True])
     """
     sizes = checked_sizes(shape)
     count = math.prod(sizes)

@@ -17,12 +17,9 @@ __all__ = ["SavedMemory", "saved_for_backward"]
 class SavedMemory:
     """Tensors that a forward pass keeps for backward.
 
-    Attributes
-    ----------
-    total
-        Bytes, each storage counted once; parameters are not counted, since they are there anyway.
-    by_dtype
-        The same by dtype.
+    Attributes:
+        total: Bytes, each storage counted once; parameters are not counted, since they are there anyway.
+        by_dtype: The same by dtype.
     """
 
     total: int
@@ -32,19 +29,15 @@ class SavedMemory:
 def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[Tensor] = ()) -> SavedMemory:
     """Run a forward pass and add up what it keeps for backward.
 
-    Parameters
-    ----------
-    forward
-        Function of no arguments that returns the output.
-    parameters
-        Tensors that are not to be counted: the model's parameters.
+    Args:
+        forward: Function of no arguments that returns the output.
+        parameters: Tensors that are not to be counted: the model's parameters.
 
-    Examples
-    --------
-    >>> x = torch.ones(100, 8)
-    >>> layer = torch.nn.Linear(8, 4)
-    >>> saved_for_backward(lambda: layer(x), layer.parameters()).total
-    3200
+    Examples:
+        >>> x = torch.ones(100, 8)
+        >>> layer = torch.nn.Linear(8, 4)
+        >>> saved_for_backward(lambda: layer(x), layer.parameters()).total
+        3200
     """
     if not callable(forward):
         raise TypeError(f"forward must be a function of no arguments; it is {forward!r}")

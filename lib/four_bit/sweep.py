@@ -30,32 +30,22 @@ def sweep_four_bit(
 ) -> dict[str, list[FourBitRun]]:
     """Train a preset in several ways and with several seeds.
 
-    Parameters
-    ----------
-    preset
-        As in `train_four_bit`; its `config` and `seed` are replaced.
-    ways
-        Names in `WAYS`, or settings by name.
-    seeds
-        One training each, so each once.
-    folder
-        Where checkpoints go, in a folder a training; a second call goes on from them. None keeps nothing.
-    data_path, device
-        As in `train_four_bit`.
-    jobs
-        Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry them to a cluster.
+    Args:
+        preset: As in `train_four_bit`; its `config` and `seed` are replaced.
+        ways: Names in `WAYS`, or settings by name.
+        seeds: One training each, so each once.
+        folder: Where checkpoints go, in a folder a training; a second call goes on from them. None keeps nothing.
+        data_path, device: As in `train_four_bit`.
+        jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry them to a cluster.
 
-    Returns
-    -------
-    dict
+    Returns:
         The runs by way, in the order of the seeds.
 
-    Examples
-    --------
-    >>> small = replace(PRESETS["quick"], count=256, epochs=1)
-    >>> found = sweep_four_bit(small, ["FP32", "FP3 LUQ"], seeds=(0, 1))
-    >>> {way: len(runs) for way, runs in found.items()}
-    {'FP32': 2, 'FP3 LUQ': 2}
+    Examples:
+        >>> small = replace(PRESETS["quick"], count=256, epochs=1)
+        >>> found = sweep_four_bit(small, ["FP32", "FP3 LUQ"], seeds=(0, 1))
+        >>> {way: len(runs) for way, runs in found.items()}
+        {'FP32': 2, 'FP3 LUQ': 2}
     """
     settings, ways, seeds = named(preset, PRESETS), _by_name(ways), _distinct(seeds)
     known_device(device)

@@ -40,15 +40,14 @@ class RoundingMoments:
 def rounding_moments() -> RoundingMoments:
     """Bias, variance and mean squared error of one rounded number, for any chance of rounding up.
 
-    Examples
-    --------
-    Only one chance has no bias:
+    Examples:
+        Only one chance has no bias:
 
-    >>> m = rounding_moments()
-    >>> sp.solve(m.bias, m.chance) == [sp.simplify(m.position)]
-    True
-    >>> sp.simplify(m.variance.subs(m.chance, m.position) - (m.x - m.low) * (m.high - m.x))
-    0
+        >>> m = rounding_moments()
+        >>> sp.solve(m.bias, m.chance) == [sp.simplify(m.position)]
+        True
+        >>> sp.simplify(m.variance.subs(m.chance, m.position) - (m.x - m.low) * (m.high - m.x))
+        0
     """
     x, low, high, chance = sp.symbols("x l u p", real=True)
 
@@ -70,10 +69,9 @@ def rounding_moments() -> RoundingMoments:
 def mean_squared_errors() -> tuple[Any, Any]:
     """Mean squared error of stochastic rounding, and of rounding to nearest, over a bin of width `d`.
 
-    Examples
-    --------
-    >>> mean_squared_errors()
-    (d**2/6, d**2/12)
+    Examples:
+        >>> mean_squared_errors()
+        (d**2/6, d**2/12)
     """
     x = sp.Symbol("x", real=True)
     d = sp.Symbol("d", positive=True)
@@ -87,11 +85,10 @@ def relative_variance() -> tuple[Any, Any]:
 
     The power of two is a symbol that cancels: a magnitude of any size has the same relative error.
 
-    Examples
-    --------
-    >>> t, ratio = relative_variance()
-    >>> [(place, ratio.subs(t, place)) for place in sp.solve(ratio.diff(t), t)]
-    [(4/3, 1/8)]
+    Examples:
+        >>> t, ratio = relative_variance()
+        >>> [(place, ratio.subs(t, place)) for place in sp.solve(ratio.diff(t), t)]
+        [(4/3, 1/8)]
     """
     t, power = sp.symbols("t P", positive=True)
     m = rounding_moments()
@@ -105,10 +102,9 @@ def exponent_rounding_disagreement() -> Any:
     Rounding the exponent puts the boundary at the geometric midpoint of two powers, rounding the value at the
     arithmetic one.
 
-    Examples
-    --------
-    >>> print(f"{float(exponent_rounding_disagreement()):.4f}")
-    0.0850
+    Examples:
+        >>> print(f"{float(exponent_rounding_disagreement()):.4f}")
+        0.0850
     """
     low, high = sp.Integer(1), sp.Integer(2)
     return sp.log((low + high) / 2, 2) - sp.log(sp.sqrt(low * high), 2)

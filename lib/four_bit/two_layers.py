@@ -28,12 +28,9 @@ _Forward = Literal["nearest", "stochastic"]
 class ErrorSplit:
     """An error relative to the norm of what it is an error of.
 
-    Attributes
-    ----------
-    bias
-        Of the mean over many passes.
-    noise
-        Standard deviation of one pass.
+    Attributes:
+        bias: Of the mean over many passes.
+        noise: Standard deviation of one pass.
     """
 
     bias: float
@@ -42,10 +39,9 @@ class ErrorSplit:
     def after(self, passes: float) -> float:
         """The error of the mean of so many passes: noise averages out, bias stays.
 
-        Examples
-        --------
-        >>> ErrorSplit(bias=0.3, noise=0.8).after(4)
-        0.5
+        Examples:
+            >>> ErrorSplit(bias=0.3, noise=0.8).after(4)
+            0.5
         """
         return float((self.bias**2 + self.noise**2 / positive_number("passes", passes)) ** 0.5)
 
@@ -54,14 +50,10 @@ class ErrorSplit:
 class TwoLayerErrors:
     """Errors of the network's outputs and of its first layer's gradient.
 
-    Attributes
-    ----------
-    outputs
-        Against the network without quantisation.
-    gradient
-        Against the gradient of the same forward pass, with the derivative of rounding taken for 1.
-    whole_gradient
-        Against the gradient of the network without quantisation.
+    Attributes:
+        outputs: Against the network without quantisation.
+        gradient: Against the gradient of the same forward pass, with the derivative of rounding taken for 1.
+        whole_gradient: Against the gradient of the network without quantisation.
     """
 
     outputs: ErrorSplit
@@ -94,24 +86,17 @@ def two_layer_errors(
 ) -> TwoLayerErrors:
     """What rounding does to a network of two layers, by averages over many passes.
 
-    Parameters
-    ----------
-    forward
-        How weights and activations are rounded to INT4: `"nearest"` or `"stochastic"`.
-    backward
-        How gradients are rounded: a name in `ROUNDINGS`, such as `"LUQ"` or `"naive"`.
-    fmt
-        Format of the gradients.
-    passes
-        How many, at least 2.
-    seed
-        Of the network, the data and the rounding.
+    Args:
+        forward: How weights and activations are rounded to INT4: `"nearest"` or `"stochastic"`.
+        backward: How gradients are rounded: a name in `ROUNDINGS`, such as `"LUQ"` or `"naive"`.
+        fmt: Format of the gradients.
+        passes: How many, at least 2.
+        seed: Of the network, the data and the rounding.
 
-    Examples
-    --------
-    >>> luq, naive = (two_layer_errors("nearest", way).gradient for way in ("LUQ", "naive"))
-    >>> luq.bias < 0.05 < 0.2 < naive.bias
-    True
+    Examples:
+        >>> luq, naive = (two_layer_errors("nearest", way).gradient for way in ("LUQ", "naive"))
+        >>> luq.bias < 0.05 < 0.2 < naive.bias
+        True
     """
     one_of("forward", forward, ("nearest", "stochastic"))
     one_of("backward", backward, ROUNDINGS)

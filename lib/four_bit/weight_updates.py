@@ -40,12 +40,9 @@ __all__ = [
 class LayerGradient:
     """What a linear layer's update is made of.
 
-    Attributes
-    ----------
-    delta
-        Gradient of the loss with respect to the layer's outputs, (batch, outputs), float32.
-    inputs
-        The layer's inputs, (batch, inputs), float32.
+    Attributes:
+        delta: Gradient of the loss with respect to the layer's outputs, (batch, outputs), float32.
+        inputs: The layer's inputs, (batch, inputs), float32.
     """
 
     delta: Tensor
@@ -56,14 +53,10 @@ class LayerGradient:
 class UpdateError:
     """Errors of a layer's update, relative to the norm of the exact one.
 
-    Attributes
-    ----------
-    bias
-        Of its mean: what no averaging removes.
-    noise
-        Standard deviation.
-    cosine
-        Between its mean and the exact one.
+    Attributes:
+        bias: Of its mean: what no averaging removes.
+        noise: Standard deviation.
+        cosine: Between its mean and the exact one.
     """
 
     bias: float
@@ -78,10 +71,9 @@ class UpdateError:
     def samples_for(self, target: float) -> int:
         """How many independent quantisations must be averaged for the noise to be at most `target` (SMP).
 
-        Examples
-        --------
-        >>> UpdateError(bias=0.0, noise=0.14, cosine=1.0).samples_for(0.05)
-        8
+        Examples:
+            >>> UpdateError(bias=0.0, noise=0.14, cosine=1.0).samples_for(0.05)
+            8
         """
         return max(1, math.ceil((self.noise / positive_number("target", target)) ** 2 - 1e-9))
 
@@ -91,19 +83,14 @@ def gradient_moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of every entry of a quantised gradient, float64.
 
-    Parameters
-    ----------
-    delta
-        The gradient.
-    config
-        How it is quantised; its `samples` divide the variance.
-    max_abs
-        What the largest level stands for; the largest magnitude by default.
+    Args:
+        delta: The gradient.
+        config: How it is quantised; its `samples` divide the variance.
+        max_abs: What the largest level stands for; the largest magnitude by default.
 
-    Examples
-    --------
-    >>> gradient_moments(torch.tensor([64.0, 0.4]), LUQConfig())
-    (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([0.0000, 0.2400], dtype=torch.float64))
+    Examples:
+        >>> gradient_moments(torch.tensor([64.0, 0.4]), LUQConfig())
+        (tensor([64.0000,  0.4000], dtype=torch.float64), tensor([0.0000, 0.2400], dtype=torch.float64))
     """
     instance_of("config", config, LUQConfig, "a LUQConfig")
     finite_tensor("delta", delta)
@@ -119,11 +106,10 @@ def gradient_moments(
 def update_error(gradient: LayerGradient, config: LUQConfig, *, max_abs: Tensor | float | None = None) -> UpdateError:
     """The error that a quantiser of gradients makes in a layer's update, exactly.
 
-    Examples
-    --------
-    >>> error = update_error(captured_gradient(), LUQConfig())
-    >>> error.bias < 1e-6, round(error.noise, 2)  # no bias beyond the rounding of float32
-    (True, 0.14)
+    Examples:
+        >>> error = update_error(captured_gradient(), LUQConfig())
+        >>> error.bias < 1e-6, round(error.noise, 2)  # no bias beyond the rounding of float32
+        (True, 0.14)
     """
     delta, inputs = _checked(gradient)
     mean, variance = gradient_moments(delta, config, max_abs=max_abs)
@@ -152,21 +138,16 @@ def capture_gradients(
 ) -> dict[str, LayerGradient]:
     """The gradient and inputs of every linear layer that is called for one batch, by the layer's name.
 
-    Parameters
-    ----------
-    model
-        A network that calls linear layers.
-    loss
-        `loss(model(inputs), targets)` is one number.
-    inputs, targets
-        The batch, finite.
+    Args:
+        model: A network that calls linear layers.
+        loss: `loss(model(inputs), targets)` is one number.
+        inputs, targets: The batch, finite.
 
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> found = capture_gradients(model, functional.mse_loss, torch.ones(5, 3), torch.ones(5, 1))
-    >>> {name: tuple(each.delta.shape) for name, each in found.items()}
-    {'0': (5, 2), '2': (5, 1)}
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> found = capture_gradients(model, functional.mse_loss, torch.ones(5, 3), torch.ones(5, 1))
+        >>> {name: tuple(each.delta.shape) for name, each in found.items()}
+        {'0': (5, 2), '2': (5, 1)}
     """
     instance_of("model", model, nn.Module, "a torch module")
     if not callable(loss):
@@ -217,14 +198,10 @@ def _check_loss(value: Tensor, called: list[str]) -> None:
 def train_and_capture(n_steps: int = 150, *, batch_size: int = 256, seed: int = 0) -> dict[str, LayerGradient]:
     """Train a network of four layers of 128 on clothes for some steps, and look at its gradients.
 
-    Parameters
-    ----------
-    n_steps
-        Of stochastic gradient descent, 128 images each, at learning rate 0.05 and momentum 0.9.
-    batch_size
-        Images of the look.
-    seed
-        Of weights and batches.
+    Args:
+        n_steps: Of stochastic gradient descent, 128 images each, at learning rate 0.05 and momentum 0.9.
+        batch_size: Images of the look.
+        seed: Of weights and batches.
     """
     positive_integer("n_steps", n_steps)
     positive_integer("batch_size", batch_size)
@@ -244,10 +221,9 @@ def train_and_capture(n_steps: int = 150, *, batch_size: int = 256, seed: int = 
 def captured_gradient() -> LayerGradient:
     """A real gradient that ships with the package: the second layer's in `train_and_capture()`, (256, 128).
 
-    Examples
-    --------
-    >>> captured_gradient().delta.shape
-    torch.Size([256, 128])
+    Examples:
+        >>> captured_gradient().delta.shape
+        torch.Size([256, 128])
     """
     shipped = _shipped_gradient()
     return LayerGradient(shipped.delta.clone(), shipped.inputs.clone())

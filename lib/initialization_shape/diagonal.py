@@ -58,22 +58,18 @@ class DiagonalPotential:
 
     Gradient flow from the predictor `w0` ends at the interpolator that minimises `Q`.
 
-    Parameters
-    ----------
-    k
-        Scale of the potential, positive; a number, or one for each coordinate (d,). Small `k` behaves
-        like `|w|`, large `k` like `w^2`. The paper's `k` is the square of this one.
-    w0
-        Initial predictor; a number or (d,). Zero for an unbiased initialization.
+    Args:
+        k: Scale of the potential, positive; a number, or one for each coordinate (d,). Small `k` behaves like `|w|`,
+            large `k` like `w^2`. The paper's `k` is the square of this one.
+        w0: Initial predictor; a number or (d,). Zero for an unbiased initialization.
 
-    Examples
-    --------
-    >>> potential = DiagonalPotential(k=0.1)
-    >>> w = np.array([1.0, -2.0])
-    >>> print(f"{potential(w):.4f}")
-    4.7760
-    >>> bool(np.allclose(potential.grad_conjugate(potential.grad(w)), w))
-    True
+    Examples:
+        >>> potential = DiagonalPotential(k=0.1)
+        >>> w = np.array([1.0, -2.0])
+        >>> print(f"{potential(w):.4f}")
+        4.7760
+        >>> bool(np.allclose(potential.grad_conjugate(potential.grad(w)), w))
+        True
     """
 
     def __init__(self, k: ArrayLike, w0: ArrayLike = 0.0) -> None:
@@ -97,15 +93,12 @@ class DiagonalPotential:
 
         Weights are the first and second layer of the positive and of the negative branch, each (d,) or broadcastable.
 
-        Raises
-        ------
-        ValueError
-            If some coordinate starts at a saddle that it never leaves (`A B = 0`).
+        Raises:
+            ValueError: If some coordinate starts at a saddle that it never leaves (`A B = 0`).
 
-        Examples
-        --------
-        >>> DiagonalPotential.from_weights(0.1, 0.3, 0.1, 0.3)
-        DiagonalPotential(k=0.2, w0=0)
+        Examples:
+            >>> DiagonalPotential.from_weights(0.1, 0.3, 0.1, 0.3)
+            DiagonalPotential(k=0.2, w0=0)
         """
         up, vp = finite_array("u_p", u_p), finite_array("v_p", v_p)
         um, vm = finite_array("u_m", u_m), finite_array("v_m", v_m)
@@ -122,10 +115,9 @@ class DiagonalPotential:
     def from_scale_shape(cls, alpha: ArrayLike, shape: ArrayLike, d: int) -> Self:
         """The potential of an unbiased initialization of `d` coordinates with this scale and shape.
 
-        Examples
-        --------
-        >>> DiagonalPotential.from_scale_shape(alpha=0.03, shape=0.5, d=3).k.round(3)
-        array([0.2, 0.2, 0.2])
+        Examples:
+            >>> DiagonalPotential.from_scale_shape(alpha=0.03, shape=0.5, d=3).k.round(3)
+            array([0.2, 0.2, 0.2])
         """
         return cls(np.broadcast_to(potential_scale(alpha, shape), (positive_integer("d", d),)))
 
@@ -184,19 +176,15 @@ class DeepDiagonalPotential:
 
     The value comes from the Legendre identity `Q(w) = <z, w> - Q*(z)`, whose conjugate is elementary.
 
-    Parameters
-    ----------
-    depth
-        Number of layers `D`, at least 3 (two layers are `DiagonalPotential`).
-    alpha
-        Initial value of every weight, positive.
+    Args:
+        depth: Number of layers `D`, at least 3 (two layers are `DiagonalPotential`).
+        alpha: Initial value of every weight, positive.
 
-    Examples
-    --------
-    >>> potential = DeepDiagonalPotential(depth=3, alpha=0.5)
-    >>> w = np.array([0.7, -0.2])
-    >>> bool(np.allclose(potential.grad_conjugate(potential.grad(w)), w))
-    True
+    Examples:
+        >>> potential = DeepDiagonalPotential(depth=3, alpha=0.5)
+        >>> w = np.array([0.7, -0.2])
+        >>> bool(np.allclose(potential.grad_conjugate(potential.grad(w)), w))
+        True
     """
 
     def __init__(self, depth: int, alpha: float) -> None:

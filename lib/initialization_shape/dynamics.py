@@ -46,20 +46,13 @@ class FlowPath:
 class FlowResult:
     """Where a run ended.
 
-    Attributes
-    ----------
-    params
-        Weights at the end, named and shaped as they were given.
-    w
-        Predictor (d,) at the end.
-    t
-        Time at the end (for gradient descent: steps taken times the step size).
-    converged
-        Whether the relative misfit `|X w - y| / |y|` reached `tol`.
-    diverged
-        Whether the loss left all bounds; the weights are then those of the last step.
-    path
-        The way there.
+    Attributes:
+        params: Weights at the end, named and shaped as they were given.
+        w: Predictor (d,) at the end.
+        t: Time at the end (for gradient descent: steps taken times the step size).
+        converged: Whether the relative misfit `|X w - y| / |y|` reached `tol`.
+        diverged: Whether the loss left all bounds; the weights are then those of the last step.
+        path: The way there.
     """
 
     params: Weights
@@ -129,27 +122,19 @@ def gradient_flow(
 ) -> FlowResult:
     """Integrate the gradient flow of the weights until the data are fitted.
 
-    Parameters
-    ----------
-    model
-        `"diagonal"` (params `u_p, v_p, u_m, v_m`, each (d,)) or `"neuron"` (params `a` () and `u` (d,), or for
-        m linear neurons `a` (m,) and `u` (m, d)).
-    X, y
-        Examples (N, d) and targets (N,).
-    rtol
-        Relative tolerance of the integrator (LSODA); the absolute one is a thousandth of it.
-    t_max
-        Time at which to give up; then `converged` is False.
-    tol
-        Relative misfit `|X w - y| / |y|` at which the run ends.
-    max_steps
-        Steps of the integrator at which to give up; then `converged` is False, with a warning.
+    Args:
+        model: `"diagonal"` (params `u_p, v_p, u_m, v_m`, each (d,)) or `"neuron"` (params `a` () and `u` (d,), or for m
+            linear neurons `a` (m,) and `u` (m, d)).
+        X, y: Examples (N, d) and targets (N,).
+        rtol: Relative tolerance of the integrator (LSODA); the absolute one is a thousandth of it.
+        t_max: Time at which to give up; then `converged` is False.
+        tol: Relative misfit `|X w - y| / |y|` at which the run ends.
+        max_steps: Steps of the integrator at which to give up; then `converged` is False, with a warning.
 
-    Examples
-    --------
-    >>> end = gradient_flow("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]})
-    >>> print(end.w.round(4), end.converged)
-    [1.0595 0.9405] True
+    Examples:
+        >>> end = gradient_flow("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]})
+        >>> print(end.w.round(4), end.converged)
+        [1.0595 0.9405] True
     """
     X, y = regression_data(X, y)
     for name, setting in (("rtol", rtol), ("t_max", t_max), ("tol", tol)):
@@ -204,23 +189,17 @@ def gradient_descent(
 ) -> FlowResult:
     """Full-batch gradient descent on the weights until the data are fitted.
 
-    Parameters
-    ----------
-    model, X, y, params, tol
-        Those of `gradient_flow`.
-    max_steps
-        Number of steps at which to give up; then `converged` is False.
-    slope
-        For `"neuron"`: slope of the activation for negative inputs, in [0, 1]; 1 is linear, 0 is ReLU.
-        (`w` is then the predictor `a u` of the active side.)
-    record_every
-        Steps between two predictors in `path`; 0 keeps the first and the last.
+    Args:
+        model, X, y, params, tol: Those of `gradient_flow`.
+        max_steps: Number of steps at which to give up; then `converged` is False.
+        slope: For `"neuron"`: slope of the activation for negative inputs, in [0, 1]; 1 is linear, 0 is ReLU. (`w` is
+            then the predictor `a u` of the active side.)
+        record_every: Steps between two predictors in `path`; 0 keeps the first and the last.
 
-    Examples
-    --------
-    >>> end = gradient_descent("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]}, lr=1e-3)
-    >>> print(end.w.round(2), end.converged)
-    [1.06 0.94] True
+    Examples:
+        >>> end = gradient_descent("neuron", [[1.0, 1.0]], [2.0], {"a": 0.1, "u": [0.1, 0.0]}, lr=1e-3)
+        >>> print(end.w.round(2), end.converged)
+        [1.06 0.94] True
     """
     X, y = regression_data(X, y)
     weights = _read_weights(model, params, X.shape[1])

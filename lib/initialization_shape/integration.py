@@ -31,31 +31,22 @@ def follow(
 ) -> tuple[Vector, Vector, bool]:
     """Integrate by LSODA until `misfit` is zero.
 
-    Parameters
-    ----------
-    velocity
-        Right-hand side, a function of time and state (P,).
-    first
-        State (P,) at time zero.
-    misfit
-        Function of the state, positive at the start.
-    t_max, max_steps
-        Time and number of steps at which to give up, the latter with a warning.
-    rtol
-        Relative tolerance; the absolute one is a thousandth of it.
+    Args:
+        velocity: Right-hand side, a function of time and state (P,).
+        first: State (P,) at time zero.
+        misfit: Function of the state, positive at the start.
+        t_max, max_steps: Time and number of steps at which to give up, the latter with a warning.
+        rtol: Relative tolerance; the absolute one is a thousandth of it.
 
-    Returns
-    -------
-    times, states, arrived
-        (T,), (T, P), and whether the misfit came to zero.
+    Returns:
+        times, states, arrived: (T,), (T, P), and whether the misfit came to zero.
 
-    Examples
-    --------
-    >>> times, states, arrived = follow(
-    ...     lambda t, x: -x, np.ones(1), lambda x: float(x[0]) - 0.5, t_max=9.0, rtol=1e-9, max_steps=1000
-    ... )
-    >>> print(arrived, times[-1].round(6), states[-1].round(6))
-    True 0.693147 [0.5]
+    Examples:
+        >>> times, states, arrived = follow(
+        ...     lambda t, x: -x, np.ones(1), lambda x: float(x[0]) - 0.5, t_max=9.0, rtol=1e-9, max_steps=1000
+        ... )
+        >>> print(arrived, times[-1].round(6), states[-1].round(6))
+        True 0.693147 [0.5]
     """
     from scipy.integrate import solve_ivp
 

@@ -38,20 +38,13 @@ _METHODS = ("grad", "grad_conjugate", "conjugate", "hess_conjugate_diag", "longe
 class Interpolator:
     """The minimiser of a potential among all weights that fit the data.
 
-    Attributes
-    ----------
-    w
-        The interpolator (d,).
-    dual
-        Multipliers (N,) of the constraints, `grad Q(w) = X^T dual`.
-    residual
-        `|X w - y| / |y|`, relative misfit.
-    kkt
-        `|grad Q(w) - X^T dual| / |grad Q(w)|`, relative optimality gap.
-    n_iter
-        Newton iterations; 0 where the closed form was used.
-    converged
-        Whether `residual` reached the tolerance.
+    Attributes:
+        w: The interpolator (d,).
+        dual: Multipliers (N,) of the constraints, `grad Q(w) = X^T dual`.
+        residual: `|X w - y| / |y|`, relative misfit.
+        kkt: `|grad Q(w) - X^T dual| / |grad Q(w)|`, relative optimality gap.
+        n_iter: Newton iterations; 0 where the closed form was used.
+        converged: Whether `residual` reached the tolerance.
     """
 
     w: NDArray[np.float64]
@@ -73,32 +66,25 @@ def minimize_potential(
 ) -> Interpolator:
     """Minimise a potential over the interpolators of `X w = y`: where gradient flow ends (Theorems 4.1 and 6.1).
 
-    Parameters
-    ----------
-    potential
-        A `DiagonalPotential`, `DeepDiagonalPotential` (or anything with their conjugate) or `NeuronPotential`.
-    X, y
-        Examples (N, d) as rows and targets (N,). For `N > d` they contradict each other almost always.
-    tol
-        Relative misfit at which the iteration stops.
-    max_iter
-        Largest number of Newton iterations.
-    dual0
-        Start of the dual (N,), such as the dual of a neighbouring problem. Zero by default.
+    Args:
+        potential: A `DiagonalPotential`, `DeepDiagonalPotential` (or anything with their conjugate) or
+            `NeuronPotential`.
+        X, y: Examples (N, d) as rows and targets (N,). For `N > d` they contradict each other almost always.
+        tol: Relative misfit at which the iteration stops.
+        max_iter: Largest number of Newton iterations.
+        dual0: Start of the dual (N,), such as the dual of a neighbouring problem. Zero by default.
 
-    Warns
-    -----
-    RuntimeWarning
-        If the iteration stopped before `tol` (then `converged` is False), or rows of `X` were redundant.
+    Warns:
+        RuntimeWarning: If the iteration stopped before `tol` (then `converged` is False), or rows of `X` were
+            redundant.
 
-    Examples
-    --------
-    >>> from lib.initialization_shape import DiagonalPotential
-    >>> X, y = [[1.0, 2.0, 3.0]], [6.0]
-    >>> sparse = minimize_potential(DiagonalPotential(k=1e-8), X, y)
-    >>> dense = minimize_potential(DiagonalPotential(k=1e+8), X, y)
-    >>> print(sparse.w.round(2), dense.w.round(2))
-    [0. 0. 2.] [0.43 0.86 1.29]
+    Examples:
+        >>> from lib.initialization_shape import DiagonalPotential
+        >>> X, y = [[1.0, 2.0, 3.0]], [6.0]
+        >>> sparse = minimize_potential(DiagonalPotential(k=1e-8), X, y)
+        >>> dense = minimize_potential(DiagonalPotential(k=1e+8), X, y)
+        >>> print(sparse.w.round(2), dense.w.round(2))
+        [0. 0. 2.] [0.43 0.86 1.29]
     """
     X, y = regression_data(X, y)
     positive_integer("max_iter", max_iter)

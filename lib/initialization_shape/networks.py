@@ -34,13 +34,12 @@ class DiagonalLinear(nn.Module):
 
     Scale `alpha` and shape of the initialization are those of `scale_shape_to_weights`.
 
-    Examples
-    --------
-    >>> model = DiagonalLinear(3, alpha=0.03, shape=0.5)
-    >>> model(torch.ones(2, 3, dtype=torch.float64)).tolist()
-    [0.0, 0.0]
-    >>> model.potential()
-    DiagonalPotential(k=array of shape (3,), w0=array of shape (3,))
+    Examples:
+        >>> model = DiagonalLinear(3, alpha=0.03, shape=0.5)
+        >>> model(torch.ones(2, 3, dtype=torch.float64)).tolist()
+        [0.0, 0.0]
+        >>> model.potential()
+        DiagonalPotential(k=array of shape (3,), w0=array of shape (3,))
     """
 
     def __init__(self, d: int, alpha: float, shape: float) -> None:
@@ -68,20 +67,15 @@ class DiagonalLinear(nn.Module):
 class NeuronLinear(nn.Module):
     """A single fully connected neuron `f(x) = a phi(<u, x>)` with a leaky-ReLU (Section 6).
 
-    Parameters
-    ----------
-    alpha, shape
-        Scale `|a| |u|` and shape `(|a| - |u|) / (|a| + |u|)` of the initialization.
-    slope
-        Slope of the activation for negative inputs; 1 is the linear neuron.
-    generator
-        Source of the random direction of `u`.
+    Args:
+        alpha, shape: Scale `|a| |u|` and shape `(|a| - |u|) / (|a| + |u|)` of the initialization.
+        slope: Slope of the activation for negative inputs; 1 is the linear neuron.
+        generator: Source of the random direction of `u`.
 
-    Examples
-    --------
-    >>> model = NeuronLinear(4, alpha=0.1, shape=0.5, generator=torch.Generator().manual_seed(0))
-    >>> print(f"{model.effective_weight.norm().item():.3f} {model.potential().delta:.4f}")
-    0.100 0.2667
+    Examples:
+        >>> model = NeuronLinear(4, alpha=0.1, shape=0.5, generator=torch.Generator().manual_seed(0))
+        >>> print(f"{model.effective_weight.norm().item():.3f} {model.potential().delta:.4f}")
+        0.100 0.2667
     """
 
     def __init__(
@@ -115,20 +109,16 @@ class NeuronLinear(nn.Module):
 class InitializationAudit:
     """Scale and shape of each hidden neuron, and the regime that they predict.
 
-    Attributes
-    ----------
-    alpha, shape, delta
-        Per neuron (m,): product of the layers' norms, their imbalance, and the conserved `|a|^2 - |u|^2`.
-    inertia
-        Per neuron (m,): `|a|^2 + |u|^2 = sqrt(delta^2 + 4 alpha^2)`, how large a predictor must be before the
-        neuron's tangent kernel moves; the neuron's counterpart of the diagonal network's `k`.
-    target
-        The size of predictor that a neuron is expected to learn.
-    regime
-        Per neuron: "rich" where the inertia is under a tenth of the target; "kernel" where the squared output weight
-        alone is over ten times it; "features" where only the input weights are that large: then the output weight
-        learns and the features stay, which is a kernel machine for many neurons, but not for fewer of them than
-        examples; "between" otherwise.
+    Attributes:
+        alpha, shape, delta: Per neuron (m,): product of the layers' norms, their imbalance, and the conserved
+            `|a|^2 - |u|^2`.
+        inertia: Per neuron (m,): `|a|^2 + |u|^2 = sqrt(delta^2 + 4 alpha^2)`, how large a predictor must be before the
+            neuron's tangent kernel moves; the neuron's counterpart of the diagonal network's `k`.
+        target: The size of predictor that a neuron is expected to learn.
+        regime: Per neuron: "rich" where the inertia is under a tenth of the target; "kernel" where the squared output
+            weight alone is over ten times it; "features" where only the input weights are that large: then the output
+            weight learns and the features stay, which is a kernel machine for many neurons, but not for fewer of them
+            than examples; "between" otherwise.
     """
 
     alpha: NDArray[np.float64]
@@ -157,34 +147,27 @@ def audit_initialization(
     keeps its `delta`. A neuron's bias counts as one of its input weights; several outputs count through the
     norm of its output weights.
 
-    Parameters
-    ----------
-    model
-        A module that holds exactly two `nn.Linear` layers, one after the other when it is evaluated; the order in
-        which they were made does not matter.
-    inputs
-        A batch of example inputs, for a model whose order of computation `torch.fx` cannot trace.
-    target
-        Norm of the predictor that one neuron is expected to learn; by default `1 / sqrt(m)`, a unit-norm
-        target shared by m neurons in independent directions.
+    Args:
+        model: A module that holds exactly two `nn.Linear` layers, one after the other when it is evaluated; the order
+            in which they were made does not matter.
+        inputs: A batch of example inputs, for a model whose order of computation `torch.fx` cannot trace.
+        target: Norm of the predictor that one neuron is expected to learn; by default `1 / sqrt(m)`, a unit-norm target
+            shared by m neurons in independent directions.
 
-    Raises
-    ------
-    ValueError
-        If the model does not hold two linear layers of which one feeds the other, a neuron is zero in both, or the
-        order of computation is not known without `inputs`.
+    Raises:
+        ValueError: If the model does not hold two linear layers of which one feeds the other, a neuron is zero in both,
+            or the order of computation is not known without `inputs`.
 
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 1))
-    >>> report = audit_initialization(model)
-    >>> report.regime.count("kernel")
-    0
-    >>> with torch.no_grad():
-    ...     _ = model[2].weight.mul_(300)  # same architecture, very unbalanced layers
-    >>> audit_initialization(model, target=0.1).regime.count("kernel")
-    50
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 1))
+        >>> report = audit_initialization(model)
+        >>> report.regime.count("kernel")
+        0
+        >>> with torch.no_grad():
+        ...     _ = model[2].weight.mul_(300)  # same architecture, very unbalanced layers
+        >>> audit_initialization(model, target=0.1).regime.count("kernel")
+        50
     """
     instance_of("model", model, nn.Module, "a torch module")
     layers = {module for module in model.modules() if isinstance(module, nn.Linear)}

@@ -26,10 +26,9 @@ __all__ = ["NeuronPotential", "conserved_delta", "layer_norms", "neuron_limit"]
 def conserved_delta(a: float, u: ArrayLike) -> float:
     """The imbalance `a^2 - |u|^2` that training conserves; exactly zero for layers that are equal up to rounding.
 
-    Examples
-    --------
-    >>> conserved_delta(0.5, [0.3, 0.4]), conserved_delta(2.0, [1.0])
-    (0.0, 3.0)
+    Examples:
+        >>> conserved_delta(0.5, [0.3, 0.4]), conserved_delta(2.0, [1.0])
+        (0.0, 3.0)
     """
     a = float(finite_array("a", a, shape=()))
     u = finite_array("u", u, ndim=1)
@@ -44,11 +43,10 @@ def layer_norms(x: ArrayLike, delta: float) -> tuple[NDArray[np.float64], NDArra
 
     .. math:: a^2 - t^2 = \delta, \qquad a\,t = x
 
-    Examples
-    --------
-    >>> t, a = layer_norms(2.0, delta=3.0)
-    >>> print(f"{t:.1f} {a:.1f}")
-    1.0 2.0
+    Examples:
+        >>> t, a = layer_norms(2.0, delta=3.0)
+        >>> print(f"{t:.1f} {a:.1f}")
+        1.0 2.0
     """
     x = finite_array("x", x)
     if x.size and x.min() < 0:
@@ -70,21 +68,16 @@ class NeuronPotential:
     where `t` and `a` are the norms of the layers at `|w| = a t`. Between `|w|^{3/2}` (`delta = 0`) and
     `|w|^2` (large `delta`).
 
-    Parameters
-    ----------
-    delta
-        The conserved imbalance `a^2 - |u|^2`, of either sign.
-    w0
-        Initial predictor (d,), not zero: the potential remembers its direction.
-    flipped
-        For `delta < 0` the output weight may change its sign on the way; then the linear term has the
-        other sign too. Never true for `delta >= 0`.
+    Args:
+        delta: The conserved imbalance `a^2 - |u|^2`, of either sign.
+        w0: Initial predictor (d,), not zero: the potential remembers its direction.
+        flipped: For `delta < 0` the output weight may change its sign on the way; then the linear term has the other
+            sign too. Never true for `delta >= 0`.
 
-    Examples
-    --------
-    >>> potential = NeuronPotential(delta=0.0, w0=[1e-8, 0.0])
-    >>> print(f"{potential([0.0, 4.0]):.3f}")
-    8.000
+    Examples:
+        >>> potential = NeuronPotential(delta=0.0, w0=[1e-8, 0.0])
+        >>> print(f"{potential([0.0, 4.0]):.3f}")
+        8.000
     """
 
     def __init__(self, delta: float, w0: ArrayLike, *, flipped: bool = False) -> None:
@@ -110,16 +103,13 @@ class NeuronPotential:
     def from_weights(cls, a: float, u: ArrayLike, final_sign: int | None = None) -> Self:
         """The potential that gradient flow from output weight `a` and input weights `u` (d,) follows.
 
-        Parameters
-        ----------
-        final_sign
-            Sign of the output weight at the end, +1 or -1; None says that it keeps the sign it started with,
-            which is certain for `delta >= 0` and taken with a warning otherwise.
+        Args:
+            final_sign: Sign of the output weight at the end, +1 or -1; None says that it keeps the sign it started
+                with, which is certain for `delta >= 0` and taken with a warning otherwise.
 
-        Examples
-        --------
-        >>> NeuronPotential.from_weights(a=-0.5, u=[0.3, 0.4]).delta
-        0.0
+        Examples:
+            >>> NeuronPotential.from_weights(a=-0.5, u=[0.3, 0.4]).delta
+            0.0
         """
         a = float(finite_array("a", a, shape=()))
         u = finite_array("u", u, ndim=1)
@@ -204,27 +194,19 @@ def neuron_limit(
     A leaky slope only rescales targets: `a phi(<u, x>) = y` asks for `<a u, x> = y` where the neuron is
     active and `y / slope` where it is not, and the sign of `y / a` says which.
 
-    Parameters
-    ----------
-    X, y
-        Examples (N, d) and targets (N,), with an exact fit.
-    a0, u0
-        Initial output weight and input weights (d,).
-    slope
-        Slope of the activation for negative inputs, in (0, 1]; 1 is the linear neuron.
-    final_sign
-        Sign of the output weight at the end, see `NeuronPotential.from_weights`.
+    Args:
+        X, y: Examples (N, d) and targets (N,), with an exact fit.
+        a0, u0: Initial output weight and input weights (d,).
+        slope: Slope of the activation for negative inputs, in (0, 1]; 1 is the linear neuron.
+        final_sign: Sign of the output weight at the end, see `NeuronPotential.from_weights`.
 
-    Returns
-    -------
-    w, a, u
-        Predictor (d,), output weight and input weights (d,) at the end.
+    Returns:
+        w, a, u: Predictor (d,), output weight and input weights (d,) at the end.
 
-    Examples
-    --------
-    >>> w, a, u = neuron_limit([[1.0, 1.0]], [2.0], a0=0.1, u0=[0.1, 0.0])
-    >>> print(w.round(4))
-    [1.0595 0.9405]
+    Examples:
+        >>> w, a, u = neuron_limit([[1.0, 1.0]], [2.0], a0=0.1, u0=[0.1, 0.0])
+        >>> print(w.round(4))
+        [1.0595 0.9405]
     """
     X, y = regression_data(X, y)
     a0 = float(finite_array("a0", a0, shape=()))

@@ -25,14 +25,10 @@ __all__ = [
 class SparseRegression:
     """Fewer examples than weights, and a teacher with few non-zero weights.
 
-    Attributes
-    ----------
-    X, y
-        Training inputs (N, d) and targets (N,), with label noise.
-    X_test
-        Test inputs (M, d); their targets are the teacher's, without noise.
-    teacher
-        True weights (d,).
+    Attributes:
+        X, y: Training inputs (N, d) and targets (N,), with label noise.
+        X_test: Test inputs (M, d); their targets are the teacher's, without noise.
+        teacher: True weights (d,).
     """
 
     X: NDArray[np.float64]
@@ -67,22 +63,16 @@ def sparse_regression(
 
     Draws, in this order: training inputs, test inputs, the teacher's support, the label noise.
 
-    Parameters
-    ----------
-    d, n, n_test
-        Numbers of weights, of training examples and of test inputs.
-    sparsity
-        Number of non-zero weights of the teacher.
-    noise
-        Standard deviation of the label noise (the paper's variance of 0.01 is 0.1 here).
-    rng
-        Source of randomness. A legacy `RandomState` is accepted because the paper's own data come from one.
+    Args:
+        d, n, n_test: Numbers of weights, of training examples and of test inputs.
+        sparsity: Number of non-zero weights of the teacher.
+        noise: Standard deviation of the label noise (the paper's variance of 0.01 is 0.1 here).
+        rng: Source of randomness. A legacy `RandomState` is accepted because the paper's own data come from one.
 
-    Examples
-    --------
-    >>> problem = sparse_regression(20, 5, sparsity=2, rng=np.random.default_rng(0))
-    >>> problem.X.shape, int((problem.teacher != 0).sum()), problem.test_error(problem.teacher)
-    ((5, 20), 2, 0.0)
+    Examples:
+        >>> problem = sparse_regression(20, 5, sparsity=2, rng=np.random.default_rng(0))
+        >>> problem.X.shape, int((problem.teacher != 0).sum()), problem.test_error(problem.teacher)
+        ((5, 20), 2, 0.0)
     """
     _check_sizes(d, n, sparsity, noise)
     positive_integer("n_test", n_test)
@@ -113,11 +103,10 @@ def digits_regression(
     Pixels that hardly vary are dropped and the others standardised; the teacher reads `sparsity` of them. Of the 1 797
     images `n` are for training, the others for testing.
 
-    Examples
-    --------
-    >>> problem = digits_regression(rng=np.random.default_rng(0))
-    >>> problem.X.shape, problem.X_test.shape
-    ((30, 52), (1767, 52))
+    Examples:
+        >>> problem = digits_regression(rng=np.random.default_rng(0))
+        >>> problem.X.shape, problem.X_test.shape
+        ((30, 52), (1767, 52))
     """
     from sklearn.datasets import load_digits
 
@@ -136,10 +125,9 @@ def digits_regression(
 def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """The interpolator (d,) of least Euclidean norm: where the kernel regime ends.
 
-    Examples
-    --------
-    >>> least_l2_interpolator([[3.0, 4.0]], [25.0]).round(6)
-    array([3., 4.])
+    Examples:
+        >>> least_l2_interpolator([[3.0, 4.0]], [25.0]).round(6)
+        array([3., 4.])
     """
     X, y = regression_data(X, y)
     return np.asarray(np.linalg.lstsq(X, y, rcond=None)[0])
@@ -148,10 +136,9 @@ def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """An interpolator (d,) of least absolute sum, by linear programming (HiGHS): the end of the rich regime.
 
-    Examples
-    --------
-    >>> least_l1_interpolator([[3.0, 4.0]], [25.0])
-    array([0.  , 6.25])
+    Examples:
+        >>> least_l1_interpolator([[3.0, 4.0]], [25.0])
+        array([0.  , 6.25])
     """
     from scipy.optimize import linprog
 

@@ -37,23 +37,17 @@ def scale_shape_to_weights(alpha: ArrayLike, shape: ArrayLike) -> tuple[NDArray[
 
     .. math:: u = \sqrt{\alpha\,(1-s)/(1+s)}, \qquad v = \sqrt{\alpha\,(1+s)/(1-s)}
 
-    Parameters
-    ----------
-    alpha
-        Scale, the product `u v`; any shape, all entries positive.
-    shape
-        Imbalance `s = (v - u) / (v + u)`, strictly between -1 and 1; broadcasts against `alpha`.
+    Args:
+        alpha: Scale, the product `u v`; any shape, all entries positive.
+        shape: Imbalance `s = (v - u) / (v + u)`, strictly between -1 and 1; broadcasts against `alpha`.
 
-    Returns
-    -------
-    u, v
-        Weights of the first and of the second layer, broadcast shape.
+    Returns:
+        u, v: Weights of the first and of the second layer, broadcast shape.
 
-    Examples
-    --------
-    >>> u, v = scale_shape_to_weights(0.03, 0.5)
-    >>> print(f"{u:.2f} {v:.2f}")
-    0.10 0.30
+    Examples:
+        >>> u, v = scale_shape_to_weights(0.03, 0.5)
+        >>> print(f"{u:.2f} {v:.2f}")
+        0.10 0.30
     """
     scale, s = _scale_and_shape(alpha, shape)
     imbalance = np.sqrt((1 + s) / (1 - s))
@@ -66,11 +60,10 @@ def weights_to_scale_shape(u: ArrayLike, v: ArrayLike) -> tuple[NDArray[np.float
 
     For a fully connected neuron pass the norm of the input weights as `u` and the output weight as `v`.
 
-    Examples
-    --------
-    >>> alpha, shape = weights_to_scale_shape(0.1, -0.3)
-    >>> print(f"{alpha:.2f} {shape:.2f}")
-    0.03 0.50
+    Examples:
+        >>> alpha, shape = weights_to_scale_shape(0.1, -0.3)
+        >>> print(f"{alpha:.2f} {shape:.2f}")
+        0.03 0.50
     """
     first, second = np.abs(finite_array("u", u)), np.abs(finite_array("v", v))
     total = np.asarray(first + second)
@@ -87,10 +80,9 @@ def potential_scale(alpha: ArrayLike, shape: ArrayLike) -> NDArray[np.float64]:
     Small `k` is the rich (sparse) regime, large `k` the kernel regime. The paper calls the *square*
     of this number `k`.
 
-    Examples
-    --------
-    >>> print(potential_scale(0.25, [0.0, 0.5, -0.5]).round(4))
-    [1.     1.6667 1.6667]
+    Examples:
+        >>> print(potential_scale(0.25, [0.0, 0.5, -0.5]).round(4))
+        [1.     1.6667 1.6667]
     """
     scale, s = _scale_and_shape(alpha, shape)
     return np.asarray(4 * scale * (1 + s**2) / (1 - s**2))
@@ -101,10 +93,9 @@ def neuron_delta(alpha: ArrayLike, shape: ArrayLike) -> NDArray[np.float64]:
 
     .. math:: \delta = a^2 - \lVert u\rVert^2 = \frac{4\alpha s}{1-s^2}
 
-    Examples
-    --------
-    >>> print(neuron_delta(0.25, [0.0, 0.5, -0.5]).round(4))
-    [ 0.      0.6667 -0.6667]
+    Examples:
+        >>> print(neuron_delta(0.25, [0.0, 0.5, -0.5]).round(4))
+        [ 0.      0.6667 -0.6667]
     """
     scale, s = _scale_and_shape(alpha, shape)
     return np.asarray(4 * scale * s / (1 - s**2))

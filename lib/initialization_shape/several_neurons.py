@@ -26,11 +26,10 @@ def random_neurons(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Output weights (m,) with random signs and input weights (m, d) with random directions, of one scale and shape.
 
-    Examples
-    --------
-    >>> a, u = random_neurons(3, 5, alpha=0.1, shape=0.0, rng=np.random.default_rng(0))
-    >>> a.shape, u.shape
-    ((3,), (3, 5))
+    Examples:
+        >>> a, u = random_neurons(3, 5, alpha=0.1, shape=0.0, rng=np.random.default_rng(0))
+        >>> a.shape, u.shape
+        ((3,), (3, 5))
     """
     positive_integer("count", count)
     positive_integer("d", d)
@@ -53,28 +52,21 @@ def dual_spread(
 ) -> float:
     """Largest relative distance of a neuron's dual from the mean of all duals, at the end of gradient flow.
 
-    Parameters
-    ----------
-    X, y
-        Examples (N, d) and targets (N,), which the flow must fit by `t_max`.
-    a, u
-        Initial output weights (m,) and input weights (m, d).
-    rtol, t_max, tol
-        Those of `gradient_flow`.
+    Args:
+        X, y: Examples (N, d) and targets (N,), which the flow must fit by `t_max`.
+        a, u: Initial output weights (m,) and input weights (m, d).
+        rtol, t_max, tol: Those of `gradient_flow`.
 
-    Returns
-    -------
-    float
+    Returns:
         0 where the sum of the neurons' potentials is exactly what gradient flow minimises.
 
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> X, y = rng.standard_normal((4, 12)), rng.standard_normal(4)
-    >>> kernel = dual_spread(X, y, *random_neurons(3, 12, alpha=1.0, shape=0.95, rng=rng))
-    >>> rich = dual_spread(X, y, *random_neurons(3, 12, alpha=1e-3, shape=0.0, rng=rng))
-    >>> kernel < 1e-3 < 1e-2 < rich
-    True
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> X, y = rng.standard_normal((4, 12)), rng.standard_normal(4)
+        >>> kernel = dual_spread(X, y, *random_neurons(3, 12, alpha=1.0, shape=0.95, rng=rng))
+        >>> rich = dual_spread(X, y, *random_neurons(3, 12, alpha=1e-3, shape=0.0, rng=rng))
+        >>> kernel < 1e-3 < 1e-2 < rich
+        True
     """
     for name, setting in (("rtol", rtol), ("t_max", t_max), ("tol", tol)):
         positive_number(name, setting)

@@ -35,22 +35,14 @@ __all__ = [
 class SweepPreset(Preset):
     """Sizes of a sweep.
 
-    Attributes
-    ----------
-    d
-        Number of weights.
-    n
-        Number of training examples.
-    seeds
-        Number of data sets.
-    alphas, shapes
-        The grid: scales, and shapes from 0 up to 1.
-    descent
-        Whether to run the paper's gradient descent instead of solving exactly.
-    lr, max_steps
-        Step size of descent, and its longest run.
-    tol
-        Training error (mean square) at which descent stops.
+    Attributes:
+        d: Number of weights.
+        n: Number of training examples.
+        seeds: Number of data sets.
+        alphas, shapes: The grid: scales, and shapes from 0 up to 1.
+        descent: Whether to run the paper's gradient descent instead of solving exactly.
+        lr, max_steps: Step size of descent, and its longest run.
+        tol: Training error (mean square) at which descent stops.
     """
 
     d: Count = 1000
@@ -80,23 +72,18 @@ PRESETS: dict[str, SweepPreset] = {
 def population_errors(problem: SparseRegression, alphas: ArrayLike, shapes: ArrayLike) -> NDArray[np.float64]:
     """Test error of the exact gradient-flow limit at every scale and shape (the curves of Figure 7.1).
 
-    Parameters
-    ----------
-    problem
-        Data and teacher.
-    alphas, shapes
-        Scales (A,) and shapes (S,).
+    Args:
+        problem: Data and teacher.
+        alphas, shapes: Scales (A,) and shapes (S,).
 
-    Returns
-    -------
-    ndarray of shape (S, A)
+    Returns:
+        ndarray of shape (S, A)
 
-    Examples
-    --------
-    >>> problem = sparse_regression(60, 20, sparsity=2, rng=np.random.default_rng(0))
-    >>> errors = population_errors(problem, [1e-5, 1.0], [0.0, 0.9])
-    >>> errors.shape, bool(errors[0, 0] < errors[1, 0] < errors[1, 1])
-    ((2, 2), True)
+    Examples:
+        >>> problem = sparse_regression(60, 20, sparsity=2, rng=np.random.default_rng(0))
+        >>> errors = population_errors(problem, [1e-5, 1.0], [0.0, 0.9])
+        >>> errors.shape, bool(errors[0, 0] < errors[1, 0] < errors[1, 1])
+        ((2, 2), True)
     """
     instance_of("problem", problem, SparseRegression)
     alphas = finite_array("alphas", np.atleast_1d(finite_array("alphas", alphas)), ndim=1)
@@ -157,27 +144,21 @@ def sweep_initialization_shape(
 ) -> NDArray[np.float64] | None:
     """Run a sweep in independent pieces, so that an interrupted one goes on where it stopped.
 
-    Parameters
-    ----------
-    preset
-        A name in `PRESETS`, or a preset of your own.
-    folder
-        Where the pieces go; pieces that are there already are not computed again. None keeps nothing.
-    shard
-        `(i, n)`: do only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers that share `folder`.
-    jobs
-        Processes, through joblib; None leaves their number and place to a surrounding `joblib.parallel_config`.
+    Args:
+        preset: A name in `PRESETS`, or a preset of your own.
+        folder: Where the pieces go; pieces that are there already are not computed again. None keeps nothing.
+        shard: `(i, n)`: do only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers that share
+            `folder`.
+        jobs: Processes, through joblib; None leaves their number and place to a surrounding `joblib.parallel_config`.
 
-    Returns
-    -------
-    ndarray of shape (seeds, shapes, alphas), or None
-        Test errors, NaN where descent did not arrive; None for a worker with a share (`load_sweep` reads them all).
+    Returns:
+        ndarray of shape (seeds, shapes, alphas), or None: Test errors, NaN where descent did not arrive; None for a
+            worker with a share (`load_sweep` reads them all).
 
-    Examples
-    --------
-    >>> small = SweepPreset(d=40, n=10, alphas=(1e-4, 1e-2), shapes=(0.0, 0.9), seeds=2)
-    >>> sweep_initialization_shape(small).shape
-    (2, 2, 2)
+    Examples:
+        >>> small = SweepPreset(d=40, n=10, alphas=(1e-4, 1e-2), shapes=(0.0, 0.9), seeds=2)
+        >>> sweep_initialization_shape(small).shape
+        (2, 2, 2)
     """
     settings = named(preset, PRESETS)
     function = _descent if settings.descent else _exact
@@ -188,10 +169,8 @@ def sweep_initialization_shape(
 def load_sweep(folder: str | Path, preset: str | SweepPreset) -> NDArray[np.float64]:
     """Test errors of a finished sweep, of shape (seeds, shapes, alphas).
 
-    Raises
-    ------
-    ValueError
-        If pieces are missing.
+    Raises:
+        ValueError: If pieces are missing.
     """
     settings = named(preset, PRESETS)
     return _merged(settings, Pieces(folder).load(_work(settings)))

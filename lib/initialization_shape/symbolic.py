@@ -59,11 +59,10 @@ def diagonal_flow() -> DiagonalFlow:
 
     The sums and differences of the two layers obey `d(u+v)/dG = -(u+v)` and `d(u-v)/dG = u-v`.
 
-    Examples
-    --------
-    >>> flow = diagonal_flow()
-    >>> sp.simplify((flow.predictor.subs(flow.G, flow.G_of_w) - flow.w).rewrite(sp.log))
-    0
+    Examples:
+        >>> flow = diagonal_flow()
+        >>> sp.simplify((flow.predictor.subs(flow.G, flow.G_of_w) - flow.w).rewrite(sp.log))
+        0
     """
     G = sp.Symbol("G", real=True)
     A, B = sp.symbols("A B", positive=True)
@@ -80,11 +79,10 @@ def diagonal_flow() -> DiagonalFlow:
 def diagonal_potential() -> tuple[sp.Symbol, sp.Symbol, sp.Expr]:
     """Integrate the inverse of the flow into the potential `q_k(x)` of Theorem 4.1, zero at `x = 0`.
 
-    Examples
-    --------
-    >>> x, k, q = diagonal_potential()
-    >>> sp.simplify(q.diff(x, 2) - 1 / sp.sqrt(k**2 + 4 * x**2))
-    0
+    Examples:
+        >>> x, k, q = diagonal_potential()
+        >>> sp.simplify(q.diff(x, 2) - 1 / sp.sqrt(k**2 + 4 * x**2))
+        0
     """
     x = sp.Symbol("x", real=True)
     k = sp.Symbol("k", positive=True)
@@ -99,17 +97,15 @@ def neuron_metric() -> tuple[tuple[sp.Symbol, sp.Symbol], sp.Symbol, sp.Matrix, 
     .. math:: H = a^{-2}\Big[I-\frac{ww^\top}{a^4+\lVert w\rVert^2}\Big],
        \qquad a^2=\tfrac\delta2+\sqrt{\lVert w\rVert^2+\tfrac{\delta^2}{4}}
 
-    Returns
-    -------
-    (w1, w2), delta, H, a
-        Coordinates, imbalance (both positive symbols), the 2 x 2 metric, and the output weight `a(w)`.
+    Returns:
+        (w1, w2), delta, H, a: Coordinates, imbalance (both positive symbols), the 2 x 2 metric, and the output weight
+            `a(w)`.
 
-    Examples
-    --------
-    >>> (w1, w2), delta, H, a = neuron_metric()
-    >>> point = {w1: sp.Rational(3, 5), w2: sp.Rational(4, 7), delta: sp.Rational(1, 3)}
-    >>> [sp.N(entry.subs(point), 6) for entry in hessian_defect(H, (w1, w2))]
-    [-0.330195, -0.346705]
+    Examples:
+        >>> (w1, w2), delta, H, a = neuron_metric()
+        >>> point = {w1: sp.Rational(3, 5), w2: sp.Rational(4, 7), delta: sp.Rational(1, 3)}
+        >>> [sp.N(entry.subs(point), 6) for entry in hessian_defect(H, (w1, w2))]
+        [-0.330195, -0.346705]
     """
     w1, w2 = sp.symbols("w1 w2", real=True)
     delta = sp.Symbol("delta", positive=True)
@@ -126,25 +122,19 @@ def hessian_defect(M: sp.Matrix, symbols: Sequence[sp.Symbol]) -> list[sp.Expr]:
     A smooth symmetric `M(w)` is a Hessian if and only if
     :math:`\partial_k M_{ij} = \partial_j M_{ik}` for all i, j, k.
 
-    Parameters
-    ----------
-    M
-        Symmetric matrix of expressions.
-    symbols
-        The coordinates that it depends on, one for each row.
+    Args:
+        M: Symmetric matrix of expressions.
+        symbols: The coordinates that it depends on, one for each row.
 
-    Returns
-    -------
-    list of expressions
-        The differences for every i and every pair j < k.
+    Returns:
+        list of expressions: The differences for every i and every pair j < k.
 
-    Examples
-    --------
-    >>> x, y = sp.symbols("x y")
-    >>> hessian_defect(sp.hessian(x**3 * y, (x, y)), (x, y))
-    [0, 0]
-    >>> hessian_defect(sp.Matrix([[y, 0], [0, 1]]), (x, y))
-    [1, 0]
+    Examples:
+        >>> x, y = sp.symbols("x y")
+        >>> hessian_defect(sp.hessian(x**3 * y, (x, y)), (x, y))
+        [0, 0]
+        >>> hessian_defect(sp.Matrix([[y, 0], [0, 1]]), (x, y))
+        [1, 0]
     """
     instance_of("M", M, sp.MatrixBase, "a sympy matrix")
     if not (isinstance(symbols, (list, tuple)) and all(isinstance(symbol, sp.Symbol) for symbol in symbols)):
@@ -164,11 +154,10 @@ def radial_defect(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr | N
 
     `t` is the variable that `h1` and `h2` are written in; `radius` is `x` as a function of it (by default `t`).
 
-    Examples
-    --------
-    >>> x = sp.Symbol("x", positive=True)
-    >>> radial_defect(x, 1 / x, x)
-    0
+    Examples:
+        >>> x = sp.Symbol("x", positive=True)
+        >>> radial_defect(x, 1 / x, x)
+        0
     """
     instance_of("t", t, sp.Symbol, "a sympy symbol")
     h1, h2 = _expression("h1", h1), _expression("h2", h2)
@@ -185,19 +174,17 @@ def find_radial_warp(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr 
 
     Arguments are those of `radial_defect`, `t` positive and `radius` increasing.
 
-    Raises
-    ------
-    NoWarpError
-        If the metric is degenerate (`h1 = 0`, or its radial part vanishes), or the equation has no closed form.
+    Raises:
+        NoWarpError: If the metric is degenerate (`h1 = 0`, or its radial part vanishes), or the equation has no closed
+            form.
 
-    Examples
-    --------
-    The neuron of Theorem 6.1, with `t` the norm of its input weights: the warp is its output weight.
+    Examples:
+        The neuron of Theorem 6.1, with `t` the norm of its input weights: the warp is its output weight.
 
-    >>> t, delta = sp.symbols("t delta", positive=True)
-    >>> a = sp.sqrt(t**2 + delta)
-    >>> find_radial_warp(1 / a**2, -1 / (a**2 * (a**4 + (a * t)**2)), t, radius=a * t)
-    sqrt(delta + t**2)
+        >>> t, delta = sp.symbols("t delta", positive=True)
+        >>> a = sp.sqrt(t**2 + delta)
+        >>> find_radial_warp(1 / a**2, -1 / (a**2 * (a**4 + (a * t)**2)), t, radius=a * t)
+        sqrt(delta + t**2)
     """
     instance_of("t", t, sp.Symbol, "a sympy symbol")
     h1, h2 = _expression("h1", h1), _expression("h2", h2)
@@ -220,13 +207,12 @@ def neuron_potential_in_layers() -> tuple[sp.Symbol, sp.Symbol, sp.Expr, sp.Expr
 
     `t` is the norm of the input weights and `a = sqrt(t^2 + delta)` the output weight.
 
-    Examples
-    --------
-    The slope of the potential is three halves of the input weights' norm:
+    Examples:
+        The slope of the potential is three halves of the input weights' norm:
 
-    >>> t, delta, x, q = neuron_potential_in_layers()
-    >>> sp.simplify(q.diff(t) / x.diff(t))
-    3*t/2
+        >>> t, delta, x, q = neuron_potential_in_layers()
+        >>> sp.simplify(q.diff(t) / x.diff(t))
+        3*t/2
     """
     t, delta = sp.symbols("t delta", positive=True)
     a = sp.sqrt(t**2 + delta)
@@ -239,11 +225,10 @@ def neuron_potential() -> tuple[sp.Symbol, sp.Symbol, sp.Expr]:
     Simplifying derivatives of this form is slow; substitute `x = t sqrt(t^2 + delta)` first, or use
     `neuron_potential_in_layers`.
 
-    Examples
-    --------
-    >>> x, delta, q = neuron_potential()
-    >>> sp.simplify(q.subs(delta, 0))
-    x**(3/2)
+    Examples:
+        >>> x, delta, q = neuron_potential()
+        >>> sp.simplify(q.subs(delta, 0))
+        x**(3/2)
     """
     x = sp.Symbol("x", positive=True)
     delta = sp.Symbol("delta", real=True)

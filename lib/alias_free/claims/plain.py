@@ -145,11 +145,10 @@ def plain_version(module: nn.Module) -> nn.Module:
     Activation functions run on a grid of twice the size, as published, unless their `oversample` says otherwise:
     enough for degree 3. `IdealResample2d` must make pictures finer by one whole factor.
 
-    Examples
-    --------
-    >>> mlp, x = AliasFreeMLP(4).double(), torch.rand(1, 7, 6, 4, dtype=torch.float64)
-    >>> bool(torch.allclose(plain_version(mlp)(x), mlp(x)))
-    True
+    Examples:
+        >>> mlp, x = AliasFreeMLP(4).double(), torch.rand(1, 7, 6, 4, dtype=torch.float64)
+        >>> bool(torch.allclose(plain_version(mlp)(x), mlp(x)))
+        True
     """
     plain = copy.deepcopy(module)
     for part in plain.modules():

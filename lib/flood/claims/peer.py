@@ -49,22 +49,14 @@ THETAS = (1.0, 0.8)
 class SharedFlood(NamedTuple):
     """What both codes are given.
 
-    Attributes
-    ----------
-    z
-        Bed (64, 64) float64 [m], closed walls on all sides.
-    h0
-        Depth at the start (64, 64) float64 [m].
-    rain
-        Rain [m/s].
-    steps
-        Time steps (200,) float64 [s], all below the CFL step.
-    dx
-        Side of a cell [m].
-    manning
-        Roughness [s m^-1/3].
-    g
-        Gravity [m/s^2].
+    Attributes:
+        z: Bed (64, 64) float64 [m], closed walls on all sides.
+        h0: Depth at the start (64, 64) float64 [m].
+        rain: Rain [m/s].
+        steps: Time steps (200,) float64 [s], all below the CFL step.
+        dx: Side of a cell [m].
+        manning: Roughness [s m^-1/3].
+        g: Gravity [m/s^2].
     """
 
     z: NDArray[np.float64]
@@ -79,14 +71,10 @@ class SharedFlood(NamedTuple):
 class LandlabReference(NamedTuple):
     """Depths that landlab found.
 
-    Attributes
-    ----------
-    version
-        The version of landlab.
-    steps
-        The time steps that it took (200,) float64 [s].
-    depths
-        For each scene and `theta`: depths at the end (64, 64) float64 [m].
+    Attributes:
+        version: The version of landlab.
+        steps: The time steps that it took (200,) float64 [s].
+        depths: For each scene and `theta`: depths at the end (64, 64) float64 [m].
     """
 
     version: str
@@ -97,22 +85,17 @@ class LandlabReference(NamedTuple):
 def shared_flood(scene: Scene) -> SharedFlood:
     """A flood for both codes, on 64 x 64 real elevations that are scaled to a few metres.
 
-    Parameters
-    ----------
-    scene
-        `"wet"`: 1 m of water on hills of 0.5 m, and 50 mm of rain an hour; the least depth is 0.7 m. `"drying"`: on
-        hills of 5 m, a lake whose level rises by 3.8 m from west to east is let go, so that its east falls dry.
+    Args:
+        scene: `"wet"`: 1 m of water on hills of 0.5 m, and 50 mm of rain an hour; the least depth is 0.7 m. `"drying"`:
+            on hills of 5 m, a lake whose level rises by 3.8 m from west to east is let go, so that its east falls dry.
 
-    Raises
-    ------
-    ValueError
-        If the scene is unknown.
+    Raises:
+        ValueError: If the scene is unknown.
 
-    Examples
-    --------
-    >>> flood = shared_flood("wet")
-    >>> flood.z.shape, float(np.ptp(flood.z)), float(flood.h0.min())
-    ((64, 64), 0.5, 1.0)
+    Examples:
+        >>> flood = shared_flood("wet")
+        >>> flood.z.shape, float(np.ptp(flood.z)), float(flood.h0.min())
+        ((64, 64), 0.5, 1.0)
     """
     if scene not in get_args(Scene):
         raise ValueError(f"scene must be 'wet' or 'drying'; it is {scene!r}")
@@ -129,16 +112,13 @@ def shared_flood(scene: Scene) -> SharedFlood:
 def solver_like_landlab(theta: float) -> LocalInertialSolver:
     """The solver of this chapter with the choices that landlab made.
 
-    Parameters
-    ----------
-    theta
-        Weight of a face's own discharge, 0 to 1.
+    Args:
+        theta: Weight of a face's own discharge, 0 to 1.
 
-    Examples
-    --------
-    >>> solver = solver_like_landlab(0.8)
-    >>> solver.friction, solver.edge, solver.limiter
-    ('component', 'mirror', False)
+    Examples:
+        >>> solver = solver_like_landlab(0.8)
+        >>> solver.friction, solver.edge, solver.limiter
+        ('component', 'mirror', False)
     """
     flood = shared_flood("wet")
     return LocalInertialSolver(
@@ -156,11 +136,10 @@ def solver_like_landlab(theta: float) -> LocalInertialSolver:
 def landlab_reference() -> LandlabReference:
     """The depths that ship with the package.
 
-    Examples
-    --------
-    >>> reference = landlab_reference()
-    >>> reference.version, len(reference.steps), sorted(reference.depths)
-    ('2.11.0', 200, [('drying', 0.8), ('drying', 1.0), ('wet', 0.8), ('wet', 1.0)])
+    Examples:
+        >>> reference = landlab_reference()
+        >>> reference.version, len(reference.steps), sorted(reference.depths)
+        ('2.11.0', 200, [('drying', 0.8), ('drying', 1.0), ('wet', 0.8), ('wet', 1.0)])
     """
     with as_file(files("lib") / "data" / "landlab_runs.npz") as place, np.load(place) as stored:
         depths = {(scene, theta): stored[f"{scene}/{theta}"] for scene in get_args(Scene) for theta in THETAS}
@@ -172,29 +151,21 @@ def compare_with_landlab(
 ) -> float:
     """Largest difference [m] between landlab's depths and ours after the same time steps, in float64.
 
-    Parameters
-    ----------
-    reference
-        Stored or fresh depths of landlab.
-    theta
-        Weight that landlab used, one of those in the reference.
-    scene
-        Which flood, as in `shared_flood`.
-    solver
-        Another solver than `solver_like_landlab(theta)`, to see how far a change takes it from landlab.
+    Args:
+        reference: Stored or fresh depths of landlab.
+        theta: Weight that landlab used, one of those in the reference.
+        scene: Which flood, as in `shared_flood`.
+        solver: Another solver than `solver_like_landlab(theta)`, to see how far a change takes it from landlab.
 
-    Raises
-    ------
-    ValueError
-        If the reference has no depths for the scene and `theta`.
+    Raises:
+        ValueError: If the reference has no depths for the scene and `theta`.
 
-    Examples
-    --------
-    >>> reference = landlab_reference()
-    >>> compare_with_landlab(reference, 0.8) < 1e-12
-    True
-    >>> 1e-4 < compare_with_landlab(reference, 0.8, "drying") < 1e-3
-    True
+    Examples:
+        >>> reference = landlab_reference()
+        >>> compare_with_landlab(reference, 0.8) < 1e-12
+        True
+        >>> 1e-4 < compare_with_landlab(reference, 0.8, "drying") < 1e-3
+        True
     """
     if (scene, theta) not in reference.depths:
         known = ", ".join(f"{name!r} with {value}" for name, value in reference.depths)

@@ -28,12 +28,9 @@ BEHIND_THE_FRONT = 3000.0
 class WaveRun:
     """A wave over dry, level ground.
 
-    Attributes
-    ----------
-    x
-        Middles of the cells [m] (C,).
-    h, exact
-        Depths found, and as they should be [m] (C,).
+    Attributes:
+        x: Middles of the cells [m] (C,).
+        h, exact: Depths found, and as they should be [m] (C,).
     """
 
     x: NDArray[np.float64]
@@ -52,20 +49,15 @@ def wave_run(
 ) -> WaveRun:
     """Let a wave come in as a model has it, and hold the depths against that model at the end.
 
-    Parameters
-    ----------
-    dx
-        Side of a cell [m].
-    model
-        As in `planar_wave`.
-    u, manning, duration
-        Velocity [m/s], roughness [s m^-1/3], seconds.
+    Args:
+        dx: Side of a cell [m].
+        model: As in `planar_wave`.
+        u, manning, duration: Velocity [m/s], roughness [s m^-1/3], seconds.
 
-    Examples
-    --------
-    >>> run = wave_run(100.0, duration=1800.0)
-    >>> bool(run.error < 0.1)
-    True
+    Examples:
+        >>> run = wave_run(100.0, duration=1800.0)
+        >>> bool(run.error < 0.1)
+        True
     """
     solver = LocalInertialSolver(dx=dx, manning=manning, theta=1.0, alpha=0.7)
     z = torch.zeros(1, round(5000 / dx), dtype=torch.float64)
@@ -84,19 +76,14 @@ def wave_run(
 def two_cell_wave_growth(alpha: float, theta: float, *, plane: bool = True, steps: int = 60) -> float:
     """By what factor a wave of two cells has grown after so many steps over deep, all but frictionless water.
 
-    Parameters
-    ----------
-    alpha, theta
-        As in `LocalInertialSolver`.
-    plane
-        A chessboard; else stripes, all flow along one axis.
-    steps
-        Number of steps.
+    Args:
+        alpha, theta: As in `LocalInertialSolver`.
+        plane: A chessboard; else stripes, all flow along one axis.
+        steps: Number of steps.
 
-    Examples
-    --------
-    >>> two_cell_wave_growth(0.5, 0.7) < 5 < two_cell_wave_growth(0.7, 0.7)
-    True
+    Examples:
+        >>> two_cell_wave_growth(0.5, 0.7) < 5 < two_cell_wave_growth(0.7, 0.7)
+        True
     """
     sign = (-1.0) ** torch.arange(16, dtype=torch.float64)
     pattern = sign[:, None] * sign if plane else sign[None]
@@ -118,19 +105,15 @@ def finite_difference_gradient(
 ) -> Tensor:
     """`d h[cell] / d z` (R, C) by central differences, for comparison with `depth_gradient`.
 
-    Parameters
-    ----------
-    solver, z, duration, cell, options
-        As in `depth_gradient`; `z` float64.
-    step
-        By how much each elevation is moved [m].
+    Args:
+        solver, z, duration, cell, options: As in `depth_gradient`; `z` float64.
+        step: By how much each elevation is moved [m].
 
-    Examples
-    --------
-    >>> z = torch.zeros(2, 2, dtype=torch.float64)
-    >>> found = finite_difference_gradient(LocalInertialSolver(dx=10.0), z, 60.0, (0, 0), h0=0.5)
-    >>> bool(found[0, 0] < 0)
-    True
+    Examples:
+        >>> z = torch.zeros(2, 2, dtype=torch.float64)
+        >>> found = finite_difference_gradient(LocalInertialSolver(dx=10.0), z, 60.0, (0, 0), h0=0.5)
+        >>> bool(found[0, 0] < 0)
+        True
     """
     # all perturbed maps at once, as a batch; each takes its own time steps, as it would alone
     moves = step * torch.eye(z.numel(), dtype=z.dtype).reshape(-1, *z.shape)
@@ -143,10 +126,9 @@ def finite_difference_gradient(
 def uniform_flow_state(solver: LocalInertialSolver, z: Tensor, depth: float, q: float) -> State:
     """Water of one depth [m] that runs to the east with one discharge [m^2/s].
 
-    Examples
-    --------
-    >>> uniform_flow_state(LocalInertialSolver(dx=1.0), torch.zeros(1, 2), 0.5, 1.0).qx
-    tensor([[1., 1., 1.]])
+    Examples:
+        >>> uniform_flow_state(LocalInertialSolver(dx=1.0), torch.zeros(1, 2), 0.5, 1.0).qx
+        tensor([[1., 1., 1.]])
     """
     still = solver.initial_state(z, depth)
     return still._replace(qx=torch.full_like(still.qx, q))
