@@ -23,9 +23,10 @@ is repeated, or numbers that stay; `xy` names an array of points (n, 2). Titles 
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import inspect
+import json
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -39,9 +40,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import ipywidgets as widgets
 import numpy as np
 
-from lib import picture
 from lib.chapters import open_chapters
 from lib.style import COLOURS, new_figure
+from lib.validation import one_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -54,6 +55,7 @@ __all__ = [
     "Slider",
     "Toggle",
     "Trace",
+    "Try",
     "all_explorers",
     "axis",
     "bars",
@@ -64,6 +66,10 @@ __all__ = [
 ]
 
 Data = Mapping[str, Any]
+
+#: The environment variable that asks for figures beside the live widget, and their kind.
+STILLS = "PAPERPLAY_FIGURES"
+FIGURES = "application/vnd.paperplay.figures+json"
 
 # How long controls must stay where they are before a coarse picture is refined.
 _REST_SECONDS = 0.25
@@ -160,6 +166,25 @@ class Choice:
     def random(self, rng: np.random.Generator) -> str:
         """Any option."""
         return self.options[int(rng.integers(len(self.options)))]
+
+
+@dataclass(frozen=True)
+class Try:
+    """Something to see at certain values of the controls, under a button.
+
+    Attributes:
+        label: Of the button.
+        settings: Values of controls; all others go to their defaults.
+        expect: What there is to see, with data in braces.
+        holds: Whether it is so, from the data.
+        not_at: Settings at which it is not so: a test sees both.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    expect: str
+    holds: Callable[[Mapping[str, Any]], bool]
+    not_at: Mapping[str, Any]
 
 
 class Key(str):
@@ -366,6 +391,8 @@ class Explorer(widgets.VBox):
     may_be_absent: ClassVar[tuple[str, ...]] = ()
     #: Names of data that hold NaN on purpose, as gaps between lines.
     with_gaps: ClassVar[tuple[str, ...]] = ()
+    #: What is worth trying.
+    tries: ClassVar[tuple[Try, ...]] = ()
     #: Whether `compute` takes `fine=False` for a quick, coarse answer while a control moves; the fine one follows
     #: as soon as the controls rest for a moment.
     coarse_while_moving: ClassVar[bool] = False
@@ -392,10 +419,11 @@ class Explorer(widgets.VBox):
         bar = widgets.HBox(
             [*self._shown_controls(), reset], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 18px")
         )
+        self._said = widgets.HTML()
         heading = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
         caption = widgets.HTML(f'<div style="font-size:12px;line-height:1.4">{html.escape(self.caption)}</div>')
         self._frame = widgets.VBox()
-        super().__init__([heading, bar, self._message, self._frame, caption])
+        super().__init__([heading, bar, *self._try_buttons(), self._message, self._frame, caption])
         self._held = False
         self._rest: asyncio.TimerHandle | None = None
         for control in self.controls.values():
@@ -430,6 +458,24 @@ class Explorer(widgets.VBox):
                 widgets.link((play, "value"), (control, "value"))
                 shown.append(play)
         return shown
+
+    def _try_buttons(self) -> list[widgets.Widget]:
+        """A row with a button for each try, and the words that a press says."""
+        buttons = []
+        for each in self.tries:
+            button = widgets.Button(description=each.label, tooltip=f"Try: {each.label}", layout={"width": "auto"})
+            button.on_click(lambda _, each=each: self.try_out(each))
+            buttons.append(button)
+        row = widgets.HBox([widgets.HTML("Try:"), *buttons], layout=widgets.Layout(flex_flow="row wrap"))
+        return [row, self._said] if buttons else []
+
+    def try_out(self, what: Try | str) -> None:
+        """Set the controls as a try says, given itself or by its label, and say what there is to see."""
+        labels = {each.label: each for each in self.tries}
+        chosen = what if isinstance(what, Try) else labels[one_of("what", what, labels)]
+        self.set(**{name: control.default for name, control in self.declared.items()} | dict(chosen.settings))
+        words = html.escape(chosen.expect.format_map(self.data))
+        self._said.value = f'<div role="status" style="line-height:1.4">{words}</div>'
 
     def build(self) -> go.Figure:
         """The figure with all that stays as it is, still without numbers."""
@@ -516,6 +562,7 @@ class Explorer(widgets.VBox):
 
     def refresh(self, *, fine: bool = True) -> None:
         """Compute and draw once, or show in the figure's place what went wrong."""
+        self._said.value = ""
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -564,21 +611,31 @@ class Explorer(widgets.VBox):
         """Every control back to its default."""
         self.set(**{name: control.default for name, control in self.declared.items()})
 
-    def still(self) -> bytes:
-        """The present figure as a PNG."""
+    def figures(self) -> list[dict[str, Any]]:
+        """The present figure and one for each try, with its label: what a stored notebook shows as a still picture."""
         if self._rest is not None:  # a coarse picture waits to be refined: a still is of the fine one
             self.refresh()
-        return picture.png(self.figure)
+        shown = [{"label": "", "figure": json.loads(self.figure.to_json())}]
+        other = type(self)() if self.tries else self
+        for each in self.tries:
+            other.try_out(each)
+            label = f"Try: {each.label}. {each.expect.format_map(other.data)}"
+            shown.append({"label": label, "figure": json.loads(other.figure.to_json())})
+        return shown
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({values})"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        live = bundle[0] if isinstance(bundle, tuple) else bundle
-        live["text/plain"] = repr(self)
-        live["image/png"] = base64.b64encode(self.still()).decode()
+        return self.bundle(super()._repr_mimebundle_(**kwargs), repr(self))
+
+    def bundle(self, live: Any, words: str, heading: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a cell stores: the live widget, words, and for `tools/execute.py` the figures that it makes a still of."""
+        live = live[0] if isinstance(live, tuple) else live
+        live["text/plain"] = words
+        if os.environ.get(STILLS):
+            live[FIGURES] = {"heading": heading, "figures": self.figures()}
         if not self._told:  # nbclient stores what it was told, and does not know plotly's messages about changes
             self.figure.send_whole()
             self._told = True
