@@ -331,7 +331,10 @@ class Result:
         return f"{self.claim.id}: {verdict} ({self.evidence.shown}; asked: {self.evidence.bound})"
 
     def _repr_html_(self) -> str:
-        return _html_table([self])
+        """A badge of one line."""
+        mark, colour = ("✓", "#1a7f37") if self.evidence.holds else ("✗", "#b3261e")
+        words = f"{html.escape(self.claim.statement)} · <i>{html.escape(self.evidence.shown)}</i>"
+        return f'<span title="{self.claim.id}"><b style="color:{colour}">{mark}</b> {words}</span>'
 
 
 _COLUMNS = {"claim": 38, "source": 13, "paper": 15, "here": 15, "asked": 12, "": 7}

@@ -631,7 +631,7 @@ class Explorer(widgets.VBox):
         return self.bundle(super()._repr_mimebundle_(**kwargs), repr(self))
 
     def bundle(self, live: Any, words: str, heading: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a cell stores: the live widget, words, and for `tools/execute.py` the figures that it makes a still of."""
+        """What a cell stores: the live widget, words, and for `tools/execute.py` the figures of its still."""
         live = live[0] if isinstance(live, tuple) else live
         live["text/plain"] = words
         if os.environ.get(STILLS):

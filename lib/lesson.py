@@ -58,11 +58,13 @@ class Question:
         """The right option."""
         return next(option for option in self.options if option.right)
 
+    def lettered(self) -> list[tuple[str, str]]:
+        """The options' texts with their letters."""
+        return [("abcdefgh"[place], option.text) for place, option in enumerate(self.options)]
+
     def __str__(self) -> str:
-        return "\n".join([self.text, *(f"  {letter}) {one.text}" for letter, one in zip(_LETTERS, self.options))])
+        return "\n".join([self.text, *(f"  {letter}) {text}" for letter, text in self.lettered())])
 
-
-_LETTERS = "abcdefgh"
 
 # a button of ipywidgets cuts its text off where the line ends
 _STYLE = """<style>.paperplay-option.jupyter-button {white-space: normal; height: auto; min-height: 30px;
@@ -74,9 +76,9 @@ class _Asked(widgets.VBox):
 
     def __init__(self, question: Question, on_answer: Callable[[bool], None], heading: str = "") -> None:
         self.question, self.on_answer = question, on_answer
+        wide = widgets.Layout(width="auto", max_width="900px")
         self.buttons = [
-            widgets.Button(description=f"{letter})  {option.text}", layout=widgets.Layout(width="auto", max_width="900px"))
-            for letter, option in zip(_LETTERS, question.options)
+            widgets.Button(description=f"{letter})  {text}", layout=wide) for letter, text in question.lettered()
         ]
         for number, button in enumerate(self.buttons):
             button.add_class("paperplay-option")

@@ -74,7 +74,7 @@ def new_figure(
         cols=columns,
         subplot_titles=titles or None,
         column_widths=list(widths) if widths else None,
-        horizontal_spacing=0.11,
+        horizontal_spacing=0.14,  # room for the label of the panel to the right where a cell is narrow
     )
     figure.update_layout(
         template="plotly_white",

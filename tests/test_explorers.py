@@ -1,7 +1,6 @@
 """Every explorer of every chapter, on any setting of its controls, and what a page is told; and the base class."""
 
 import asyncio
-import base64
 from typing import ClassVar
 
 import ipywidgets as widgets
@@ -93,9 +92,6 @@ def test_explorer_is_pure_labelled_and_has_a_picture_with_words(name: str) -> No
         np.testing.assert_array_equal(np.asarray(value), np.asarray(again[key]))
     assert all(control.description for control in explorer.controls.values())
     bundle, metadata = explorer._repr_mimebundle_()
-    picture = base64.b64decode(bundle["image/png"])
-    assert picture[:4] == b"\x89PNG"
-    assert len(picture) < 110_000
     assert bundle["text/plain"] == repr(explorer)
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert explorer.caption in metadata["image/png"]["alt"]
@@ -283,7 +279,7 @@ def test_a_coarse_picture_is_refined_when_the_controls_rest() -> None:
         seen.append(explorer.data["fine"])
         explorer.controls["power"].value = 1
         seen.append(explorer.data["fine"])
-        explorer.still()
+        explorer.figures()
         seen.append(explorer.data["fine"])
         return seen
 

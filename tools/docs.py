@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from matplotlib import rc_context
 from PIL import Image, ImageDraw, ImageFont
+from stills import WIDTH, Drawing, drawing, small_png
 from typer.main import get_command
 
 import lib
@@ -316,6 +317,11 @@ def citation() -> str:
 
 def pictures() -> None:
     """The map, the first explorer of every open chapter, and one that moves."""
+    with drawing() as page:
+        draw_pictures(page)
+
+
+def draw_pictures(page: Drawing) -> None:
     buffer = io.BytesIO()
     with rc_context(MATPLOTLIB):
         chapter_map().savefig(buffer, format="png", metadata={"Software": None})
@@ -323,22 +329,22 @@ def pictures() -> None:
     explorers = all_explorers()
     for one in open_chapters():
         first = next(explorer for key, explorer in explorers.items() if key.startswith(f"{one.name}."))
-        stills[Path(one.notebook).stem] = first().still()
+        stills[Path(one.notebook).stem] = small_png(page.picture(first().figures()[0]["figure"], WIDTH))
     for name, data in stills.items():
         with atomic_path(PICTURES / f"{name}.png") as temporary:
             temporary.write_bytes(data)
     name, control, values = LIVE
     explorer = explorers[name]()
-    frames = [frame(explorer, control, value) for value in values]
+    frames = [frame(page, explorer, control, value) for value in values]
     there_and_back = [*frames[1:], *frames[-2:0:-1]]
     with atomic_path(PICTURES / "live.gif") as temporary:
         frames[0].save(temporary, "GIF", save_all=True, append_images=there_and_back, duration=160, loop=0)
 
 
-def frame(explorer: Explorer, control: str, value: float) -> Image.Image:
+def frame(page: Drawing, explorer: Explorer, control: str, value: float) -> Image.Image:
     """The explorer at a setting, with the slider that leads there above it."""
     explorer.set(**{control: value})
-    still = Image.open(io.BytesIO(explorer.still())).convert("RGB")
+    still = page.picture(explorer.figures()[0]["figure"], WIDTH)
     bar = 46
     image = Image.new("RGB", (still.width, still.height + bar), "white")
     image.paste(still, (0, bar))

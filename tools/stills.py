@@ -5,10 +5,9 @@ tries, and above it the question of a prediction. `tools/execute.py` puts it int
 """
 
 import io
-import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-#: Pixels: of the default, of each of two tries in a row, and between them.
-WIDE, HALF, GAP = 1000, 620, 16
+#: Pixels, and the height of a try in units of its explorer's.
+WIDTH, LOWER = 960, 0.68
 LARGEST = 80_000
 
 _DRAW = """async ([figure, width]) => {
@@ -69,21 +68,20 @@ def drawing() -> Iterator[Drawing]:
 
 
 def strip(page: Drawing, told: dict[str, Any]) -> bytes:
-    """One PNG of at most 80 kB: a heading, the default, and the tries two in a row, each under its label."""
+    """One PNG of at most 80 kB: a heading, the default, and each try under its label, lower and without a legend."""
     heading, (first, *tries) = told["heading"], told["figures"]
-    wide = 2 * HALF + GAP if tries else WIDE
-    top = _text(heading, wide, 17) if heading else None
-    rows = [top] if top else []
-    rows.append(_middle(page.picture(first["figure"], WIDE), wide))
-    for pair in (tries[number : number + 2] for number in range(0, len(tries), 2)):
-        cells = [_under(_text(each["label"], HALF, 16), page.picture(each["figure"], HALF)) for each in pair]
-        row = Image.new("RGB", (wide, max(cell.height for cell in cells)), "white")
-        for number, cell in enumerate(cells):
-            row.paste(cell, (number * (HALF + GAP), 0))
-        rows.append(row)
-    whole = rows[0]
-    for row in rows[1:]:
-        whole = _under(whole, row)
+    pictures = [_text(heading, 17)] if heading else []
+    pictures.append(page.picture(first["figure"], WIDTH))
+    for each in tries:
+        layout = {**each["figure"]["layout"], "showlegend": False}
+        layout["height"] = round(layout.get("height", 380) * LOWER)
+        layout["margin"] = {**layout.get("margin", {}), "b": 55, "t": 40}
+        pictures += [_text(each["label"], 16), page.picture({**each["figure"], "layout": layout}, WIDTH)]
+    whole = Image.new("RGB", (WIDTH, sum(picture.height for picture in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
     return small_png(whole)
 
 
@@ -100,25 +98,12 @@ def small_png(image: Image.Image, largest: int = LARGEST) -> bytes:
     raise ValueError(f"a still of {image.size} does not fit into {largest} bytes")
 
 
-def _text(words: str, width: int, size: int) -> Image.Image:
+def _text(words: str, size: int) -> Image.Image:
     font = ImageFont.truetype(findfont("DejaVu Sans"), size)
-    letters = int(width / (0.6 * size))
+    letters = int(WIDTH / (0.6 * size))
     lines = [part for line in words.splitlines() for part in textwrap.wrap(line, letters, subsequent_indent="      ")]
-    image = Image.new("RGB", (width, 12 + (size + 8) * len(lines)), "white")
+    image = Image.new("RGB", (WIDTH, 12 + (size + 8) * len(lines)), "white")
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
         draw.text((12, 8 + (size + 8) * number), line, "black", font)
     return image
-
-
-def _middle(image: Image.Image, width: int) -> Image.Image:
-    whole = Image.new("RGB", (width, image.height), "white")
-    whole.paste(image, ((width - image.width) // 2, 0))
-    return whole
-
-
-def _under(above: Image.Image, below: Image.Image) -> Image.Image:
-    whole = Image.new("RGB", (max(above.width, below.width), above.height + below.height), "white")
-    whole.paste(above, (0, 0))
-    whole.paste(below, (0, above.height))
-    return whole

@@ -57,7 +57,7 @@ class ScalarLab(Explorer):
             axis("loss", (-12.5, 1.5), log=True, dtick=2, exponentformat="power"),
         ),
         Panel("η × sharpness", axis("step", Key("ends")), axis("η × sharpness", (0, 6))),
-        Panel("η × φ: {gfs_first:.2f} → {gfs_last:.2f}", axis("step", Key("ends")), axis("η × φ", (0, 4.2))),
+        Panel("η × φ: {gfs_first:.2f} → {gfs_last:.4g}", axis("step", Key("ends")), axis("η × φ", (0, 4.2))),
     )
     traces = (
         line("loss", "blue", width=1.5, x="step", y="loss"),
@@ -307,7 +307,7 @@ class CobwebExplorer(Explorer):
         "Left: the product after a step over the product before it (blue), and sixty steps as a cobweb between the map "
         "and the diagonal; it ends where a product would not be positive. Right: where the product settles, over ηφ "
         "(darker: visited more often); the vertical line is the present ηφ. "
-        "The slope at π = 1 is 1 − ηφ: below −1 the fixed point repels."
+        "The slope at p = 1 is 1 − ηφ: below −1 the fixed point repels."
     )
     declared = {
         "eta_phi": Slider("ηφ", 1.5, 3.0, 0.01, 2.1, format=".2f"),
@@ -319,9 +319,9 @@ class CobwebExplorer(Explorer):
     figure_layout = {"height": 440}
     panels = (
         Panel(
-            "the map, slope {slope:.2f} at π = 1{ending}", axis("product π", (0, 1.6)), axis("next product", (0, 1.6))
+            "the map, slope {slope:.2f} at p = 1{ending}", axis("product p", (0, 1.6)), axis("next product", (0, 1.6))
         ),
-        Panel("where it settles", axis("ηφ", (1.5, 3.0)), axis("product π", (0, 1.6))),
+        Panel("where it settles", axis("ηφ", (1.5, 3.0)), axis("product p", (0, 1.6))),
     )
     traces = (
         line("next product", "blue", x="x", y="y"),

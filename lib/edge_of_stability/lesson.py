@@ -14,7 +14,19 @@ from lib.edge_of_stability.networks import GFSMonitor, half_mean_square
 from lib.edge_of_stability.scalar_network import balances, gd_step
 from lib.lesson import Exercise, Mistake, Option, Question
 
-__all__ = ["EXERCISES", "PREDICTIONS", "QUIZ"]
+__all__ = ["EXERCISES", "PREDICTIONS", "QUIZ", "TERMS"]
+
+#: What the chapter defines, in bold, before it is used.
+TERMS = (
+    "step size",
+    "sharpness",
+    "edge of stability",
+    "gradient flow",
+    "gradient flow solution",
+    "GFS sharpness",
+    "balances",
+    "cobweb",
+)
 
 PREDICTIONS = {
     "too_large": Question(
@@ -154,7 +166,7 @@ EXERCISES = {
         mistakes=(
             Mistake(
                 _watched(lambda monitor, eta: [eta * each for each in monitor.sharpness]),
-                "That is the sharpness where the weights are now: `monitor.gfs_sharpness` is the one at the flow's end.",
+                "That is the sharpness at the present weights: `monitor.gfs_sharpness` is the one at the flow's end.",
             ),
             Mistake(
                 _watched(lambda monitor, _: list(monitor.gfs_sharpness)),
@@ -174,12 +186,14 @@ QUIZ = (
     Question(
         "At the edge of stability …",
         (
-            Option("the loss falls at every step.", "It rises at many of them."),
             _right(
                 "η × sharpness stays near 2, and the loss falls over long times only.",
                 "The sharpness rises to 2/η and hovers there, while the loss goes up and down.",
             ),
-            Option("weights grow without bound.", "That is divergence. At the edge weights stay where they are useful."),
+            Option("the loss falls at every step.", "It rises at many of them."),
+            Option(
+                "weights grow without bound.", "That is divergence. At the edge weights stay where they are useful."
+            ),
         ),
         goal=1,
     ),
@@ -196,8 +210,10 @@ QUIZ = (
         "Along gradient flow, φ …",
         (
             Option("falls.", "It falls along gradient descent, in this chapter's networks."),
-            _right("does not change.", "All points of one path of the flow end at the same place, so they share one φ."),
             Option("rises to 2/η.", "That is what the sharpness of the present weights does in training."),
+            _right(
+                "does not change.", "All points of one path of the flow end at the same place, so they share one φ."
+            ),
         ),
         goal=2,
     ),
@@ -226,11 +242,11 @@ QUIZ = (
         "Your monitor shows η × sharpness = 0.8 and ηφ = 2.6 early in training. What do you expect?",
         (
             Option("Smooth training to the end.", "The sharpness is that of now; φ looks ahead."),
+            Option("Divergence at once.", "Where the weights stand now, the step size is far from the edge."),
             _right(
                 "Smooth for now; later the loss jumps, and φ falls.",
                 "The weights head for a valley that is too sharp for this step size; they will be turned away from it.",
             ),
-            Option("Divergence at once.", "Where the weights stand now, the step size is far from the edge."),
         ),
         goal=3,
     ),
