@@ -53,5 +53,8 @@ execute: install-dev  ## run the notebooks on clean kernels and store their outp
 portable: install-dev  ## show that stored outputs do not depend on threads or processor
 	$(RUN) tools/portable.py $(NOTEBOOKS)
 
+slides: install-dev  ## slides of the core path of chapters, from their stored notebooks
+	$(RUN) tools/slides.py $(filter-out notebooks/00%,$(NOTEBOOKS))
+
 docs: install-dev  ## what the code knows of README.md, docs/ and CITATION.cff
 	$(RUN) tools/docs.py

@@ -53,6 +53,11 @@ class Chapter:
         return f"{self.number:02d}_{self.name}.ipynb"
 
     @property
+    def time(self) -> str:
+        """Minutes, and after a plus those of what is optional."""
+        return f"{self.minutes} + {self.in_depth}" if self.in_depth else str(self.minutes)
+
+    @property
     def venue(self) -> str:
         """Conference and year."""
         return f"{self.conference} {self.year}"

@@ -65,7 +65,7 @@ def chapter_table() -> str:
 
     def row(one: Chapter) -> tuple[Any, ...]:
         title = f"[**{one.title}**](notebooks/{one.notebook})" if one.is_open else f"{one.title} *(to come)*"
-        return one.number, title, one.promise, f"[{one.venue}](https://arxiv.org/abs/{one.arxiv})", one.minutes
+        return one.number, title, one.promise, f"[{one.venue}](https://arxiv.org/abs/{one.arxiv})", one.time
 
     return "\n".join(table("|chapter|what you will see|paper|minutes", [row(one) for one in CHAPTERS]))
 
@@ -98,7 +98,7 @@ def chapters() -> str:
             *("", f"![{one.promise}](pictures/{Path(one.notebook).stem}.png)", "", f"**Paper.** {citation_line(one)}"),
             *(
                 "",
-                f"**Time.** {one.minutes} minutes, playing included.",
+                f"**Time.** {one.time} minutes, playing included.",
                 "",
                 f"**What to know.** {_capital('; '.join(known))}.",
             ),

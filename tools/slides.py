@@ -49,13 +49,12 @@ def _typed(cell: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode:
     return cell
 
 
-def slides(path: Path, reveal: str = "") -> Path:
+def slides(path: Path, reveal: str = "", folder: Path = ROOT / "slides") -> Path:
     """Write the slides of one notebook; the file."""
     exporter = SlidesExporter(reveal_scroll=True, reveal_theme="white", reveal_transition="none")
     if reveal:
         exporter.reveal_url_prefix = reveal
     text, _ = exporter.from_notebook_node(core_path(nbformat.read(path, as_version=4)))
-    folder = ROOT / "slides"
     folder.mkdir(exist_ok=True)
     place = folder / f"{path.stem}.slides.html"
     with atomic_path(place) as temporary:
