@@ -22,7 +22,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from lib.chapters import chapter
-from lib.validation import instance_of, one_of
+from lib.validation import one_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -123,7 +123,9 @@ class Predict(widgets.VBox):
     def __init__(self, question: Question, explorer: Explorer) -> None:
         from lib.explorer import Explorer
 
-        self.explorer = instance_of("explorer", explorer, Explorer, "an explorer")
+        if not isinstance(explorer, Explorer):
+            raise TypeError(f"explorer must be a live figure; it is {explorer!r}")
+        self.explorer = explorer
         self.asked = _Asked(question, lambda _: self.reveal(), "Predict: ")
         self._skip = widgets.Button(description="Show me without an answer", layout=widgets.Layout(width="auto"))
         self._skip.on_click(lambda _: self.skip())

@@ -1,17 +1,22 @@
 """Slides hold the core path of a lesson, with a still picture for each live figure."""
 
 import re
-import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tools"))
-from slides import core_path, slides
 
 
-def test_slides_are_the_core_path(tmp_path) -> None:
+@pytest.fixture(autouse=True)
+def tools(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+
+
+def test_slides_are_the_core_path() -> None:
+    from slides import core_path
+
     path = ROOT / "notebooks" / "02_edge_of_stability.ipynb"
     kept = core_path(nbformat.read(path, as_version=4)).cells
     text = "\n".join(cell.source for cell in kept)
@@ -26,6 +31,8 @@ def test_slides_are_the_core_path(tmp_path) -> None:
 
 
 def test_slides_are_one_page_with_reveal_from_where_one_says(tmp_path) -> None:
+    from slides import slides
+
     place = slides(ROOT / "notebooks" / "02_edge_of_stability.ipynb", "../reveal.js", tmp_path)
     page = place.read_text()
     assert "../reveal.js/dist/reveal.js" in page

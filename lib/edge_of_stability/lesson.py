@@ -88,7 +88,7 @@ def _flow_end(w: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _slope(w: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return (w.prod() - 1) * w.prod() / w
+    return np.asarray((w.prod() - 1) * w.prod() / w)
 
 
 def _network() -> nn.Sequential:
