@@ -113,10 +113,10 @@ class Predict(widgets.VBox):
     Examples:
         >>> from lib.edge_of_stability.explorers import ScalarLab
         >>> asked = predict("edge_of_stability.too_large", ScalarLab())
-        >>> asked.explorer.layout.display
-        'none'
+        >>> asked.explorer in asked.children
+        False
         >>> asked.asked.answer(0)
-        >>> asked.explorer.layout.display is None
+        >>> asked.explorer in asked.children
         True
     """
 
@@ -129,13 +129,12 @@ class Predict(widgets.VBox):
         self.asked = _Asked(question, lambda _: self.reveal(), "Predict: ")
         self._skip = widgets.Button(description="Show me without an answer", layout=widgets.Layout(width="auto"))
         self._skip.on_click(lambda _: self.skip())
-        explorer.layout.display = "none"
-        super().__init__([self.asked, self._skip, explorer])
+        # not merely hidden: a figure that is drawn while it is hidden keeps a width of 700 pixels
+        super().__init__([self.asked, self._skip])
 
     def reveal(self) -> None:
         """Show the explorer."""
-        self.explorer.layout.display = None
-        self._skip.layout.display = "none"
+        self.children = [self.asked, self.explorer]
 
     def skip(self) -> None:
         """Show the right answer and the explorer."""

@@ -94,10 +94,10 @@ class ScalarLab(Explorer):
         ),
         Try(
             "far too large",
-            {"eta_phi": 4.0, "depth": 2},
-            "Beyond 2√2 nothing is promised: φ goes up, and with two weights descent flies away.",
+            {"eta_phi": 3.9, "depth": 2, "product": 0.3},
+            "Beyond 2√2 nothing is promised: φ goes up, and descent flies away.",
             lambda data: data["verdict"] == "diverged" and data["gfs_last"] > data["gfs_first"],
-            not_at={"eta_phi": 3.0, "depth": 2},
+            not_at={"eta_phi": 2.8, "depth": 2, "product": 0.3},
         ),
     )
 

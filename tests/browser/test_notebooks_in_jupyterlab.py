@@ -183,17 +183,17 @@ def figures_in(name: str) -> int:
 
 def answer_predictions(page) -> None:
     """Answer the first question by keyboard, and ask to see the other figures; each shows itself in its full width."""
-    hidden = page.locator("button:visible", has_text="Show me without an answer")
-    for number in range(hidden.count()):
-        cell = page.locator(".jp-OutputArea-output", has=hidden.first)
-        button = hidden.first if number else cell.locator("button.paperplay-option").first
-        button.focus()
+    asked = page.locator(".jp-OutputArea-output", has=page.locator("b", has_text="Predict:"))
+    for number in range(asked.count()):
+        cell = asked.nth(number)
+        options = cell.locator("button.paperplay-option")
+        (cell.get_by_text("Show me without an answer") if number else options.first).focus()
         page.keyboard.press("Enter")
         figure = cell.locator(".js-plotly-plot")
         figure.wait_for(timeout=20_000)
         page.wait_for_function(FILLS, arg=figure.element_handle(), timeout=10_000)
-        said = cell.locator('[role="status"]', has_text=re.compile(r"\w"))
-        assert said.count() == 1, "an answer is not explained"
+        assert options.first.is_disabled()
+        assert cell.locator('[role="status"]', has_text=re.compile(r"\w")).count() == 1, "an answer is not explained"
 
 
 def press_tries(page, explorer, figure) -> None:
