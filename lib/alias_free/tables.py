@@ -43,7 +43,6 @@ __all__ = [
     "attack_table",
     "first_pictures",
     "format_robustness",
-    "robustness_counts",
     "robustness_table",
     "shipped_attacks",
 ]
@@ -118,14 +117,7 @@ def robustness_counts(
     device: str = "cpu",
     jobs: int | None = None,
 ) -> dict[tuple[str, str], list[ShiftCounts]]:
-    """The same as `robustness_table`, before counts of parts are added up, by network and attack.
-
-    Examples:
-        >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
-        >>> found = robustness_counts({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
-        >>> [counts.pictures for counts in found["flat", "one"]]
-        [3, 1]
-    """
+    """The same as `robustness_table`, before counts of parts are added up, by network and attack."""
     attacks = standard_attacks() if attacks is None else attacks
     for name, given in (("networks", networks), ("attacks", attacks)):
         if not isinstance(given, Mapping):

@@ -60,19 +60,10 @@ def test_initial_weights_come_from_the_generator_alone(init_std) -> None:
 
 
 @pytest.mark.parametrize("mode", ["baseline", "blurpool", "aps", "afc"])
-def test_it_learns(mode) -> None:
+def test_every_weight_has_a_gradient(mode) -> None:
     net = network(mode, depths=(1, 1), dims=(4, 8)).train()
-    x, y = pictures(16, 1, 8, 8).float(), torch.arange(16) % 2
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
-    losses = []
-    for _ in range(15):
-        loss = nn.functional.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
-    assert all(part.grad is not None and torch.isfinite(part.grad).all() for part in net.parameters())
+    nn.functional.cross_entropy(net(pictures(16, 1, 8, 8).float()), torch.arange(16) % 2).backward()
+    assert all(bool(part.grad.any()) and bool(part.grad.isfinite().all()) for part in net.parameters())
 
 
 @pytest.mark.parametrize(

@@ -100,12 +100,11 @@ def test_networks_that_differ_in_what_is_no_weight_are_different_work(pictures, 
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_other_processes_count_the_same(pictures) -> None:
-    x, y = pictures
-    one = robustness_table(networks(), x, y, SMALL, part=25)
-    assert robustness_table(networks(), x, y, SMALL, part=25, jobs=2) == one
-    with joblib.parallel_config(n_jobs=2):  # the way by which a backend for a cluster comes in
-        assert robustness_table(networks(), x, y, SMALL, part=25) == one
+def test_several_workers_count_the_same(pictures) -> None:
+    """Threads, which start at once; `tests/test_dask.py` has processes."""
+    one = robustness_table(networks(), *pictures, SMALL, part=25)
+    with joblib.parallel_config(backend="threading"):
+        assert robustness_table(networks(), *pictures, SMALL, part=25, jobs=2) == one
 
 
 @pytest.mark.parametrize(
