@@ -251,9 +251,6 @@ def open_chapters() -> tuple[Chapter, ...]:
 def chapter(name: str) -> Chapter:
     """The open chapter of this name; a number, or a hyphen for an underscore, will do too.
 
-    Raises:
-        ValueError: If there is none, with the names that there are.
-
     Examples:
         >>> chapter("1").name, chapter("initialization-shape").number
         ('initialization_shape', 1)

@@ -244,11 +244,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote, in evaluation mode; no code is unpickled.
-
-        Raises:
-            ValueError: If the file is missing, damaged, or no such network.
-        """
+        """Read what `save` wrote, in evaluation mode; no code is unpickled."""
         from lib.checkpoints import load_network
 
         own = {each.name for each in fields(cls.preset_class)}
@@ -289,7 +285,6 @@ def prepare(
     What is refused has taken no folder; afterwards the folder belongs to this preset.
 
     Args:
-        preset, folder, device, precision, every, workers: Of the training.
         task: Gives the network at its initial weights, training data and test data.
 
     Returns:
@@ -317,9 +312,7 @@ class Pieces:
     """Independent pieces of work, one small file each, so that what was interrupted goes on where it stopped.
 
     A file is named by a digest of the settings that its content is computed from, so a folder can hold many works.
-
-    Args:
-        folder: Where the files lie; None keeps nothing.
+    Without a folder nothing is kept.
 
     Examples:
         >>> def powers(base):
@@ -348,8 +341,6 @@ class Pieces:
 
         Args:
             function: Something that other processes can import; it returns a dict of numbers and arrays.
-            work: Settings and arguments of every piece.
-            description: For the progress bar.
             jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`.
             shard: `(i, n)`: only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers on one folder.
         """
@@ -366,11 +357,7 @@ class Pieces:
         return [results[place] for place in range(len(mine))]
 
     def load(self, work: Work) -> list[Result]:
-        """The results of work that is done.
-
-        Raises:
-            ValueError: If pieces are missing.
-        """
+        """The results of work that is done; a ValueError if pieces are missing."""
         there = [path for path in (self.path(key) for key, _ in work) if path is not None and path.exists()]
         if len(there) < len(work):
             raise ValueError(f"{self.folder} must hold all {len(work)} pieces; {len(work) - len(there)} are missing")

@@ -92,20 +92,21 @@ class Slider:
 
     def widget(self) -> widgets.Widget:
         """The control itself."""
-        label = f"{self.label} (on release)" if self.on_release else self.label
         common = {
-            "description": label,
+            "description": f"{self.label} (on release)" if self.on_release else self.label,
             "value": self.default,
+            "min": self.low,
+            "max": self.high,
             "step": self.step,
             "continuous_update": not self.on_release,
             "style": _WIDE,
             "layout": widgets.Layout(width="380px"),
         }
         if self.log:
-            return widgets.FloatLogSlider(min=self.low, max=self.high, readout_format=self.format or ".2g", **common)
+            return widgets.FloatLogSlider(readout_format=self.format or ".2g", **common)
         if all(isinstance(value, int) for value in (self.low, self.high, self.step, self.default)):
-            return widgets.IntSlider(min=self.low, max=self.high, **common)
-        return widgets.FloatSlider(min=self.low, max=self.high, readout_format=self.format or ".3g", **common)
+            return widgets.IntSlider(**common)
+        return widgets.FloatSlider(readout_format=self.format or ".3g", **common)
 
     def extremes(self) -> tuple[float, float]:
         """Smallest and largest value."""
@@ -204,7 +205,10 @@ class Trace:
     properties: Mapping[str, Any]
 
 
-def _trace(kind: str, panel: int, name: str, legend: bool, hover: str | bool, **plotly: Any) -> Trace:
+def _trace(
+    kind: str, name: str, *, panel: int = 1, legend: bool = True, hover: str | bool = True, **plotly: Any
+) -> Trace:
+    """A trace in plotly's words; `hover` is its template for what a pointer is told, or False for nothing."""
     look = {
         "name": name,
         "showlegend": None if legend else False,  # plotly knows what belongs into a legend
@@ -219,69 +223,34 @@ def _colour(name: str) -> str:
     return COLOURS.get(name, name)
 
 
-def line(
-    name: str,
-    color: str,
-    *,
-    panel: int = 1,
-    width: float | Key | None = None,
-    dash: str | None = None,
-    legend: bool = True,
-    hover: str | bool = True,
-    **plotly: Any,
-) -> Trace:
+def line(name: str, color: str, *, width: float | Key | None = None, dash: str | None = None, **settings: Any) -> Trace:
     """A line; NaN is a gap in it. Colours have the names of `lib.style.COLOURS`, or plotly's.
 
-    `hover` is plotly's template for what a pointer is told, or False for nothing.
+    Args:
+        settings: Of all traces: `panel` (1, from the left), `legend` (True), `hover` (plotly's template for what a
+            pointer is told, False for nothing), the data, and whatever else plotly knows.
     """
     look = {"mode": "lines", "line_color": _colour(color), "line_width": width, "line_dash": dash}
-    return _trace("scatter", panel, name, legend, hover, **(look | plotly))
+    return _trace("scatter", name, **(look | settings))
 
 
 def dots(
-    name: str,
-    color: str,
-    *,
-    panel: int = 1,
-    size: float | Key | None = None,
-    symbol: str | None = None,
-    legend: bool = True,
-    hover: str | bool = True,
-    **plotly: Any,
+    name: str, color: str, *, size: float | Key | None = None, symbol: str | None = None, **settings: Any
 ) -> Trace:
     """Points that are not joined."""
     look = {"mode": "markers", "marker_color": _colour(color), "marker_size": size, "marker_symbol": symbol}
-    return _trace("scatter", panel, name, legend, hover, **look, **plotly)
+    return _trace("scatter", name, **look, **settings)
 
 
-def bars(
-    name: str,
-    *colors: str,
-    panel: int = 1,
-    width: float | None = None,
-    legend: bool = True,
-    hover: str | bool = True,
-    **plotly: Any,
-) -> Trace:
+def bars(name: str, *colors: str, width: float | None = None, **settings: Any) -> Trace:
     """Bars of one colour, or each of its own."""
     colours = [_colour(color) for color in colors]
-    look = {"marker_color": colours if len(colours) > 1 else colours[0], "width": width}
-    return _trace("bar", panel, name, legend, hover, **look, **plotly)
+    return _trace("bar", name, marker_color=colours if len(colours) > 1 else colours[0], width=width, **settings)
 
 
-def heatmap(
-    name: str,
-    colors: Any,
-    low: float | Key,
-    high: float | Key,
-    *,
-    panel: int = 1,
-    hover: str | bool = True,
-    **plotly: Any,
-) -> Trace:
+def heatmap(name: str, colors: Any, low: float | Key, high: float | Key, **settings: Any) -> Trace:
     """A map of `z` (rows, columns); `colors` is plotly's colour scale, from `low` to `high`."""
-    look = {"colorscale": colors, "zmin": low, "zmax": high, "showscale": False}
-    return _trace("heatmap", panel, name, True, hover, **look, **plotly)
+    return _trace("heatmap", name, colorscale=colors, zmin=low, zmax=high, showscale=False, **settings)
 
 
 def swatch(name: str, color: str) -> Trace:
@@ -348,10 +317,6 @@ class Explorer(widgets.VBox):
         parameters: The present values by name.
         figure: The plotly FigureWidget.
         data: What `compute` returned last.
-
-    Raises:
-        ValueError: If a keyword at construction is not one of the controls, or its value is outside the control's
-            range, or if a panel or a trace names data that `compute` does not give.
     """
 
     name: ClassVar[str]
@@ -409,26 +374,18 @@ class Explorer(widgets.VBox):
 
     def _shown_controls(self) -> list[widgets.Widget]:
         """The controls in their order, with a play button behind the slider that it moves."""
-        if self.played is not None and self.played not in self.controls:
-            raise ValueError(f"played must name a control; {self.played!r} is none")
-        shown = []
-        for name, control in self.controls.items():
-            shown.append(control)
-            if name == self.played:
-                if not isinstance(control, widgets.IntSlider):
-                    raise TypeError(f"played must name a slider of whole numbers; {name!r} is none")
-                play = widgets.Play(
-                    tooltip=f"play: {self.declared[name].label}",
-                    min=control.min,
-                    max=control.max,
-                    step=control.step,
-                    value=control.value,
-                    interval=200,
-                    repeat=True,
-                )
-                # linked in the kernel: a slider that code has moved before the first display stays where it is
-                widgets.link((play, "value"), (control, "value"))
-                shown.append(play)
+        shown = list(self.controls.values())
+        if self.played is None:
+            return shown
+        slider = self.controls.get(self.played)
+        if not isinstance(slider, widgets.IntSlider):
+            raise TypeError(f"played must name a slider of whole numbers; {self.played!r} is none")
+        range_of = {name: getattr(slider, name) for name in ("min", "max", "step", "value")}
+        tooltip = f"play: {self.declared[self.played].label}"
+        play = widgets.Play(tooltip=tooltip, interval=200, repeat=True, **range_of)
+        # linked in the kernel: a slider that code has moved before the first display stays where it is
+        widgets.link((play, "value"), (slider, "value"))
+        shown.insert(shown.index(slider) + 1, play)
         return shown
 
     def build(self) -> go.Figure:
@@ -546,11 +503,7 @@ class Explorer(widgets.VBox):
         return self._message.value if self._frame.layout.display == "none" else ""
 
     def set(self, **values: Any) -> None:
-        """Move several controls and draw once.
-
-        Raises:
-            ValueError: If a name is not one of the controls, or a value outside its range.
-        """
+        """Move several controls and draw once."""
         self._check(values)
         self._held = True
         try:
@@ -606,10 +559,7 @@ def all_explorers() -> dict[str, type[Explorer]]:
     found: dict[str, type[Explorer]] = {}
     for chapter in open_chapters():
         module_name = f"lib.{chapter.name}.explorers"
-        if find_spec(module_name) is None:
-            continue
-        module = import_module(module_name)
-        for value in vars(module).values():
+        for value in vars(import_module(module_name)).values() if find_spec(module_name) else ():
             if inspect.isclass(value) and issubclass(value, Explorer) and value.__module__ == module_name:
                 found[f"{chapter.name}.{value.name}"] = value
     return found

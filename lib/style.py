@@ -54,13 +54,7 @@ def new_figure(
     widths: tuple[float, ...] | None = None,
     height: int = 400,
 ) -> go.Figure:
-    """An empty plotly figure with panels in a row, in the style of the suite.
-
-    Args:
-        columns: Number of panels.
-        titles: One a panel.
-        widths: Relative widths of the panels.
-        height: In pixels.
+    """An empty plotly figure with panels in a row, in the style of the suite; the height is in pixels.
 
     Examples:
         >>> figure = new_figure(2, titles=("left", "right"))
