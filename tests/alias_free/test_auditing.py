@@ -4,16 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib.alias_free import CircularConv2d, audit, fourier_shift, make_alias_free
-
-F64 = torch.float64
-SHIFT = (0.7182, -2.236)
-
-
-def pictures(*shape: int) -> torch.Tensor:
-    """Noise without the frequency of an even side's half, which no shift keeps."""
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
-    return fourier_shift(values, (0, 0), nyquist="zero")
+from lib.alias_free import CircularConv2d, audit, make_alias_free
+from tests.alias_free.pictures import pictures
 
 
 def drawn(*layers: nn.Module) -> nn.Sequential:

@@ -86,6 +86,7 @@ def test_bad_settings_are_refused_and_take_no_folder(change, message, tmp_path) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_networks_are_what_their_presets_make(name) -> None:
     """A part of it again: the first three steps."""

@@ -21,20 +21,14 @@ from lib.alias_free import (
     IdealResample2d,
     PolyActivation,
     equivariance_error,
-    fourier_shift,
     ideal_lowpass,
 )
 from lib.alias_free.claims.layers import from_plain
 from lib.alias_free.claims.plain import plain_upsample, plain_version
+from tests.alias_free.pictures import F64, noise, pictures
 
-F64 = torch.float64
 #: A shift that no grid of a few times the size makes whole.
 GENERIC = (0.7182, -2.236)
-
-
-def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-    return fourier_shift(x, (0, 0), nyquist="zero")
 
 
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -54,11 +48,6 @@ def test_a_polynomial_of_higher_degree_commutes_with_every_translation() -> None
     layer = AliasFreeActivation(8, coef=(0.1, 0.5, 0.2, -0.1, 0.05)).double()
     for shift in (GENERIC, (1 / 3, 2.7), (1, 1), (0.5, 0.5)):
         assert equivariance_error(layer, X, shift) < 1e-11
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Pictures with all frequencies, those of even sides' halves as well."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 #: What is compared with its plain form, and what it is given.

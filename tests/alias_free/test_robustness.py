@@ -12,16 +12,11 @@ from lib.alias_free import (
     shift_robustness,
     translate,
 )
-
-F64 = torch.float64
-
-
-def pictures(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+from tests.alias_free.pictures import noise
 
 
 def test_translations() -> None:
-    x = pictures(1, 2, 5, 6)
+    x = noise(1, 2, 5, 6)
     assert torch.equal(translate(x, (2, -1)), x.roll((2, -1), (-2, -1)))
     assert torch.equal(translate(x, (0.5, 1)), fourier_shift(x, (0.5, 1)))
     zero = translate(x, (2, -1), "zero", fill=7.0)
@@ -32,7 +27,7 @@ def test_translations() -> None:
     assert (translate(x, (9, 0), "zero", fill=3.0) == 3).all()
     half = translate(x, (0, 0.25), "bilinear")
     assert torch.allclose(half[..., 1:], 0.75 * x[..., 1:] + 0.25 * x[..., :-1])
-    large = pictures(1, 9, 9)
+    large = noise(1, 9, 9)
     assert torch.equal(crop_translate(large, (1, -2), (5, 5)), large[:, 1:6, 4:9])
     assert torch.equal(crop_translate(large, (0, 0), (5, 5)), large[:, 2:7, 2:7])
     before = large.clone()
@@ -124,7 +119,7 @@ def test_bad_shifts_are_refused(call, error, message) -> None:
 
 
 def test_layers_that_overwrite_leave_pictures_alone() -> None:
-    x, y = pictures(3, 1, 2, 2), torch.tensor([0, 1, 2])
+    x, y = noise(3, 1, 2, 2), torch.tensor([0, 1, 2])
     before = x.clone()
     shift_robustness(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), x, y, [(0, 0), (0, 1)])
     equivariance_error(nn.ReLU(inplace=True), x, (0.3, 1))
@@ -132,7 +127,7 @@ def test_layers_that_overwrite_leave_pictures_alone() -> None:
 
 
 def test_the_error_of_what_makes_pictures_finer_and_of_what_diverged() -> None:
-    x = pictures(1, 2, 5, 7)
+    x = noise(1, 2, 5, 7)
     finer = nn.Upsample(scale_factor=3)
     found = equivariance_error(finer, x, (1, 0), 1 / 3)
     assert found < 1e-12 < equivariance_error(finer, x, (0.5, 0), 1 / 3)

@@ -133,6 +133,7 @@ def test_first_pictures_of_a_folder_are_spread_over_classes() -> None:
         first_pictures(data, 10)
 
 
+@pytest.mark.slow
 def test_a_part_of_what_ships_counted_again() -> None:
     x, y = clothes("test", 250).tensors
     counted = shift_counts(trained_network("baseline").model, x, y, standard_attacks()["any shift"].shifts)
