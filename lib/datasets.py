@@ -21,6 +21,7 @@ from lib.validation import finite_array, integer_at_least, known_seed, one_of, p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
     from torch.utils.data import Dataset, TensorDataset
 
     Images = NDArray[np.uint8]
@@ -37,6 +38,7 @@ __all__ = [
     "download_fashion_mnist",
     "fashion_mnist",
     "image_task",
+    "photograph",
     "standardized",
 ]
 
@@ -73,6 +75,20 @@ def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
     stored = load_digits()
     return np.asarray(stored.images, dtype=np.float64), np.asarray(stored.target, dtype=np.int64)
+
+
+def photograph() -> Tensor:
+    """The middle of scikit-learn's photograph of a pavilion, in grey (1, 1, 256, 256), of mean 0 and spread 1.
+
+    Examples:
+        >>> photograph().shape
+        torch.Size([1, 1, 256, 256])
+    """
+    import torch
+    from sklearn.datasets import load_sample_image
+
+    grey = torch.from_numpy(load_sample_image("china.jpg").mean(2)).float()[80:336, 200:456]
+    return ((grey - grey.mean()) / grey.std())[None, None]
 
 
 def fashion_mnist(

@@ -41,6 +41,7 @@ from .robustness import equivariance_error as equivariance_error
 from .robustness import shift_counts as shift_counts
 from .robustness import shift_robustness as shift_robustness
 from .robustness import translate as translate
+from .tables import attack_table as attack_table
 from .tables import format_robustness as format_robustness
 from .tables import robustness_counts as robustness_counts
 from .tables import robustness_table as robustness_table

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lib.alias_free import layers, resampling, robustness, symbolic
+from lib.alias_free import layers, resampling, robustness, symbolic, tables
 from lib.alias_free.claims import layers as layer_claims
 from lib.alias_free.claims import networks as network_claims
 from lib.alias_free.experiment import alias_free_task
@@ -18,7 +18,7 @@ from tests.breaking import Break, both, edit, replace
 SHIPPED = network_claims.trained_network
 SHIPPED_CLOTHES = network_claims.clothes
 #: What shifts do to networks as they are: measured once.
-ATTACKED = lru_cache(network_claims.attacked.__wrapped__)
+ATTACKED = lru_cache(network_claims.attacked)
 
 ON_ITS_OWN_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "side")
 ON_TWICE_THE_GRID = edit(layers, "_fine_size", "dealias_size(side, max(degree, 1))", "2 * side")
@@ -57,8 +57,7 @@ def with_wrong_labels(split):
 
 #: Sixty pictures are enough to see that something is wrong.
 SETTING = replace(network_claims, "COUNT", 60)
-FORGET = (resampling._resample_matrix,)
-KEEP = (network_claims.photograph,)
+FORGET = (resampling._resample_matrix, tables.attacked)
 BREAKS: dict[str, list[Break]] = {
     "convolution-commutes": [
         edit(layers, "_wrapped", 'mode="circular"', 'mode="constant"'),
@@ -80,7 +79,7 @@ BREAKS: dict[str, list[Break]] = {
     "smallest-exact-grid": [
         edit(layer_claims, "dealias_size", "(n - 1) // 2 + 1\n", "(n - 1) // 2\n"),
         edit(layer_claims, "dealias_size", "(n - 1) // 2 + 1\n", "(n - 1) // 2 + 2\n"),
-        edit(resampling, "_resample_matrix", "if n_in % 2 == 0 and n_out >= n_in:", "if n_in == n_out:"),
+        edit(resampling, "_resample_matrix", "n_in % 2 == 0 and n_out >= n_in", "n_in == n_out"),
         edit(symbolic, "grid_sizes", "(d + 1) * m + 1", "(d + 1) * m"),
     ],
     "no-grid-makes-gelu-exact": [
@@ -151,8 +150,8 @@ BREAKS: dict[str, list[Break]] = {
         edit(robustness, "translate", 'if kind == "circular":', "if True:"),
     ],
     "wide-canvas-makes-it-exact": [
-        edit(network_claims, "_pictures", "margin=4", "margin=0"),
-        edit(network_claims, "attacked", "fill=chosen.fill", "fill=0.0"),
+        edit(tables, "_pictures", "margin=4", "margin=0"),
+        edit(tables, "attacked", "fill=chosen.fill", "fill=0.0"),
         instead({"baseline": "afc"}),
     ],
     "photograph-moves-smoothly": [

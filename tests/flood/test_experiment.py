@@ -89,6 +89,7 @@ def tiles(tmp_path):
     return tmp_path / "tiles"
 
 
+@pytest.mark.slow
 def test_the_papers_setup_from_a_folder_of_tiles(tiles, tmp_path) -> None:
     out = tmp_path / "out"
     model, train, test = flood_task(STAND_IN, tiles)
@@ -254,6 +255,7 @@ def test_maps_one_by_one_are_those_of_a_draw() -> None:
     np.testing.assert_allclose(losses_of(small, 3), train_flood(small).losses[:3], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_networks_are_what_their_presets_make(name, monkeypatch) -> None:
     """A part of it again: the losses of the first two steps, with the maps of these two batches only."""

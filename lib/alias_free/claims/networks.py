@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import get_args
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.alias_free.attacks import Attack, standard_attacks
+from lib.alias_free import tables
+from lib.alias_free.attacks import any_shifts
 from lib.alias_free.claims.layers import breaks, drawn
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.alias_free.experiment import trained_network
 from lib.alias_free.layers import APSDownsample2d
 from lib.alias_free.resampling import fourier_shift
-from lib.alias_free.robustness import ShiftRobustness, equivariance_error, shift_robustness
+from lib.alias_free.robustness import ShiftRobustness, equivariance_error
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
-from lib.datasets import clothes
-from lib.parallel import in_parallel
+from lib.datasets import clothes, photograph
 from lib.validation import finite_number, finite_tensor
 
 F64 = torch.float64
@@ -32,43 +30,12 @@ _SETTING = f"four networks of 15 000 weights, 10 000 training pictures of clothe
 _ON_THE_TORUS = ("whole pixels", "half pixels", "any shift")
 
 
-@lru_cache(maxsize=64)
 def attacked(mode: Mode, attack: str, preset: str = "laptop") -> ShiftRobustness:
     """What shifts of up to three pixels do to a network that ships with the package."""
-    chosen: Attack = standard_attacks()[attack]
-    x, y = _pictures(preset)
-    found = shift_robustness(_network(mode, preset), x, y, chosen.shifts, kind=chosen.kind, fill=chosen.fill)
+    found = tables.attacked(mode, attack, preset, COUNT)
     # an output that is NaN has a class too, which may be the right one
     finite_number(f"change of an output of {mode}", found.max_relative_change)
     return found
-
-
-def attack_table(attacks: Sequence[str], preset: str = "laptop") -> dict[Mode, list[ShiftRobustness]]:
-    """The same for the four networks and several attacks, side by side in threads: torch's work needs no process."""
-    modes: tuple[Mode, ...] = get_args(Mode)
-    _pictures(preset)
-    for mode in modes:  # loaded here: drawing the weights that a file replaces uses torch's one generator
-        _network(mode, preset)
-    work = [(mode, attack, preset) for mode in modes for attack in attacks]
-    # where torch itself uses all cores, more threads would only wait for each other
-    with joblib.parallel_config(backend="threading", n_jobs=-1 if torch.get_num_threads() == 1 else 1):
-        found = list(in_parallel(attacked, work, "attacks"))
-    return {mode: found[k * len(attacks) : (k + 1) * len(attacks)] for k, mode in enumerate(modes)}
-
-
-@lru_cache(maxsize=8)
-def _network(mode: Mode, preset: str) -> ConvNeXt:
-    return trained_network(mode if preset == "laptop" else f"{mode}-{preset}").model
-
-
-@lru_cache(maxsize=2)
-def _pictures(preset: str) -> tuple[Tensor, Tensor]:
-    x, y = clothes("test", COUNT, margin=4 if preset == "canvas" else 0).tensors
-    return x, y
-
-
-def _random_shifts(count: int, reach: float) -> list[tuple[float, float]]:
-    return [(float(a), float(b)) for a, b in np.random.default_rng(0).uniform(-reach, reach, (count, 2))]
 
 
 def _change(model: torch.nn.Module, x: Tensor, shifts: list[tuple[float, float]]) -> list[float]:
@@ -90,7 +57,7 @@ def _three_stages(mode: Mode) -> ConvNeXt:
 )
 def untrained_network_is_invariant() -> Evidence:
     x = torch.randn(1, 1, 48, 48, generator=torch.Generator().manual_seed(0), dtype=F64)
-    shifts = _random_shifts(20, 24)
+    shifts = any_shifts(24, 20)
     free, usual = _three_stages("afc"), _three_stages("baseline")
     double, changed = _change(free, x, shifts), _change(usual, x, shifts)
     single = _change(free.float(), x.float(), shifts)
@@ -116,7 +83,7 @@ def features_are_equivariant() -> Evidence:
     with torch.no_grad():
         stem.get_parameter("stem.1.gain").fill_(0.5)
     errors = {
-        name: [equivariance_error(net.forward_features, x, shift, 16) for shift in _random_shifts(10, 24)]
+        name: [equivariance_error(net.forward_features, x, shift, 16) for shift in any_shifts(24, 10)]
         for name, net in (("free", free), ("stem", stem), ("usual", usual))
     }
     return combine(
@@ -288,15 +255,6 @@ def wide_canvas_makes_it_exact() -> Evidence:
     )
 
 
-@lru_cache(maxsize=1)
-def photograph() -> Tensor:
-    """The middle of a photograph in grey, (1, 1, 256, 256), of mean 0 and spread 1."""
-    from sklearn.datasets import load_sample_image
-
-    grey = torch.from_numpy(load_sample_image("china.jpg").mean(2)).float()[80:336, 200:456]
-    return ((grey - grey.mean()) / grey.std())[None, None]
-
-
 @claim(
     source="the paper's figure of features after half a pixel, in our setting",
     statement="On a photograph the features of the alias-free network move with the picture; those of the others "
@@ -305,15 +263,12 @@ def photograph() -> Tensor:
 )
 def photograph_moves_smoothly() -> Evidence:
     shifts = [(0.5, 0.5), (0.2, -0.7), (3.3, 1.1)]
-    modes: tuple[Mode, ...] = ("afc", "baseline", "blurpool", "aps")
-    errors = {
-        mode: [
-            equivariance_error(trained_network(mode).model.forward_features, photograph(), shift, 4) for shift in shifts
-        ]
-        for mode in modes
-    }
+    picture, errors = photograph(), {}
+    for mode in ("afc", "baseline", "blurpool", "aps"):
+        features = trained_network(mode).model.forward_features
+        errors[mode] = [equivariance_error(features, picture, shift, 4) for shift in shifts]
     return combine(
-        at_most(errors["afc"], 1e-4, label="alias-free", shown="< 1e-4"),
-        *(breaks(errors[mode], 1e-2, mode) for mode in modes[1:]),
+        at_most(errors.pop("afc"), 1e-4, label="alias-free", shown="< 1e-4"),
+        *(breaks(each, 1e-2, mode) for mode, each in errors.items()),
         remark="networks trained on clothes, a photograph of 256 x 256 pixels; shifts (.5, .5), (.2, -.7), (3.3, 1.1)",
     )
