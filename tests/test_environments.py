@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tools import environments
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch-cpu": "torch"}
@@ -63,10 +65,7 @@ def test_binder_installs_the_same_names_at_the_tested_versions() -> None:
 
 
 def test_the_files_are_what_the_generator_writes() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools/environments.py", "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+    assert environments.main(["--check"]) == 0
 
 
 @pytest.mark.timeout(120)
