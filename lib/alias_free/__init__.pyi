@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from . import symbolic as symbolic
 from .attacks import Attack as Attack
 from .attacks import any_shifts as any_shifts
