@@ -38,7 +38,7 @@ notebooks: install-dev  ## every notebook, cell by cell, against its stored outp
 	  --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
 
 browser: install-dev  ## every notebook in a real JupyterLab
-	$(RUN) -m pytest -q -s -m browser tests/browser
+	$(RUN) -m pytest -q -n 2 --dist load -rP -m browser tests/browser
 
 claims: install  ## the scoreboard
 	$(RUN) -m lib claims --jobs 2

@@ -247,16 +247,11 @@ class Run:
         """Read what `save` wrote, in evaluation mode; no code is unpickled."""
         from lib.checkpoints import load_network
 
-        own = {each.name for each in fields(cls.preset_class)}
-
         def apart(held: dict[str, Any]) -> tuple[Preset, dict[str, Any]]:
-            preset = cls.preset_class.from_record({name: value for name, value in held.items() if name in own})
-            return preset, {name: value for name, value in held.items() if name not in own}
+            own = {each.name: held[each.name] for each in fields(cls.preset_class) if each.name in held}
+            return cls.preset_class.from_record(own), {name: held[name] for name in held.keys() - own.keys()}
 
-        def make(held: dict[str, Any]) -> nn.Module:
-            return cls.network(*apart(held))
-
-        model, held, series = load_network(path, make)
+        model, held, series = load_network(path, lambda held: cls.network(*apart(held)))
         values: dict[str, Any] = {name: each if each.ndim else each.item() for name, each in series.items()}
         try:
             return cls(model=model, preset=apart(held)[0], **{"diverged": False, **values})

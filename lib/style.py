@@ -109,11 +109,6 @@ def show(figure: Figure, alt: str) -> None:
     """Display a matplotlib figure in a notebook, with words for those who cannot see it.
 
     The words are also the output's plain text, so that a stored notebook is the same wherever it was run.
-
-    Examples:
-        >>> figure, (axis,) = panels()
-        >>> _ = axis.plot([0, 1])
-        >>> show(figure, "A straight line.")  # doctest: +SKIP
     """
     import base64
     import io

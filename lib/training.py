@@ -310,7 +310,8 @@ def fit(
     with alone_in(where) if where is not None and together.is_main_process else nullcontext(True) as alone:
         run = _Run(model, optimizer, schedule, extra, together, where, what)
         model.to(place)
-        optimizer.load_state_dict(optimizer.state_dict())  # what it has goes to where the parameters are
+        if optimizer.state:  # of an earlier training: it follows the parameters
+            optimizer.load_state_dict(optimizer.state_dict())
         start = run.restore(n_steps, alone=alone)
         wrapped = _share_gradients(model, place) if ranks > 1 else model
         model.train()
@@ -330,9 +331,9 @@ def fit(
             batches = progress(batches, description, total=n_steps - start)
         # dropout and its like draw from torch's own generator, whose state the caller gets back
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-            for step, (*inputs, targets) in enumerate(batches, start=start):
+            for done, (*inputs, targets) in enumerate(batches, start=start + 1):
                 for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
-                    draw(step_seed(seed, rank, step))
+                    draw(step_seed(seed, rank, done - 1))
                 optimizer.zero_grad()
                 with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
                     there = (each.to(place, non_blocking=True) for each in inputs)
@@ -345,7 +346,6 @@ def fit(
                 if not bool(torch.isfinite(norm)):
                     return run.result(diverged=True)
                 optimizer.step()
-                done = step + 1
                 run.move_schedule(per_epoch)
                 if done % per_epoch == 0 and evaluate is not None:
                     run.note_score(evaluate)

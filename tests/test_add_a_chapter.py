@@ -49,6 +49,7 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 ''',
     "__init__.pyi": """
+from . import explorers as explorers
 from .swings import period as period
 """,
     "swings.py": '''

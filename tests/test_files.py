@@ -12,35 +12,22 @@ import pytest
 
 from lib import files
 from lib.files import alone_in, atomic_path, input_folder, output_file, output_folder
-
-
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
-    target = tmp_path / "results.txt"
-    target.write_text("old")
-
-    def interrupted() -> None:
-        with atomic_path(target) as temporary:
-            temporary.write_text("half of the n")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_finished_write_replaces_the_file(tmp_path) -> None:
-    target = tmp_path / "a" / "b.txt"
-    for text in ("one", "two"):
-        with atomic_path(target) as temporary:
-            temporary.write_text(text)
-    assert target.read_text() == "two"
-    assert [path.name for path in target.parent.iterdir()] == ["b.txt"]
+from tests.interrupting import interrupt_at
 
 
 def write(path, text: str = "new") -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def test_a_write_replaces_the_file_or_leaves_the_old_one_and_nothing_else(tmp_path) -> None:
+    target = tmp_path / "a" / "b.txt"
+    for text in ("one", "two"):
+        write(target, text)
+    with interrupt_at(0, Path, "write_text"):
+        write(target, "half of the n")
+    assert target.read_text() == "two"
+    assert list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])

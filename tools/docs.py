@@ -84,27 +84,29 @@ def readme() -> str:
 def chapters() -> str:
     """Each open chapter: its paper, a picture, what to know, and how to use it as a library."""
     titles = {one.name: one.title for one in CHAPTERS}
-    lines = ["What each chapter shows, what it asks of its reader, and how to use its part of the library."]
-    lines += ["", "![The map of chapters, a row for each road; open chapters are blue](pictures/map.png)"]
+    text = """What each chapter shows, what it asks of its reader, and how to use its part of the library.
+
+![The map of chapters, a row for each road; open chapters are blue](pictures/map.png)"""
     for one in open_chapters():
         known = [one.needs, *(f"chapter “{titles[name]}”" for name in one.builds_on)]
-        lines += [
-            *(
-                "",
-                f"## {one.number}. {one.title}",
-                "",
-                f"{one.promise} [Open the notebook.](../notebooks/{one.notebook})",
-            ),
-            *("", f"![{one.promise}](pictures/{Path(one.notebook).stem}.png)", "", f"**Paper.** {citation_line(one)}"),
-            *(
-                "",
-                f"**Time.** {one.time} minutes, playing included.",
-                "",
-                f"**What to know.** {_capital('; '.join(known))}.",
-            ),
-            *("", "**Use it as a library.**", *examples(one)),
-        ]
-    return page("The chapters", *lines)
+        text += f"""
+
+## {one.number}. {one.title}
+
+{one.promise} [Open the notebook.](../notebooks/{one.notebook})
+
+![{one.promise}](pictures/{Path(one.notebook).stem}.png)
+
+**Paper.** {citation_line(one)}
+
+**Time.** {one.time} minutes, playing included.
+
+**What to know.** {_capital("; ".join(known))}.
+
+**Use it as a library.**
+"""
+        text += "\n".join(examples(one))
+    return page("The chapters", text)
 
 
 def citation_line(one: Chapter) -> str:

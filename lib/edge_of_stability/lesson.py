@@ -234,7 +234,7 @@ QUIZ = (
         (
             Option("φ will rise.", "It may: rises exist beyond the bound, but most steps still lower φ."),
             _right("Nothing: φ may rise or fall.", "A theorem whose condition is not met says nothing."),
-            Option("Descent diverges.", "Not by itself: with D = 2 the first figure shows a run at 3.5 that converges."),
+            Option("Descent diverges.", "Not by itself: with D = 2 the first figure has a run at 3.5 that converges."),
         ),
         goal=2,
     ),
