@@ -4,19 +4,13 @@ import re
 from pathlib import Path
 
 import nbformat
-import pytest
+
+from tools.slides import core_path, slides
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def tools(monkeypatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-
-
 def test_slides_are_the_core_path() -> None:
-    from slides import core_path
-
     path = ROOT / "notebooks" / "02_edge_of_stability.ipynb"
     kept = core_path(nbformat.read(path, as_version=4)).cells
     text = "\n".join(cell.source for cell in kept)
@@ -31,8 +25,6 @@ def test_slides_are_the_core_path() -> None:
 
 
 def test_slides_are_one_page_with_reveal_from_where_one_says(tmp_path) -> None:
-    from slides import slides
-
     place = slides(ROOT / "notebooks" / "02_edge_of_stability.ipynb", "../reveal.js", tmp_path)
     page = place.read_text()
     assert "../reveal.js/dist/reveal.js" in page

@@ -4,17 +4,13 @@ No two texts overlap, none is cut off, every axis has a label, every map has a s
 wide as its cell.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
 from lib.chapters import open_chapters
 from lib.explorer import all_explorers
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-from stills import Drawing, small_png, strip
+from tools.stills import Drawing, small_png, strip
 
 pytestmark = pytest.mark.browser
 
