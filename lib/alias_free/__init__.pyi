@@ -44,6 +44,5 @@ from .robustness import shift_robustness as shift_robustness
 from .robustness import translate as translate
 from .tables import attack_table as attack_table
 from .tables import format_robustness as format_robustness
-from .tables import robustness_counts as robustness_counts
 from .tables import robustness_table as robustness_table
 from .tables import shipped_attacks as shipped_attacks

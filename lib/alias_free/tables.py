@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.alias_free.attacks import Attack, check_named, standard_attacks
+from lib.alias_free.attacks import Attack, standard_attacks
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.alias_free.experiment import trained_network
 from lib.alias_free.robustness import (
     ShiftCounts,
     ShiftRobustness,
+    check_attack,
     check_classification,
     shift_counts,
     shift_robustness,
@@ -35,14 +36,13 @@ from lib.datasets import clothes
 from lib.experiment import Pieces
 from lib.parallel import in_parallel
 from lib.training import size_of
-from lib.validation import known_device, one_of, positive_integer
+from lib.validation import instance_of, known_device, one_of, positive_integer
 
 __all__ = [
     "RobustnessRow",
     "attack_table",
     "first_pictures",
     "format_robustness",
-    "robustness_counts",
     "robustness_table",
     "shipped_attacks",
 ]
@@ -117,14 +117,7 @@ def robustness_counts(
     device: str = "cpu",
     jobs: int | None = None,
 ) -> dict[tuple[str, str], list[ShiftCounts]]:
-    """The same as `robustness_table`, before counts of parts are added up, by network and attack.
-
-    Examples:
-        >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
-        >>> found = robustness_counts({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
-        >>> [counts.pictures for counts in found["flat", "one"]]
-        [3, 1]
-    """
+    """The same as `robustness_table`, before counts of parts are added up, by network and attack."""
     attacks = standard_attacks() if attacks is None else attacks
     for name, given in (("networks", networks), ("attacks", attacks)):
         if not isinstance(given, Mapping):
@@ -135,7 +128,8 @@ def robustness_counts(
     for network in networks.values():
         check_classification(network, x, y)
     for name, attack in attacks.items():
-        check_named(name, attack)
+        instance_of(f"attacks[{name!r}]", attack, Attack, "an Attack")
+        check_attack(attack.shifts, attack.kind, attack.fill)
     known_device(device)
     size = positive_integer("part", part)
     parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))

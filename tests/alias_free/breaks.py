@@ -1,7 +1,7 @@
 """What makes each claim of chapter 06 fail."""
 
 from dataclasses import replace as with_settings
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -50,13 +50,17 @@ def untrained(name):
     return with_settings(run, model=alias_free_task(settings)[0].eval())
 
 
-def with_wrong_labels(split):
-    x, y = SHIPPED_CLOTHES(split).tensors
-    return TensorDataset(x, (y + 1) % 10)
+def few_clothes(split, wrong=0):
+    x, y = SHIPPED_CLOTHES(split, 300).tensors
+    return TensorDataset(x, (y + wrong) % 10)
 
 
-#: Sixty pictures are enough to see that something is wrong.
-SETTING = replace(network_claims, "COUNT", 60)
+#: Few and small pictures are enough to see that something is wrong.
+SETTING = both(
+    replace(network_claims, "COUNT", 30),
+    replace(network_claims, "SIDE", 96),
+    replace(network_claims, "clothes", few_clothes),
+)
 FORGET = (resampling._resample_matrix, tables.attacked)
 BREAKS: dict[str, list[Break]] = {
     "convolution-commutes": [
@@ -143,7 +147,7 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "price-in-accuracy": [
         replace(network_claims, "trained_network", untrained),
-        replace(network_claims, "clothes", with_wrong_labels),
+        replace(network_claims, "clothes", partial(few_clothes, wrong=1)),
     ],
     "beyond-the-torus": [
         instead({"afc": "baseline"}),
