@@ -8,10 +8,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib import files
-from lib.files import alone_in, atomic_path, input_folder, output_file, output_folder
+from lib.files import alone_in, atomic_path, input_folder, output_file, output_folder, read_arrays
 from tests.interrupting import interrupt_at
 
 
@@ -111,6 +112,16 @@ def test_folders_to_write_to_and_to_read_from(tmp_path, monkeypatch) -> None:
     for check in (output_folder, output_file):
         with pytest.raises(ValueError, match="must lie in a folder that can be written to"):
             check("folder", tmp_path / "new")
+
+
+def test_arrays_come_back_by_name_or_are_missed(tmp_path) -> None:
+    path = tmp_path / "two.npz"
+    with pytest.raises(ValueError, match=r"two\.npz is missing"):
+        read_arrays(path)
+    np.savez(path, a=[1], b=[2])
+    assert (list(read_arrays(path)), list(read_arrays(path, "b"))) == (["a", "b"], ["b"])
+    with pytest.raises(ValueError, match=r"two\.npz is damaged: .*; delete it"):
+        read_arrays(path, "c")
 
 
 def test_long_names_and_several_writers(tmp_path) -> None:

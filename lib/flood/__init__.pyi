@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from .boundaries import Boundary as Boundary
 from .downsampler import Downsampler as Downsampler
 from .downsampler import FeatureDownsampler as FeatureDownsampler
