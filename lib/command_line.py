@@ -180,7 +180,8 @@ class ExperimentCommand(Command):
         preset = type(self.presets["quick"])
         nested = {name: hint for name, hint in get_type_hints(preset).items() if is_dataclass(hint)}
         found: list[Option] = []
-        for part, kind in ((None, self.function), ("", preset), *nested.items()):
+        parts: list[tuple[str | None, Any]] = [(None, self.function), ("", preset), *nested.items()]
+        for part, kind in parts:
             said = _SAID if part is None else described(kind)
             defaults = inspect.signature(kind).parameters
             for name, hint in get_type_hints(kind, include_extras=True).items():

@@ -264,7 +264,7 @@ def dots(
 ) -> Trace:
     """Points that are not joined."""
     look = {"mode": "markers", "marker_color": _colour(color), "marker_size": size, "marker_symbol": symbol}
-    return _trace("scatter", name, **look, **settings)
+    return _trace("scatter", name, **(look | settings))
 
 
 def bars(name: str, *colors: str, width: float | None = None, **settings: Any) -> Trace:
