@@ -191,9 +191,7 @@ QUIZ = (
                 "The sharpness rises to 2/η and hovers there, while the loss goes up and down.",
             ),
             Option("the loss falls at every step.", "It rises at many of them."),
-            Option(
-                "weights grow without bound.", "That is divergence. At the edge weights stay where they are useful."
-            ),
+            Option("training is about to diverge.", "It can go on like this for thousands of steps."),
         ),
         goal=1,
     ),
@@ -225,7 +223,7 @@ QUIZ = (
                 "In a cycle of two.",
                 "The flattest minimum has φ = 2, and η × 2 = 2.2 > 2: no minimum is stable, and the jumps never end.",
             ),
-            Option("At infinity.", "The balances shrink and the jumps stay bounded."),
+            Option("At a minimum with ηφ between 2 and 2√2.", "A minimum with ηφ above 2 repels: descent leaves it."),
         ),
         goal=2,
     ),
