@@ -68,7 +68,9 @@ class Question:
 
 # a button of ipywidgets cuts its text off where the line ends
 _STYLE = """<style>.paperplay-option.jupyter-button {white-space: normal; height: auto; min-height: 30px;
-  line-height: 1.35; padding: 5px 10px; text-align: left; overflow: visible}</style>"""
+  line-height: 1.35; padding: 5px 10px; text-align: left; overflow: visible}
+  .paperplay-option.jupyter-button.mod-success, .paperplay-option.jupyter-button.mod-danger {color: white; opacity: 1}
+  </style>"""
 
 
 class _Asked(widgets.VBox):

@@ -214,14 +214,14 @@ class PhaseMapExplorer(Explorer):
     tries = (
         Try(
             "η = 0.9",
-            {"eta": 0.9},
-            "{converging:.0%} of the starts converge; at η = 0.5 it was 44 %.",
-            lambda data: 0.2 < data["converging"] < 0.35,
+            {"eta": 0.9, "w1": 1.2, "w2": 0.5},
+            "{converging:.0f} % of the starts converge; at η = 0.5 it was 44 %.",
+            lambda data: 20 < data["converging"] < 35,
             not_at={"eta": 0.5},
         ),
         Try(
             "η = 1.1",
-            {"eta": 1.1},
+            {"eta": 1.1, "w1": 1.2, "w2": 0.5},
             "No start converges, since every minimum is too sharp: cycles of two take the place of blue.",
             lambda data: data["converging"] == 0 and bool((data["outcome"] == 1).any()),
             not_at={"eta": 0.9},
@@ -251,7 +251,7 @@ class PhaseMapExplorer(Explorer):
             "two_over_eta": 2 / eta,
             "eta_phi": eta * float(np.hypot(w1**2 - w2**2, 2.0)),
             "eta_phi_last": eta * float(np.hypot(path[-1, 0] ** 2 - path[-1, 1] ** 2, 2.0)),
-            "converging": float((outcome == 0).mean()),
+            "converging": 100 * float((outcome == 0).mean()),
         }
 
 

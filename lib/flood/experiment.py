@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from lib.experiment import Count, Positive, Run, Seed, named, prepare
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import DownsamplerTraining, train_downsampler
 from lib.flood.pooling import blocks
-from lib.flood.scenarios import CELL, Kind, TileFolder, draw_floods, solve_tiles
+from lib.flood.scenarios import CELL, FloodDataset, Kind, TileFolder, draw_floods, solve_tiles
 from lib.flood.solver import LocalInertialSolver
 from lib.training import processes
 from lib.validation import job_count, known_device, one_of
@@ -27,6 +28,7 @@ __all__ = [
     "FloodRun",
     "coarse_solver",
     "flood_task",
+    "held_out",
     "train_flood",
     "trained_network",
 ]
@@ -133,6 +135,21 @@ class FloodRun(Run):
         if preset.architecture == "features":
             return FeatureDownsampler(preset.factor, generator=weights)
         return Downsampler(preset.factor, generator=weights)
+
+
+@lru_cache(maxsize=4)
+def held_out(kind: Kind) -> FloodDataset:
+    """The floods, 48 of each kind, that all networks of the chapter are tested on; they are remembered.
+
+    Examples:
+        >>> held_out("snow")
+        Traceback (most recent call last):
+        ...
+        ValueError: kind must be one of rain, inflow, mixed; it is 'snow'
+    """
+    preset = PRESETS["laptop"]
+    one_of("kind", kind, get_args(Kind))
+    return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind)
 
 
 def flood_task(
