@@ -125,7 +125,7 @@ class ScalarLab(Explorer):
             "gfs": eta * gfs,
             "gfs_first": eta * gfs[0],
             "gfs_last": eta * gfs[-1],
-            "landing": f"{eta * gfs[0]:.2f} → " + (f"{eta * gfs[-1]:.2f}" if eta * gfs[-1] < 100 else "out of sight"),
+            "landing": f"{eta * gfs[0]:.2f} → " + (f"{eta * gfs[-1]:.2f}" if eta * gfs[-1] < 100 else "∞"),
             "converged": bool(values[-1] < 1e-12),
         }
 
@@ -223,7 +223,7 @@ class PhaseMapExplorer(Explorer):
         Try(
             "η = 1.1",
             {"eta": 1.1},
-            "No start converges with positive weights, since every minimum is too sharp: most of them end in a cycle of "
+            "No start converges with positive weights: every minimum is too sharp, and most of them end in a cycle of "
             "two.",
             lambda data: data["converging"] == 0 and bool((data["outcome"] == 1).any()),
             not_at={"eta": 0.9},
