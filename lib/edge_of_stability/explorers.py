@@ -223,8 +223,7 @@ class PhaseMapExplorer(Explorer):
         Try(
             "η = 1.1",
             {"eta": 1.1},
-            "No start converges with positive weights: every minimum is too sharp, and most of them end in a cycle of "
-            "two.",
+            "No start converges with positive weights: every minimum is too sharp. Cycles of two appear instead.",
             lambda data: data["converging"] == 0 and bool((data["outcome"] == 1).any()),
             not_at={"eta": 0.9},
         ),
