@@ -215,7 +215,7 @@ def train_downsampler(
         >>> data = draw_floods(4, seed=1, side=32)
         >>> model = Downsampler(8, (4, 4, 4), generator=torch.Generator().manual_seed(0))
         >>> solver = LocalInertialSolver(dx=64.0, h_cfl_min=0.05)
-        >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=20, batch_size=4))
+        >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=4, batch_size=4, lr=0.03))
         >>> bool(run.losses[-1] < run.losses[0])
         True
     """
@@ -397,8 +397,8 @@ def descend_coarse_maps(
 
     Examples:
         >>> from lib.flood import draw_floods
-        >>> data = draw_floods(2, seed=2, split="test", side=64)
-        >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=5)
+        >>> data = draw_floods(2, seed=2, split="test", side=32)
+        >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=3)
         >>> bool((found.errors.amin(0) < found.errors[0]).all())
         True
     """
