@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from lib.experiment import Count, Positive, Run, Seed, named, prepare
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import DownsamplerTraining, train_downsampler
 from lib.flood.pooling import blocks
-from lib.flood.scenarios import CELL, Kind, TileFolder, draw_floods, solve_tiles
+from lib.flood.scenarios import CELL, FloodDataset, Kind, TileFolder, draw_floods, solve_tiles
 from lib.flood.solver import LocalInertialSolver
 from lib.training import processes
 from lib.validation import job_count, known_device, one_of
@@ -28,6 +28,7 @@ __all__ = [
     "FloodRun",
     "coarse_solver",
     "flood_task",
+    "held_out",
     "train_flood",
     "trained_network",
 ]
@@ -129,6 +130,13 @@ class FloodRun(Run):
         if preset.architecture == "features":
             return FeatureDownsampler(preset.factor, generator=weights)
         return Downsampler(preset.factor, generator=weights)
+
+
+@lru_cache(maxsize=4)
+def held_out(kind: Kind) -> FloodDataset:
+    """The floods, 48 of each kind, that all networks of the chapter are tested on; they are remembered."""
+    preset = PRESETS["laptop"]
+    return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind)
 
 
 def flood_task(

@@ -81,6 +81,7 @@ def test_a_checkpoint_that_was_deleted_is_made_again(whole, tmp_path) -> None:
     np.testing.assert_array_equal(again.losses, whole[1].losses)
 
 
+@pytest.mark.slow
 def test_two_workers_look_for_flow_solutions(whole, tmp_path) -> None:
     run = train_edge_of_stability(replace(SHORT, n_steps=20), tmp_path, jobs=2)
     np.testing.assert_allclose(run.gfs_sharpness, whole[1].gfs_sharpness[:3], rtol=1e-6)
@@ -103,6 +104,7 @@ def test_paper_preset_end_to_end_on_files_of_cifars_format(tmp_path) -> None:
     assert CliRunner().invoke(app, [*words, "--count", "999"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_examples(tmp_path) -> None:
     """`accelerate launch` on two CPU processes: each holds half of the examples, and the path is the same."""
     launch = [*TWO_PROCESSES, "-m", "lib", "train", "edge-of-stability"]
@@ -126,6 +128,7 @@ def test_convnet_and_clothes() -> None:
     assert np.isfinite(run.gfs_sharpness).all()
 
 
+@pytest.mark.slow
 def test_recorded_runs_are_what_the_script_makes() -> None:
     """A part of the shipped runs, again: the same step size, losses and sharpnesses."""
     from lib.edge_of_stability.explorers import _recorded

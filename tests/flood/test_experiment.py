@@ -85,6 +85,7 @@ def tiles(tmp_path):
     return tmp_path / "tiles"
 
 
+@pytest.mark.slow
 def test_the_papers_setup_from_a_folder_of_tiles(tiles, tmp_path) -> None:
     out = tmp_path / "out"
     model, train, test = flood_task(STAND_IN, tiles)

@@ -41,7 +41,7 @@ def flow_solution_is_algebraic() -> Evidence:
 @claim(
     source="derived here",
     statement="One step of gradient descent multiplies the balance of weights i and j by "
-    "1 − η²(π−y)²π²/(w_i w_j)², where π is the product and y the target.",
+    "1 − η²(p−y)²p²/(w_i w_j)², where p is the product and y the target.",
 )
 def balance_identity() -> Evidence:
     import sympy as sp
@@ -120,7 +120,7 @@ def _random_steps(count: int = 100_000) -> dict[int, _Steps]:
 @claim(
     source="abstract (monotone); constants derived here",
     statement="One step from positive weights to positive weights never raises φ while ηφ ≤ 2√2, "
-    "nor while the largest balance factor η²(π−y)²π²/(w_i w_j)² is at most 2.",
+    "nor while the largest balance factor η²(p−y)²p²/(w_i w_j)² is at most 2.",
     paper="monotone in scalar networks",
 )
 def one_step_is_monotone() -> Evidence:
