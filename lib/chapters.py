@@ -112,8 +112,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         road="theory of learning",
         needs="calculus, eigenvalues, gradient descent",
         builds_on=("initialization_shape",),
-        minutes=45,
-        in_depth=30,
+        minutes=50,
+        in_depth=35,
         lesson=True,
         headline=(
             "the sharpness φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)",

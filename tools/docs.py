@@ -318,7 +318,7 @@ def citation() -> str:
 
 
 def pictures() -> None:
-    """The map, the first explorer of every open chapter, and one that moves."""
+    """The map, the first explorer of every open chapter (at its first try, where it has tries), and one that moves."""
     with drawing() as page:
         draw_pictures(page)
 
@@ -331,7 +331,7 @@ def draw_pictures(page: Drawing) -> None:
     explorers = all_explorers()
     for one in open_chapters():
         first = next(explorer for key, explorer in explorers.items() if key.startswith(f"{one.name}."))
-        stills[Path(one.notebook).stem] = small_png(page.picture(first().figures()[0]["figure"], WIDTH))
+        stills[Path(one.notebook).stem] = small_png(page.picture(first().figures()[:2][-1]["figure"], WIDTH))
     for name, data in stills.items():
         with atomic_path(PICTURES / f"{name}.png") as temporary:
             temporary.write_bytes(data)

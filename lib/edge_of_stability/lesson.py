@@ -33,7 +33,7 @@ PREDICTIONS = {
         "The step size is 20 % too large for the minimum ahead: ηφ = 2.4 at the start. What will descent do?",
         (
             Option("It flies away.", "It would on a parabola. This loss bends less in other places."),
-            Option("It jumps to and fro forever.", "It does jump, but each jump changes where it is heading."),
+            Option("It jumps back and forth forever.", "It does jump, but each jump changes where it is heading."),
             Option(
                 "It jumps for a while, then converges somewhere else.",
                 "It comes to rest at a flatter minimum than the one ahead. Press the first two tries, and watch the "
@@ -69,13 +69,13 @@ PREDICTIONS = {
         ),
     ),
     "clothes": Question(
-        "Digits at ηφ = 2.7 show one burst of rising losses. And clothes at ηφ = 3.3?",
+        "Digits at ηφ = 2.7 show one burst of rising losses, of eight steps. And clothes at ηφ = 3.3?",
         (
             Option("One burst as well.", "Nothing says that one burst has to be enough."),
             Option("No burst: they are easier.", "At a larger ηφ the valley ahead is even further from stable."),
             Option(
-                "Hundreds of steps of it.",
-                "The sharpness stays at the edge from step 50 to step 400 while φ comes down to it.",
+                "Rises again and again, over two hundred steps.",
+                "The loss rises 109 times from step 28 to 272; the sharpness stays at the edge, and φ comes down.",
                 right=True,
             ),
         ),
@@ -191,14 +191,12 @@ QUIZ = (
                 "The sharpness rises to 2/η and hovers there, while the loss goes up and down.",
             ),
             Option("the loss falls at every step.", "It rises at many of them."),
-            Option(
-                "weights grow without bound.", "That is divergence. At the edge weights stay where they are useful."
-            ),
+            Option("training is about to diverge.", "It can go on like this for thousands of steps."),
         ),
         goal=1,
     ),
     Question(
-        "Your learning rate is η = 0.01. From which sharpness on does a step overshoot by more than it gains?",
+        "Your learning rate is η = 0.01. From which sharpness on does a step raise the loss of a parabola?",
         (
             Option("100", "That is 1/η: from there a step overshoots, but still gains."),
             _right("200", "2/η = 200: on a parabola with this sharpness a step lands at the same height."),
@@ -225,7 +223,7 @@ QUIZ = (
                 "In a cycle of two.",
                 "The flattest minimum has φ = 2, and η × 2 = 2.2 > 2: no minimum is stable, and the jumps never end.",
             ),
-            Option("At infinity.", "The balances shrink and the jumps stay bounded."),
+            Option("At a minimum with ηφ between 2 and 2√2.", "A minimum with ηφ above 2 repels: descent leaves it."),
         ),
         goal=2,
     ),

@@ -1,4 +1,5 @@
 from . import explorers as explorers
+from . import maps as maps
 from . import symbolic as symbolic
 from . import wall as wall
 from .boundaries import Boundary as Boundary

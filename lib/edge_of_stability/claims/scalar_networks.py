@@ -148,7 +148,7 @@ def boundary_is_real() -> Evidence:
     fraction = (rises * far).sum() / far.sum()
     first = two.eta_phi[rises > 0].min(initial=np.inf)
     return combine(
-        within(fraction, 0.01, 0.5, label="part of steps that rise"),
+        within(fraction, 0.01, 0.5, label="fraction of steps that rise"),
         within(first, round(MONOTONE_LIMIT, 2), 3.3, label="smallest ηφ of a rise"),
         remark="the steps of the claim before, D = 2",
     )
@@ -221,7 +221,7 @@ def whole_runs_are_monotone() -> Evidence:
     return combine(
         none([each.rises for each in runs], "rises of φ"),
         at_most([each.tops for each in runs], 2.0, label="largest final ηφ", shown="≤ 2"),
-        at_most([each.left for each in runs], 0.01, label="part that left the orthant", shown="< 1%"),
+        at_most([each.left for each in runs], 0.01, label="fraction that left the orthant", shown="< 1%"),
         remark=f"{_LONG_RUNS} starts each for D = 2, 3, 4, 5, 8; 3000 steps, ηφ from 1 to 2√2 at the start",
     )
 
