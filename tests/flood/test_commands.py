@@ -128,9 +128,9 @@ def test_rain_on_a_valley_becomes_three_files(dem, tmp_path):
 
 def test_the_depths_are_those_of_the_solver(basin, tmp_path):
     done = flooded("--dem", basin, "--inflow", "west=2@0:25", "--inflow", "west=1@70:80", "--inflow", "north=0.5",
-               "--outflow", "east=0.001", "--outflow", "west=0.002", "--duration", 300, "--precision", "float64",
-               "--h0", 0.1, "--out", tmp_path / "depth.tif", "--manning", 0.04, "--theta", 0.8,
-               "--alpha", 0.4)  # fmt: skip
+                   "--outflow", "east=0.001", "--outflow", "west=0.002", "--duration", 300, "--precision", "float64",
+                   "--h0", 0.1, "--out", tmp_path / "depth.tif", "--manning", 0.04, "--theta", 0.8,
+                   "--alpha", 0.4)  # fmt: skip
     west = torch.tensor([0.08, 0.08, 0.04, 0, 0, 0, 0, 0.1], dtype=torch.float64)
     boundary = Boundary({"west": west, "north": 0.5 / 120}, {"east": 0.001, "west": (west == 0).double() * 0.002})
     solver = LocalInertialSolver(dx=10.0, manning=0.04, theta=0.8, alpha=0.4)
