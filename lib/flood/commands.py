@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -231,15 +232,15 @@ def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Bou
 
     came: dict[str, torch.Tensor] = {}
     for words in inflow:
-        side, value = _side("--inflow", words)
-        amount, _, stretch = value.partition("@")
-        q = _stretch(words, _number("--inflow", words, amount), stretch, ground, side)
+        side, numbers = _side("--inflow", words)
+        if len(numbers) not in (1, 3):
+            raise ValueError(f"--inflow must be SIDE=Q or SIDE=Q@FROM:TO; it is {words!r}")
+        q = _stretch(words, *numbers, has_data=_ground_at(ground, side), dx=ground.dx)
         came[side] = came[side] + q if side in came else q
     went: dict[str, torch.Tensor] = {}
     for words in outflow:
-        side, value = _side("--outflow", words)
-        slope = _number("--outflow", words, value)
-        if slope <= 0:
+        side, (slope, *more) = _side("--outflow", words)
+        if slope <= 0 or more:
             raise ValueError(f"--outflow must have a positive slope; it is {words!r}")
         if side in went:
             raise ValueError(f"--outflow must name a side once; it names {side!r} again")
@@ -254,21 +255,17 @@ def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Bou
     return Boundary(came, went)
 
 
-def _side(option: str, words: str) -> tuple[str, str]:
-    """`SIDE=REST` as its two parts."""
+def _side(option: str, words: str) -> tuple[str, list[float]]:
+    """A side of the map and the numbers behind it, which stand between `=`, `@` and `:`."""
     from lib.flood.boundaries import SIDES
 
-    side, equals, rest = words.partition("=")
-    if not equals or side not in SIDES:
+    side, _, rest = words.partition("=")
+    if side not in SIDES:
         raise ValueError(f"{option} must begin with {', '.join(f'{name}=' for name in SIDES)}; it is {words!r}")
-    return side, rest
-
-
-def _number(option: str, words: str, number: str) -> float:
     try:
-        return float(number)
+        return side, [float(number) for number in re.split("[@:]", rest)]
     except ValueError:
-        raise ValueError(f"{option} must hold numbers; {number!r} in {words!r} is none") from None
+        raise ValueError(f"{option} must hold numbers behind the side; it is {words!r}") from None
 
 
 def _ground_at(ground: Dem, side: str) -> torch.Tensor:
@@ -279,24 +276,23 @@ def _ground_at(ground: Dem, side: str) -> torch.Tensor:
     return ~torch.as_tensor(ground.profile.get("missing", False)).expand(ground.z.shape)[edge]
 
 
-def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str) -> torch.Tensor:
+def _stretch(
+    words: str, discharge: float, start: float = 0.0, end: float | None = None, *, has_data: torch.Tensor, dx: float
+) -> torch.Tensor:
     """Discharge per metre of width [m^2/s] (L,) of an inflow over a stretch, in which faces may lie with a part."""
     import torch
 
-    has_data = _ground_at(ground, side)
-    length = len(has_data) * ground.dx
-    start, end = 0.0, length
-    if "@" in words:
-        start, end = (_number("--inflow", words, metre) for metre in (stretch.partition(":")[::2]))
+    length = len(has_data) * dx
+    end = length if end is None else end
     if not 0 <= start < end <= length:
         raise ValueError(f"--inflow must lie between 0 and {length:g} m, the length of the side; it is {words!r}")
     if not 0 < discharge < float("inf"):
         raise ValueError(f"--inflow must be a positive discharge; it is {words!r}")
-    faces = torch.arange(len(has_data), dtype=torch.float64) * ground.dx
-    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * has_data
+    faces = torch.arange(len(has_data), dtype=torch.float64) * dx
+    width = ((faces + dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * has_data
     if not width.any():
         raise ValueError(f"--inflow must come in over ground; there is no cell with data at {words!r}")
-    return discharge / width.sum() * width / ground.dx
+    return discharge / width.sum() * width / dx
 
 
 @dataclass

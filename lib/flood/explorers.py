@@ -30,7 +30,6 @@ from lib.explorer import (
 )
 from lib.flood.boundaries import Boundary
 from lib.flood.compiled import run
-from lib.flood.downsampler import Detour
 from lib.flood.exact import planar_wave
 from lib.flood.experiment import SHIPPED, trained_network
 from lib.flood.faces import BOUNDS
@@ -510,6 +509,7 @@ _SHALLOW, _DEEP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), _DEPTHS
 _PLACES = ((0.0, 0.26), (0.295, 0.555), (0.59, 0.85), (0.93, 1.0))
 _RAIN_FLOOD, _RIVER_FLOOD = "rain", "river"
 _FROM_RAIN, _FROM_BOTH = "rain", "rain and rivers"
+_trained = lru_cache(maxsize=4)(trained_network)
 
 
 @lru_cache(maxsize=2)
@@ -528,7 +528,7 @@ def _coarse_flood(kind: str, index: int, rule: str, factor: int, relief: float) 
     solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
     if rule in SHIPPED:
         with torch.no_grad():
-            z = _network(rule)(one.z[:, None])[:, 0]
+            z = _trained(rule).model(one.z[:, None])[:, 0]
     else:
         # the map's mean level is zero, so to multiply its heights is to multiply its relief
         z = relief * pool_dem(one.z, factor, rule)  # type: ignore[arg-type]
@@ -536,11 +536,6 @@ def _coarse_flood(kind: str, index: int, rule: str, factor: int, relief: float) 
     truth = pool_dem(one.h, factor)
     scores = flood_metrics(h, truth, thresholds=(0.1,))
     return h[0].numpy(), truth[0].numpy(), scores["rmse"], scores["csi_0.1"]
-
-
-@lru_cache(maxsize=4)
-def _network(name: str) -> Detour:
-    return trained_network(name).model
 
 
 @lru_cache(maxsize=12)

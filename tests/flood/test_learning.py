@@ -83,9 +83,7 @@ def test_each_symmetry_can_be_turned_back(shape, count) -> None:
     assert len({tuple(each.flatten().tolist()) for each in turned}) == count
 
 
-@pytest.mark.parametrize(
-    ("rows", "build"), [(32, Raised), (24, Raised), (24, lambda factor: FeatureDownsampler(factor, 4))]
-)
+@pytest.mark.parametrize(("rows", "build"), [(32, Raised), (24, lambda factor: FeatureDownsampler(factor, 4))])
 def test_a_network_that_knows_no_directions_does_not_notice_augmentation(rows, build) -> None:
     data = as_double(floods())
     whole = CoarseModel(build(FACTOR).double(), COARSE, augment=True)
@@ -129,17 +127,6 @@ def test_a_coarse_flood_is_the_networks_map_and_the_water_on_it() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = CoarseModel(network(), COARSE)(data.z, *data.forcing.parts)
     assert {part.dtype for part in half} == {torch.float32}
-
-
-def test_segments_of_the_solver_change_no_gradient() -> None:
-    data, grads = as_double(floods(3)), []
-    for every in (0, 5, 1000):
-        model = Raised(FACTOR).double()
-        h, _, _ = CoarseModel(model, COARSE, checkpoint_every=every)(data.z, *data.forcing.parts)
-        h.square().sum().backward()
-        grads.append(float(model.height.grad))
-    assert grads[0] != 0
-    assert grads[1:] == grads[:1] * 2
 
 
 # --- the loss
@@ -301,8 +288,6 @@ def test_a_fresh_network_floods_as_the_mean_does_and_stays_as_it_is() -> None:
         coarse_floods(model, data, COARSE, factor=4)
     with pytest.raises(ValueError, match="factor must be given for the pooling 'mean'"):
         coarse_floods("mean", data, COARSE)
-    with pytest.raises(ValueError, match="multiples of the factor 5"):
-        coarse_floods("mean", data, COARSE, factor=5)
 
 
 def test_the_mean_square_error_does_not_depend_on_batches() -> None:
@@ -343,12 +328,13 @@ def test_the_gradient_of_a_depth_is_that_of_finite_differences(cell) -> None:
 
 
 def test_cells_that_are_not_there() -> None:
-    z = torch.zeros(3, 4)
-    for cell in ((3, 0), (0, 4), (-1, 0)):
-        with pytest.raises(ValueError, match=r"cell must (lie on the map of 3 x 4 cells; it is \(|be at least 0)"):
-            depth_gradient(COARSE, z, 60.0, cell)
-    with pytest.raises(ValueError, match=r"z must be one map \(R, C\); its shape is \(2, 3, 4\)"):
-        depth_gradient(COARSE, torch.zeros(2, 3, 4), 60.0, (0, 0))
+    for shape, cell, message in (
+        ((3, 4), (3, 0), r"cell must lie on the map of 3 x 4 cells; it is \(3, 0\)"),
+        ((3, 4), (0, 4), "cell must lie on the map"),
+        ((2, 3, 4), (0, 0), r"z must be one map \(R, C\); its shape is \(2, 3, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            depth_gradient(COARSE, torch.zeros(shape), 60.0, cell)
 
 
 if __name__ == "__main__":
