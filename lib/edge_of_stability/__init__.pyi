@@ -6,7 +6,6 @@ from .experiment import EdgePreset as EdgePreset
 from .experiment import EdgeRun as EdgeRun
 from .experiment import edge_task as edge_task
 from .experiment import train_edge_of_stability as train_edge_of_stability
-from .experiment import watch_descent as watch_descent
 from .flow_solution import gfs_sharpness as gfs_sharpness
 from .flow_solution import gradient_flow_solution as gradient_flow_solution
 from .flow_solution import solve_balances as solve_balances

@@ -28,25 +28,16 @@ def _multiply(b, c, p, p1, p2):
 
 
 @compiled(error_model="numpy", forceinline=True)
-def _multiply_once(b, c, p, p1):
-    """The same without the second derivative."""
-    for m in range(c.size):
-        x = b[m] + c[m]
-        p1[m] = p1[m] * x + p[m]
-        p[m] = p[m] * x
-
-
-@compiled(error_model="numpy", forceinline=True)
-def _advance(c, p, p1, p2, goal, top):
+def _advance(c, p, p1, p2):
     """One step for every network of a block, in place; the largest step in log c."""
     steps = np.empty(c.size)
     for m in range(c.size):
         # Divisions cost most here: the three that Newton's step needs share one, the rest another.
-        above, scaled = p[m] + goal, c[m] * p1[m]
+        above, scaled = p[m] + 1, c[m] * p1[m]
         shared = 1 / (above * scaled * p[m])
-        # log(p / goal) by the first two terms of its area-tangent series: fifth order near the root, and never
+        # log p by the first two terms of its area-tangent series: fifth order near the root, and never
         # further away from it than Newton's step would go
-        u = (p[m] - goal) * (shared * scaled * p[m])
+        u = (p[m] - 1) * (shared * scaled * p[m])
         excess = 2 * u + u * u * u * (2 / 3)
         slope = scaled * (shared * above * scaled)
         per_slope = shared * above * p[m] * p[m]
@@ -57,7 +48,7 @@ def _advance(c, p, p1, p2, goal, top):
         # exp(-step / bend) by its rational approximation of order (2, 2), positive for every step
         even, odd = bend * bend + step * step / 12, step * bend / 2
         new = c[m] * (even - odd) / (even + odd)
-        c[m] = new if new < top else top
+        c[m] = new if new < 1.0 else 1.0
         steps[m] = abs(step)
     largest = 0.0
     for m in range(c.size):
@@ -80,11 +71,11 @@ def _lower(b, lowest):
 
 
 @compiled(error_model="numpy")
-def solve(b, goal, top, c, inverse_sum, missed):
-    """For each network the c with `prod(c + b) = goal`, the sum of `1 / (c + b)`, and whether it was not found.
+def solve(b, c, inverse_sum, missed):
+    """For each network the c with `prod(c + b) = 1`, the sum of `1 / (c + b)`, and whether it was not found.
 
-    `b` is (D, M) with a zero in every column, `goal` and `top = goal ** (1 / D)` are numbers, the rest is (M,) and
-    written to (an empty `inverse_sum`: not wanted). A network is missed where products leave the range of float64.
+    `b` is (D, M) with a zero in every column, the rest is (M,) and written to (an empty `inverse_sum`: not wanted). A
+    network is missed where products leave the range of float64.
     Returns the number of columns whose smallest entry is not zero: those are no balances.
     """
     depth, count = b.shape
@@ -106,22 +97,22 @@ def solve(b, goal, top, c, inverse_sum, missed):
         for i in range(depth):
             _multiply(b[i, start:stop], here, p, p1, p2)
         for m in range(stop - start):
-            guess = 2 * goal / (p1[m] + np.sqrt(p1[m] * p1[m] + 4 * p2[m] * goal))
-            here[m] = guess if guess < top else top
+            guess = 2 / (p1[m] + np.sqrt(p1[m] * p1[m] + 4 * p2[m]))
+            here[m] = guess if guess < 1.0 else 1.0
         for _ in range(_MAX_ITERATIONS):
             _start(p, p1, p2)
             for i in range(depth):
                 _multiply(b[i, start:stop], here, p, p1, p2)
-            if _advance(here, p, p1, p2, goal, top) < _LAST_STEP:
+            if _advance(here, p, p1, p2) < _LAST_STEP:
                 break
         _start(p, p1, p2)
         for i in range(depth):
-            _multiply_once(b[i, start:stop], here, p, p1)
+            _multiply(b[i, start:stop], here, p, p1, p2)
         if inverse_sum.size:
             for m in range(stop - start):
                 inverse_sum[start + m] = p1[m] / p[m]
         for m in range(stop - start):
-            missed[start + m] = not abs(p[m] - goal) < 1e-10 * goal
+            missed[start + m] = not abs(p[m] - 1) < 1e-10
     return strange
 
 

@@ -16,20 +16,14 @@ from lib.validation import finite_array, instance_of, positive_integer, positive
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Array = NDArray[np.float64]
+
 __all__ = ["hessian_top_eigenvalue", "twice_differentiable"]
 
 
 @contextmanager
 def twice_differentiable(*, recurrent: bool = False) -> Iterator[None]:
-    """Evaluate by kernels that have a second derivative: attention by its formula, recurrent layers without cuDNN.
-
-    Examples:
-        >>> x = torch.ones(1, 2, 3, requires_grad=True)
-        >>> with twice_differentiable():
-        ...     value = torch.nn.functional.scaled_dot_product_attention(x, x, x).sum()
-        >>> torch.autograd.grad(value, x, create_graph=True)[0].requires_grad
-        True
-    """
+    """Evaluate by kernels that have a second derivative: attention by its formula, recurrent layers without cuDNN."""
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
@@ -39,24 +33,31 @@ def twice_differentiable(*, recurrent: bool = False) -> Iterator[None]:
         yield
 
 
+def one_real_number(value: Any) -> Tensor:
+    """Refuse what a loss must not return."""
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
+        return value
+    found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(f"loss_fn must return one real number as a tensor; it returns {found}")
+
+
 def hessian_top_eigenvalue(
     loss_fn: Callable[[], Tensor],
     params: Iterable[Tensor],
     *,
     k: int = 1,
     tol: float = 1e-3,
-    v0: NDArray[np.float64] | None = None,
+    v0: Array | None = None,
     generator: torch.Generator | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Array, Array]:
     """The k largest eigenvalues of the Hessian of a loss, by Lanczos iteration on Hessian-vector products.
 
     Args:
         loss_fn: Function of no arguments that returns the scalar loss at the present parameters. It is called where
             attention is computed by its formula, which alone has a second derivative.
         params: The parameters, tensors that require gradients; P numbers in all, at least k + 2.
-        tol: Relative accuracy.
-        v0: Start vector (P,), such as the eigenvector of a neighbouring point: a warm start.
-        generator: Source of the random start vector where `v0` is None; by default one with a fixed seed.
+        v0: Start vector (P,), such as the eigenvector of a neighbouring point; else a random one, by default of a
+            fixed seed.
 
     Returns:
         values, vectors: Eigenvalues (k,), largest first, and eigenvectors (k, P), float64.
@@ -95,15 +96,10 @@ def hessian_top_eigenvalue(
     return np.asarray(values[order]), np.ascontiguousarray(vectors[:, order].T)
 
 
-def _hessian_product(
-    loss_fn: Callable[[], Tensor], tensors: list[Tensor]
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def _hessian_product(loss_fn: Callable[[], Tensor], tensors: list[Tensor]) -> Callable[[Array], Array]:
     """The Hessian of the loss as a function of vectors (P,)."""
     with twice_differentiable():
-        value = loss_fn()
-    if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()):
-        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"loss_fn must return one real number as a tensor; it returns {found}")
+        value = one_real_number(loss_fn())
     if not torch.isfinite(value):
         raise ValueError(f"the loss must be finite; it is {value.item()}")
     if not value.requires_grad:
@@ -116,7 +112,7 @@ def _hessian_product(
         raise ValueError("the loss must bend: its gradient does not depend on the parameters")
     first = tensors[0]
 
-    def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    def product(vector: Array) -> Array:
         flat = torch.as_tensor(vector.ravel(), dtype=first.dtype, device=first.device)
         pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
         along = [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]

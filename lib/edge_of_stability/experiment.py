@@ -1,19 +1,16 @@
 """The experiment on networks, from a laptop's seconds to the setting of the literature: descend, then look.
 
-Full-batch gradient descent writes its weights down every so many steps; then the gradient flow solution is
-sought from each of them. Both halves go on where they were interrupted. The first half may run on several
-devices under `accelerate launch`, each with its share of the examples; the second is one independent piece
-a checkpoint, through joblib.
-
-The loss is `half_mean_square` everywhere: the squared distance of the outputs, summed over them, averaged over
-examples, halved. The line `2 / eta` belongs to this scaling.
+Full-batch gradient descent keeps its weights every so many steps; the gradient flow solution is looked for from each
+of them. Descent may run on several devices under `accelerate launch`, each with its share of the examples. The loss
+is `half_mean_square` everywhere.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from math import prod
+from itertools import takewhile
+from math import isnan, prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,16 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lib.checkpoints import (
-    checkpoint_steps,
-    claim_experiment,
-    held_experiment,
-    load_checkpoint,
-    save_checkpoint,
-)
+from lib.checkpoints import checkpoint_steps, claim_experiment, held_experiment, load_checkpoint, save_checkpoint
 from lib.datasets import cifar10, digits, fashion_mnist, standardized
-from lib.edge_of_stability.curvature import hessian_top_eigenvalue
-from lib.edge_of_stability.networks import GFSMonitor, flow_end_sharpness, half_mean_square
+from lib.edge_of_stability.networks import GFSMonitor, half_mean_square
 from lib.experiment import Count, Pieces, Positive, Preset, Run, Seed, named
 from lib.files import atomic_path, input_folder, output_folder
 from lib.models import fully_connected, small_convnet
@@ -39,7 +29,7 @@ from lib.progress import progress
 from lib.training import processes, reproducible
 from lib.validation import job_count, known_device
 
-__all__ = ["PRESETS", "EdgePreset", "EdgeRun", "edge_task", "train_edge_of_stability", "watch_descent"]
+__all__ = ["PRESETS", "EdgePreset", "EdgeRun", "edge_task", "train_edge_of_stability"]
 
 #: Shapes of images, and numbers of outputs.
 _SHAPES = {"digits": (1, 8, 8), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -109,9 +99,7 @@ def edge_task(
 ) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
     """The network of a preset at its initial weights, and its inputs and targets.
 
-    Args:
-        preset: A name in `PRESETS`, or a setting of your own.
-        data_path: Folder of the data, where they do not ship with the package.
+    `data_path` is the folder of data that do not ship with the package.
 
     Examples:
         >>> model, (inputs, targets) = edge_task("quick")
@@ -150,7 +138,6 @@ class EdgeRun(Run):
     """A descent, and the flow solution as seen from its checkpoints.
 
     Attributes:
-        model, losses, preset: As in `lib.experiment.Run`.
         scores: Sharpness of the gradient flow solution (`gfs_sharpness`) from `steps` (T,); NaN where gradient flow did
             not reach its tolerance.
         diverged: Whether descent stopped because its loss was a millionfold that of the start, or not finite.
@@ -194,63 +181,6 @@ class EdgeRun(Run):
         ]
 
 
-def _largest_loss(targets: Tensor, first: float) -> float:
-    """A loss that descent does not come back from: a millionfold that of the start, or of outputs of zero."""
-    return 1e6 * max(first, float(half_mean_square(torch.zeros_like(targets), targets)))
-
-
-def _step_size(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
-    """The step size that puts `2 / eta` where the preset wants it."""
-    if not settings.relative:
-        return 2 / settings.edge
-    phi, arrived = flow_end_sharpness(model, half_mean_square, data, **_flow_settings(settings))
-    if not arrived:
-        raise ValueError("edge must not be relative here: gradient flow from the initial weights does not arrive")
-    return 2 / (settings.edge * phi)
-
-
-def watch_descent(preset: str | EdgePreset, data_path: str | Path | None = None) -> EdgeRun:
-    """The experiment in memory, for settings that take seconds: descent with a `GFSMonitor` beside it.
-
-    Examples:
-        >>> run = watch_descent(replace(PRESETS["quick"], count=10, n_steps=4, every=2))
-        >>> run.steps, len(run.losses)
-        (array([0, 2, 4]), 4)
-    """
-    settings = named(preset, PRESETS)
-    model, data = edge_task(settings, data_path)
-    eta = _step_size(settings, model, data)
-    monitor = GFSMonitor(settings.every, model, half_mean_square, data, **_flow_settings(settings))
-    optimizer = torch.optim.SGD(model.parameters(), lr=eta)
-    losses: list[float] = []
-    diverged = False
-    for step in range(settings.n_steps + 1):
-        value = half_mean_square(model(data[0]), data[1])
-        loss = float(value.detach())
-        diverged = not loss < _largest_loss(data[1], (losses or [loss])[0])
-        if diverged:
-            losses.append(loss)
-            break
-        monitor(step)
-        if step == settings.n_steps:
-            break
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss)
-    return EdgeRun(
-        model.eval(),
-        np.array(losses),
-        np.array(monitor.gfs_sharpness),
-        diverged,
-        settings,
-        eta=eta,
-        steps=np.array(monitor.steps),
-        loss=np.array(monitor.loss),
-        sharpness=np.array(monitor.sharpness),
-    )
-
-
 def train_edge_of_stability(
     preset: str | EdgePreset,
     folder: str | Path,
@@ -262,7 +192,6 @@ def train_edge_of_stability(
     """Train by full-batch gradient descent, keep checkpoints, and look at the flow solution from each.
 
     Args:
-        preset: A name in `PRESETS`, or a setting of your own.
         folder: Where everything goes; what is there already is not done again. More or fewer steps are the same
             experiment.
         data_path: As in `edge_task`.
@@ -286,7 +215,7 @@ def train_edge_of_stability(
     reached = _reached(folder, settings.n_steps)
     work = [({**identity, "step": step}, (settings, folder, step, data_path, device)) for step in reached]
     found = Pieces(folder / "flow").compute(_look, work if looks else [], "flow solutions", jobs=jobs)
-    diverged = _divergence(folder, settings.n_steps)
+    until = _divergence(folder, settings.n_steps)
     model = EdgeRun.network(settings, {}).eval()
     losses: list[float] = []
     if reached:
@@ -296,9 +225,9 @@ def train_edge_of_stability(
     columns = {name: np.array([row[name] for row in found]) for name in ("loss", "sharpness", "gfs_sharpness")}
     return EdgeRun(
         model,
-        np.array(diverged["losses"] if diverged else losses),
+        np.array(until or losses),
         columns.pop("gfs_sharpness"),
-        diverged is not None,
+        until is not None,
         settings,
         eta=float((held_experiment(folder, identity) or {})["eta"]),
         steps=np.array(reached[: len(found)], dtype=np.int64),
@@ -311,110 +240,99 @@ def _identity(settings: EdgePreset) -> dict[str, Any]:
     return replace(settings, n_steps=1).record()
 
 
-def _flow_settings(settings: EdgePreset) -> dict[str, Any]:
-    return {"method": settings.method, "tol": settings.tol, "rtol": settings.rtol}
+def _measured(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Loss, sharpness and GFS sharpness of the present weights."""
+    flow: dict[str, Any] = {name: getattr(settings, name) for name in ("method", "tol", "rtol")}
+    monitor = GFSMonitor(1, model, half_mean_square, data, **flow)
+    monitor(0)
+    return {name: getattr(monitor, name)[0] for name in ("loss", "sharpness", "gfs_sharpness")}
+
+
+def _step_size(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
+    """The step size that puts `2 / eta` where the preset wants it."""
+    if not settings.relative:
+        return 2 / settings.edge
+    phi = _measured(settings, model, data)["gfs_sharpness"]
+    if isnan(phi):
+        raise ValueError("edge must not be relative here: gradient flow from the initial weights does not arrive")
+    return 2 / (settings.edge * phi)
 
 
 def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, device: str) -> bool:
     """Go on from the last checkpoint to the last step; True in the one process that looks at the result."""
     together = processes(device)
+    first, many = bool(together.is_main_process), together.num_processes
     reproducible()
     model, data = edge_task(settings, data_path)
     held = held_experiment(folder, _identity(settings))
     eta = _step_size(settings, model, data) if held is None else float(held["eta"])
-    if held is None and together.is_main_process:
+    if held is None and first:
         claim_experiment(folder, _identity(settings), eta=eta)
     if _divergence(folder, settings.n_steps) is not None:
-        return bool(together.is_main_process)
+        return first
     losses: list[float] = []
-    first = 0
-    last = _last_of_unbroken(checkpoint_steps(folder), settings)
-    if last is not None:
+    due = [*range(0, settings.n_steps, settings.every), settings.n_steps]
+    unbroken = list(takewhile(checkpoint_steps(folder).__contains__, due))
+    last = unbroken[-1] if unbroken else 0
+    if unbroken:
         state = load_checkpoint(folder, last)
         model.load_state_dict(state["model"])
-        first, losses = last, state["losses"]
+        losses = state["losses"]
     together.wait_for_everyone()
-    place = together.device if together.num_processes > 1 else torch.device(device)
+    place = together.device if many > 1 else torch.device(device)
     model.to(place)
-    share = [part[together.process_index :: together.num_processes].to(place) for part in data]
+    share = [part[together.process_index :: many].to(place) for part in data]
     weight = len(share[0]) / len(data[0])
-    bar = progress(range(first, settings.n_steps + 1), "gradient descent")
-    for step in bar:
-        due = step % settings.every == 0 or step == settings.n_steps
-        if due and step != last and together.is_main_process:
-            state = {"model": model.state_dict(), "losses": losses, "processes": together.num_processes}
-            save_checkpoint(folder, step, state)
+    # a loss that descent does not come back from is a millionfold of that at the start, or of outputs of zero
+    zero = float(half_mean_square(torch.zeros_like(data[1]), data[1]))
+    for step in progress(range(last, settings.n_steps + 1), "gradient descent"):
+        if step in due and step not in unbroken and first:
+            save_checkpoint(folder, step, {"model": model.state_dict(), "losses": losses, "processes": many})
         if step == settings.n_steps:
             break
-        value = _full_batch_step(model, share, weight, eta, together)
-        losses.append(value)
-        if not value < _largest_loss(data[1], losses[0]):
-            if together.is_main_process:
+        losses.append(_full_batch_step(model, share, weight, eta))
+        if not losses[-1] < 1e6 * max(losses[0], zero):
+            if first:
                 with atomic_path(folder / _DIVERGED) as temporary:
-                    temporary.write_text(json.dumps({"step": step, "losses": losses}), encoding="utf-8")
+                    temporary.write_text(json.dumps(losses), encoding="utf-8")
             break
     together.wait_for_everyone()
-    return bool(together.is_main_process)
+    return first
 
 
-_DIVERGED = "diverged.json"
-
-
-def _divergence(folder: Path, n_steps: int) -> dict[str, Any] | None:
-    """The step at which descent diverged, if it did before `n_steps`, and the losses up to it."""
-    path = folder / _DIVERGED
-    held: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return held if held is not None and held["step"] < n_steps else None
-
-
-def _reached(folder: Path, n_steps: int) -> list[int]:
-    """Steps of the checkpoints up to `n_steps` and before a divergence."""
-    diverged = _divergence(folder, n_steps)
-    return [step for step in checkpoint_steps(folder) if step <= n_steps and (not diverged or step < diverged["step"])]
-
-
-def _last_of_unbroken(done: list[int], settings: EdgePreset) -> int | None:
-    """The checkpoint to go on from: the last before which none is missing."""
-    last = None
-    for step in [*range(0, settings.n_steps, settings.every), settings.n_steps]:
-        if step not in done:
-            break
-        last = step
-    return last
-
-
-def _full_batch_step(model: nn.Module, share: list[Tensor], weight: float, eta: float, together: Any) -> float:
+def _full_batch_step(model: nn.Module, share: list[Tensor], weight: float, eta: float) -> float:
     """One step on the gradient of all examples, of which this process holds a share; the loss before it."""
     from accelerate.utils import reduce
 
     model.zero_grad()
     value = weight * half_mean_square(model(share[0]), share[1])
     value.backward()  # type: ignore[no-untyped-call]
-    total = value.detach()
-    if together.num_processes > 1:
-        total = reduce(total, reduction="sum")
     with torch.no_grad():
         for parameter in model.parameters():
-            slope = parameter.grad
-            if slope is None:  # a parameter that the outputs do not see
-                continue
-            if together.num_processes > 1:
-                slope = reduce(slope, reduction="sum")
-            parameter.sub_(slope, alpha=eta)
-    return float(total)
+            if parameter.grad is not None:  # the outputs may not see one
+                parameter.sub_(reduce(parameter.grad, reduction="sum"), alpha=eta)
+    return float(reduce(value.detach(), reduction="sum"))
+
+
+_DIVERGED = "diverged.json"
+
+
+def _divergence(folder: Path, n_steps: int) -> list[float] | None:
+    """The losses up to a divergence, if it came before `n_steps`."""
+    path = folder / _DIVERGED
+    losses: list[float] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return losses if losses is not None and len(losses) <= n_steps else None
+
+
+def _reached(folder: Path, n_steps: int) -> list[int]:
+    """Steps of the checkpoints up to `n_steps` and before a divergence."""
+    until = _divergence(folder, n_steps)
+    end = n_steps + 1 if until is None else len(until) - 1
+    return [step for step in checkpoint_steps(folder) if step < end]
 
 
 def _look(settings: EdgePreset, folder: Path, step: int, data_path: str | Path | None, device: str) -> dict[str, float]:
-    """Loss, sharpness and GFS sharpness at a checkpoint."""
-    model, data = edge_task(settings, data_path)
+    """What a checkpoint shows."""
+    model, (inputs, targets) = edge_task(settings, data_path)
     model.load_state_dict(load_checkpoint(folder, step)["model"])
-    model.to(device=device, dtype=torch.float64)
-    inputs, targets = (part.to(device=device, dtype=torch.float64) for part in data)
-
-    def loss() -> Tensor:
-        return half_mean_square(model(inputs), targets)
-
-    values, _ = hessian_top_eigenvalue(loss, list(model.parameters()), tol=1e-3)
-    phi, arrived = flow_end_sharpness(model, half_mean_square, (inputs, targets), **_flow_settings(settings))
-    row = {"loss": float(loss().detach()), "sharpness": float(values[0])}
-    return {**row, "gfs_sharpness": phi if arrived else float("nan")}
+    return _measured(settings, model.to(device), (inputs.to(device), targets.to(device)))

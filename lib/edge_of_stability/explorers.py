@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution
 from lib.edge_of_stability.scalar_network import balances, loss, sharpness
-from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gd_path
+from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gd_path, gfs_or_nan
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, dots, heatmap, line, swatch
 from lib.style import COLOURS
 
@@ -107,11 +107,7 @@ class ScalarLab(Explorer):
         eta = eta_phi / float(gfs_sharpness(start))
         path, diverged = gd_path(start, eta, steps)
         stride = max(1, steps // 200) | 1  # odd: a stride of two would hide a zig-zag of period two
-        # a run that diverges may pass a point from which flow ends nowhere: NaN there, a gap in the curve
-        sizes = np.sort(np.abs(path), axis=1)
-        exists = (path.prod(axis=1) > 0) | (sizes[:, 0] != sizes[:, 1])
-        gfs = np.full(len(path), np.nan)
-        gfs[exists] = gfs_sharpness(path[exists])
+        gfs = gfs_or_nan(path)  # a run that diverges may pass a point from which flow ends nowhere: a gap in the curve
         values = loss(path)
         rises = int((np.diff(values) > 1e-28).sum())
         return {
@@ -475,22 +471,20 @@ class MonitorReplay(Explorer):
 
     def compute(self, moment: int, data: str, level: str) -> Data:
         """Index into what was recorded."""
-        run = f"{data}/{_STEP_SIZES[level]}"
-        column = {name: _recorded()[f"{run}/{name}"] for name in ("losses", "steps", "loss", "targets", "outputs")}
-        eta = float(_recorded()[f"{run}/eta"])
-        first = column["targets"] < 0
-        outputs = column["outputs"][moment]
-        current, flow = (eta * _recorded()[f"{run}/{name}"] for name in ("sharpness", "gfs_sharpness"))
+        start = f"{data}/{_STEP_SIZES[level]}/"
+        run = {key.removeprefix(start): values for key, values in _recorded().items() if key.startswith(start)}
+        first, outputs = run["targets"] < 0, run["outputs"][moment]
+        current, flow = run["eta"] * run["sharpness"], run["eta"] * run["gfs_sharpness"]
         places = np.arange(len(first))
         return {
-            "loss_steps": np.arange(len(column["losses"])),
-            "losses": column["losses"],
-            "steps": column["steps"],
+            "loss_steps": np.arange(len(run["losses"])),
+            "losses": run["losses"],
+            "steps": run["steps"],
             "sharpness": current,
             "gfs": flow,
-            "rises": int((np.diff(column["losses"]) > 0).sum()),
-            "step": int(column["steps"][moment]),
-            "loss_now": column["loss"][moment],
+            "rises": int((np.diff(run["losses"]) > 0).sum()),
+            "step": int(run["steps"][moment]),
+            "loss_now": run["loss"][moment],
             "sharpness_now": current[moment],
             "gfs_now": flow[moment],
             "negative_at": places[: first.sum()],

@@ -5,10 +5,10 @@ unknown number `c > 0`, the root of
 
 .. math:: \sum_i \log(c+b_i) = 2\log|y| .
 
-In `z = log c` the left-hand side is convex and increasing with a slope between 1 and D. Newton's method
-from above falls monotonically onto the root; once it is near, Halley's cubic steps finish. A million networks
-are one call of a compiled loop that needs no logarithm at all. Where products leave the range of
-floating-point numbers, the same steps are done on sums of logarithms.
+It is solved for `y = 1`; otherwise `c` and `b` are scaled. In `z = log c` the left-hand side is convex and increasing
+with a slope between 1 and D. Newton's method from above falls monotonically onto the root; once it is near, Halley's
+cubic steps finish. A million networks are one call of a compiled loop that needs no logarithm at all. Where products
+leave the range of floating-point numbers, the same steps are done on sums of logarithms.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from lib.validation import finite_array
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    Array = NDArray[np.float64]
+
 __all__ = ["gfs_sharpness", "gradient_flow_solution", "solve_balances"]
 
 _LAST_STEP = 1e-5  # Halley is cubic: the step after this one would be 1e-15
 _MAX_ITERATIONS = 100
 _PART = 8192
-_NO_BALANCES = "b must be finite and non-negative, with a zero in every column"
 
 
-def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
+def solve_balances(b: ArrayLike, log_product: ArrayLike) -> Array:
     r"""The `c` with :math:`\sum_i \log(c + b_i)` equal to `log_product`, for balances of shape (D, M).
 
     Args:
@@ -52,53 +53,44 @@ def solve_balances(b: ArrayLike, log_product: ArrayLike) -> NDArray[np.float64]:
     goal = finite_array("log_product", log_product)
     if goal.shape not in ((), columns.shape[1:]):
         raise ValueError(f"log_product must be a number or have shape {columns.shape[1:]}; its shape is {goal.shape}")
-    if goal.ndim == 0:
-        return _solve(columns, float(goal), np.empty(0))
-    if np.any(columns.min(axis=0) != 0):
-        raise ValueError(_NO_BALANCES)
-    return _by_logarithms(columns, goal)
+    if not goal.any():
+        return _solve(columns, np.empty(0))
+    scale = np.exp(goal / len(columns))
+    return np.asarray(scale * _solve(columns / scale, np.empty(0)))
 
 
-def _solve(b: NDArray[np.float64], log_product: float, inverse_sum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The root c; writes the sum of `1 / (c + b)` down the columns into `inverse_sum`, unless that is empty."""
+def _solve(b: Array, inverse_sum: Array) -> Array:
+    """The c with a product of 1; writes the sum of `1 / (c + b)` down the columns into `inverse_sum`, if not empty."""
     b = np.ascontiguousarray(b)
-    count = b.shape[1]
-    c, missed = np.empty(count), np.empty(count, dtype=np.bool_)
-    # outside of this range the compiled loop would say so network by network
-    goal = float(np.exp(np.clip(log_product, -700.0, 700.0)))
-    if solve(b, goal, float(np.exp(np.log(goal) / len(b))), c, inverse_sum, missed):
-        raise ValueError(_NO_BALANCES)
-    if abs(log_product) > 700.0:
-        missed[:] = True
+    c, missed = np.empty(b.shape[1]), np.empty(b.shape[1], dtype=np.bool_)
+    if solve(b, c, inverse_sum, missed) or not np.isfinite(b[:, missed]).all():
+        raise ValueError("b must be finite and non-negative, with a zero in every column")
     if missed.any():
-        if not np.isfinite(b[:, missed]).all():
-            raise ValueError(_NO_BALANCES)
-        c[missed] = _by_logarithms(b[:, missed], np.full(int(missed.sum()), log_product))
+        c[missed] = _by_logarithms(b[:, missed])
         if inverse_sum.size:
             inverse_sum[missed] = (1 / (c[missed] + b[:, missed])).sum(axis=0)
     return c
 
 
-def _by_logarithms(b: NDArray[np.float64], goal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same root for any size of numbers and a goal (M,) for each network, with D logarithms an iteration."""
-    top = goal / len(b)
-    z = top.copy()
+def _by_logarithms(b: Array) -> Array:
+    """The same root for any size of numbers, with D logarithms an iteration."""
+    z = np.zeros(b.shape[1])
     for _ in range(_MAX_ITERATIONS):
         c = np.exp(z)
         terms = c + b
-        excess = np.log(terms).sum(axis=0) - goal
+        excess = np.log(terms).sum(axis=0)
         shares = c / terms
         slope = shares.sum(axis=0)
         step = excess / slope
         # Halley's correction, only where Newton has come near
         bend = np.maximum(1.0 - step * (slope - (shares**2).sum(axis=0)) / (2.0 * slope), 0.5)
         step = np.where(np.abs(step) < 1.0, step / bend, step)
-        z = np.minimum(z - step, top)
+        z = np.minimum(z - step, 0.0)
         if np.abs(step).max(initial=0.0) < _LAST_STEP:
             break
     c = np.exp(z)
-    misfit = np.abs(np.log(c + b).sum(axis=0) - goal).max(initial=0.0)
-    if not misfit < 1e-10 * max(1.0, float(np.abs(goal).max(initial=0.0))):
+    misfit = float(np.abs(np.log(c + b).sum(axis=0)).max(initial=0.0))
+    if not misfit < 1e-10:
         raise ValueError(f"the balances have no solution to rounding; the largest misfit is {misfit:.1e}")
     return c
 
@@ -107,16 +99,16 @@ def _by_logarithms(b: NDArray[np.float64], goal: NDArray[np.float64]) -> NDArray
 class _Ends:
     """Where gradient flow from some networks ends; networks along the last axis."""
 
-    b: NDArray[np.float64]
-    c: NDArray[np.float64]
-    inverse_sum: NDArray[np.float64]
+    b: Array
+    c: Array
+    inverse_sum: Array
     smallest: NDArray[np.int64]
     flips: NDArray[np.bool_]
 
 
-def _ends(weights: NDArray[np.float64], target: float) -> Iterator[tuple[slice, _Ends]]:
+def _ends(weights: Array, target: float) -> Iterator[tuple[slice, _Ends]]:
     """Solve for networks (M, D), a part that fits the cache at a time, or say which have no solution."""
-    sign, log_product = float(np.sign(target)), 2 * float(np.log(abs(target)))
+    sign, scale = float(np.sign(target)), abs(target) ** (2 / weights.shape[1])
     for start in range(0, len(weights), _PART):
         part = slice(start, min(start + _PART, len(weights)))
         count = part.stop - start
@@ -131,10 +123,11 @@ def _ends(weights: NDArray[np.float64], target: float) -> Iterator[tuple[slice, 
                 "gradient flow then ends on a saddle"
             )
         inverse_sum = np.empty(count)
-        yield part, _Ends(b, _solve(b, log_product, inverse_sum), inverse_sum, smallest, flips)
+        c = _solve(b if scale == 1 else b / scale, inverse_sum)
+        yield part, _Ends(b, scale * c, inverse_sum / scale, smallest, flips)
 
 
-def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
+def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> Array:
     """The minimum that gradient flow from `w` ends at.
 
     Where the product has the wrong sign, the smallest weight passes through zero and changes its own.
@@ -159,7 +152,7 @@ def gradient_flow_solution(w: ArrayLike, target: float = 1.0) -> NDArray[np.floa
     return solution.reshape(weights.shape)
 
 
-def gfs_sharpness(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
+def gfs_sharpness(w: ArrayLike, target: float = 1.0) -> Array:
     r"""Sharpness of the gradient flow solution, :math:`\varphi(w) = y^2\sum_i 1/(c+b_i)`.
 
     The paper's quantity, (...) for weights (..., D): gradient flow never changes it, gradient descent only lowers it.

@@ -27,19 +27,13 @@ _PART = {"cpu": 1 << 14, "cuda": 1 << 20}
 
 
 def phase_map(
-    w1: ArrayLike,
-    w2: ArrayLike,
-    eta: float,
-    *,
-    target: float = 1.0,
-    n_steps: int = 200,
-    device: str = "cpu",
+    w1: ArrayLike, w2: ArrayLike, eta: float, *, target: float = 1.0, n_steps: int = 200, device: str = "cpu"
 ) -> NDArray[np.uint8]:
     """The outcome of gradient descent on `(w1 w2 - target)^2 / 2` from every start, as a place in `OUTCOMES`.
 
     Args:
         w1, w2: Starting weights, arrays of one shape (...), none of them zero.
-        n_steps: Number of steps, at least 2.
+        n_steps: At least 2.
         device: `"cpu"` or `"cuda"`.
 
     Returns:

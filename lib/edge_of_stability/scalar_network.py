@@ -23,14 +23,7 @@ _LARGEST = 1e150
 
 
 def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
-    """Return weights (..., D) as a float64 array, or say why they are not those of a scalar network.
-
-    Examples:
-        >>> scalar_weights([1.0], 1.0)
-        Traceback (most recent call last):
-        ...
-        ValueError: w must hold at least two weights in its last axis; its shape is (1,)
-    """
+    """Return weights (..., D) as a float64 array, or say why they are not those of a scalar network."""
     weights = finite_array("w", w)
     if weights.ndim == 0 or weights.shape[-1] < 2:
         raise ValueError(f"w must hold at least two weights in its last axis; its shape is {weights.shape}")
@@ -42,12 +35,7 @@ def scalar_weights(w: ArrayLike, target: float) -> NDArray[np.float64]:
 
 
 def products_of_others(w: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each weight the product of all the others, (..., D); exact where a weight is zero too.
-
-    Examples:
-        >>> products_of_others(np.array([2.0, 3.0, 0.0]))
-        array([0., 0., 6.])
-    """
+    """For each weight the product of all the others, (..., D); exact where a weight is zero too."""
     before = np.ones_like(w)
     np.cumprod(w[..., :-1], axis=-1, out=before[..., 1:])
     after = np.ones_like(w)

@@ -21,6 +21,8 @@ from lib.validation import finite_array, positive_array, positive_integer
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    Array = NDArray[np.float64]
+
 __all__ = ["MONOTONE_LIMIT", "Trajectory", "gd_path", "gpgd_step", "is_admissible", "run_gd"]
 
 #: Below this value of `eta * phi` one step from positive weights to positive weights cannot raise phi (derived here).
@@ -43,20 +45,14 @@ class Trajectory:
     """
 
     steps: NDArray[np.int64]
-    w: NDArray[np.float64]
-    loss: NDArray[np.float64]
-    sharpness: NDArray[np.float64]
-    gfs_sharpness: NDArray[np.float64]
+    w: Array
+    loss: Array
+    sharpness: Array
+    gfs_sharpness: Array
     diverged: NDArray[np.bool_]
 
 
-def run_gd(
-    w0: ArrayLike,
-    eta: ArrayLike,
-    n_steps: int,
-    target: float = 1.0,
-    record_every: int = 1,
-) -> Trajectory:
+def run_gd(w0: ArrayLike, eta: ArrayLike, n_steps: int, target: float = 1.0, record_every: int = 1) -> Trajectory:
     """Run gradient descent and look at it from three sides: loss, sharpness, sharpness of the flow solution.
 
     Args:
@@ -85,25 +81,14 @@ def run_gd(
         diverged = np.array(lost)
     else:
         weights, diverged = _run_batch(start, step, n_steps, target, record_every)
-    return Trajectory(
-        steps=steps,
-        w=weights,
-        loss=loss(weights, target),
-        sharpness=sharpness(weights, target),
-        gfs_sharpness=_gfs_or_nan(weights, target),
-        diverged=diverged,
-    )
+    sharp, phi = sharpness(weights, target), gfs_or_nan(weights, target)
+    return Trajectory(steps, weights, loss(weights, target), sharp, phi, diverged)
 
 
-def gd_path(
-    w0: ArrayLike, eta: float, n_steps: int, target: float = 1.0, record_every: int = 1
-) -> tuple[NDArray[np.float64], bool]:
-    """The weights alone of one run of gradient descent.
+def gd_path(w0: ArrayLike, eta: float, n_steps: int, target: float = 1.0, record_every: int = 1) -> tuple[Array, bool]:
+    """The weights alone of one run of gradient descent, from weights (D,).
 
     In plain floats: on a handful of weights numpy's calls would cost fifty times the arithmetic.
-
-    Args:
-        w0: Initial weights (D,).
 
     Returns:
         w, diverged: Weights (T, D), and whether they left all bounds; they are frozen at the last weights before.
@@ -142,8 +127,8 @@ def gd_path(
 
 
 def _run_batch(
-    start: NDArray[np.float64], eta: NDArray[np.float64], n_steps: int, target: float, record_every: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    start: Array, eta: Array, n_steps: int, target: float, record_every: int
+) -> tuple[Array, NDArray[np.bool_]]:
     w = start.copy()
     limit = _TOO_LARGE * np.maximum(1.0, np.abs(start).max(axis=-1, keepdims=True))
     diverged = np.zeros(start.shape[:-1], dtype=bool)
@@ -158,8 +143,8 @@ def _run_batch(
     return records, diverged
 
 
-def _gfs_or_nan(w: NDArray[np.float64], target: float) -> NDArray[np.float64]:
-    """Sharpness of the flow solution where there is one, NaN elsewhere."""
+def gfs_or_nan(w: Array, target: float = 1.0) -> Array:
+    """Sharpness of the flow solution (...) of weights (..., D) where there is one, NaN elsewhere."""
     sizes = np.sort(np.abs(w), axis=-1)
     wrong_sign = np.sign(w).prod(axis=-1) * np.sign(target) <= 0
     exists = (sizes[..., 1] > 0) & ~(wrong_sign & (sizes[..., 0] == sizes[..., 1]))
@@ -168,7 +153,7 @@ def _gfs_or_nan(w: NDArray[np.float64], target: float) -> NDArray[np.float64]:
     return result
 
 
-def gpgd_step(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
+def gpgd_step(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> Array:
     """A step that takes the product of gradient descent but keeps the balances (GFS-preserving descent), (..., D).
 
     Raises:
@@ -205,5 +190,5 @@ def is_admissible(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[
     step = positive_array("eta", eta)
     right_side = np.sign(weights).prod(axis=-1) * np.sign(target) > 0
     stays = (gd_step(weights, step, target) * weights > 0).all(axis=-1)
-    phi = _gfs_or_nan(weights, target)
+    phi = gfs_or_nan(weights, target)
     return np.asarray(right_side & stays & (step * np.nan_to_num(phi, nan=np.inf) <= MONOTONE_LIMIT))

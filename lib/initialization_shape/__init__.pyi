@@ -30,6 +30,5 @@ from .several_neurons import dual_spread as dual_spread
 from .several_neurons import random_neurons as random_neurons
 from .sweep import PRESETS as PRESETS
 from .sweep import SweepPreset as SweepPreset
-from .sweep import load_sweep as load_sweep
 from .sweep import population_errors as population_errors
 from .sweep import sweep_initialization_shape as sweep_initialization_shape

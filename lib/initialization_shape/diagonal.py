@@ -93,9 +93,6 @@ class DiagonalPotential:
 
         Weights are the first and second layer of the positive and of the negative branch, each (d,) or broadcastable.
 
-        Raises:
-            ValueError: If some coordinate starts at a saddle that it never leaves (`A B = 0`).
-
         Examples:
             >>> DiagonalPotential.from_weights(0.1, 0.3, 0.1, 0.3)
             DiagonalPotential(k=0.2, w0=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,20 +26,21 @@ from lib.validation import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    Array = NDArray[np.float64]
+
 __all__ = ["FlowPath", "FlowResult", "gradient_descent", "gradient_flow"]
 
 Model: TypeAlias = Literal["diagonal", "neuron"]
-Weights: TypeAlias = "dict[str, NDArray[np.float64]]"
+Weights: TypeAlias = "dict[str, Array]"
 
 _NAMES: dict[str, tuple[str, ...]] = {"diagonal": ("u_p", "v_p", "u_m", "v_m"), "neuron": ("a", "u")}
 
 
-@dataclass(frozen=True)
-class FlowPath:
+class FlowPath(NamedTuple):
     """The predictor along the way: `t` (T,) times, `w` (T, d) predictors."""
 
-    t: NDArray[np.float64]
-    w: NDArray[np.float64]
+    t: Array
+    w: Array
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class FlowResult:
     """
 
     params: Weights
-    w: NDArray[np.float64]
+    w: Array
     t: float
     converged: bool
     diverged: bool
@@ -79,16 +80,14 @@ def _read_weights(model: str, params: Mapping[str, ArrayLike], d: int) -> Weight
     return {"a": a.copy(), "u": u.copy()}
 
 
-def predictor(model: Model, weights: Weights) -> NDArray[np.float64]:
+def predictor(model: Model, weights: Weights) -> Array:
     """The linear predictor (d,) that the weights of a model amount to (for one or several linear neurons)."""
     if model == "diagonal":
         return np.asarray(weights["u_p"] * weights["v_p"] - weights["u_m"] * weights["v_m"])
     return np.asarray(np.tensordot(weights["a"], weights["u"], axes=weights["a"].ndim))
 
 
-def _velocity(
-    model: Model, weights: Weights, X: NDArray[np.float64], y: NDArray[np.float64], slope: float
-) -> tuple[Weights, NDArray[np.float64]]:
+def velocity(model: Model, weights: Weights, X: Array, y: Array, slope: float = 1.0) -> tuple[Weights, Array]:
     """Minus the gradient of the loss in every weight, and the residual `y - f(X)` (N,)."""
     n = len(y)
     if model == "diagonal":
@@ -141,33 +140,34 @@ def gradient_flow(
         positive_number(name, setting)
     positive_integer("max_steps", max_steps)
     start = _read_weights(model, params, X.shape[1])
-    unpack = _unpacker(start)
+    unpack = unpacker(start)
     goal = tol * (float(np.linalg.norm(y)) or 1.0)
 
-    def velocity(_: float, flat: NDArray[np.float64]) -> NDArray[np.float64]:
-        change, _residual = _velocity(model, unpack(flat), X, y, 1.0)
+    def move(_: float, flat: Array) -> Array:
+        change, _residual = velocity(model, unpack(flat), X, y)
         return np.concatenate([change[name].ravel() for name in start])
 
-    def misfit(flat: NDArray[np.float64]) -> float:
+    def misfit(flat: Array) -> float:
         return float(np.linalg.norm(X @ predictor(model, unpack(flat)) - y)) - goal
 
     first = np.concatenate([start[name].ravel() for name in start])
     if misfit(first) <= 0:
         w = predictor(model, start)
         return FlowResult(start, w, 0.0, True, False, FlowPath(t=np.zeros(1), w=w[None]))
-    times, states, converged = follow(velocity, first, misfit, t_max=t_max, rtol=rtol, max_steps=max_steps)
+    times, states, converged = follow(move, first, misfit, t_max=t_max, rtol=rtol, max_steps=max_steps)
     end = unpack(states[-1])
     w = predictor(model, end)
     path = FlowPath(t=times, w=np.array([predictor(model, unpack(state)) for state in states]))
     return FlowResult(end, w, float(times[-1]), converged, not bool(np.isfinite(w).all()), path)
 
 
-def _unpacker(weights: Weights) -> Callable[[NDArray[np.float64]], Weights]:
+def unpacker(weights: Weights) -> Callable[[Array], Weights]:
+    """How to read weights like these from one flat vector."""
     shapes = {name: value.shape for name, value in weights.items()}
     ends = np.cumsum([value.size for value in weights.values()])
     starts = ends - [value.size for value in weights.values()]
 
-    def unpack(flat: NDArray[np.float64]) -> Weights:
+    def unpack(flat: Array) -> Weights:
         return {
             name: flat[first:last].reshape(shapes[name]) for name, first, last in zip(shapes, starts, ends, strict=True)
         }
@@ -216,7 +216,7 @@ def gradient_descent(
     step = 0
     while True:
         with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is stopped here, and says so
-            change, residual = _velocity(model, weights, X, y, slope)
+            change, residual = velocity(model, weights, X, y, slope)
             size = float(residual @ residual)
         converged, diverged = size <= goal, not size < 1e200
         if converged or diverged or step == max_steps:

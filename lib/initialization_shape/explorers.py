@@ -206,12 +206,6 @@ class NeuronPotentialExplorer(Explorer):
         }
 
 
-def _metric_defect(x: float, delta: float) -> float:
-    """Size of the Hessian-map defect of the neuron's metric where the predictor has norm x, in closed form."""
-    _, a = layer_norms(x, delta)
-    return float(x / (2 * a**4 * np.hypot(x, delta / 2)))
-
-
 class TimeWarpExplorer(Explorer):
     """One path, two clocks: training time, and the warped time in which the flow is a mirror flow."""
 
@@ -263,13 +257,16 @@ class TimeWarpExplorer(Explorer):
         # halfway along the path, by its length
         travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
         middle = float(np.interp(travelled[-1] / 2, travelled, np.linalg.norm(path, axis=1)))
+        # the Hessian-map defect of the neuron's metric there, in closed form
+        _, a_there = layer_norms(middle, delta)
+        defect = float(middle / (2 * a_there**4 * np.hypot(middle, delta / 2)))
         return {
             "path": path,
             "ticks_t": at(times),
             "ticks_tau": at(warped),
             "t": times / times[-1],
             "tau": warped / warped[-1],
-            "defect": _metric_defect(middle, delta),
+            "defect": defect,
         }
 
 

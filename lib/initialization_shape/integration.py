@@ -33,7 +33,6 @@ def follow(
 
     Args:
         velocity: Right-hand side, a function of time and state (P,).
-        first: State (P,) at time zero.
         misfit: Function of the state, positive at the start.
         t_max, max_steps: Time and number of steps at which to give up, the latter with a warning.
         rtol: Relative tolerance; the absolute one is a thousandth of it.

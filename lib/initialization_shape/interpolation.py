@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from lib.initialization_shape.diagonal import SeparablePotential
 
+    Array = NDArray[np.float64]
+
 __all__ = ["Interpolator", "minimize_potential"]
 
 # Rows whose Gram matrix is this badly conditioned are looked at with a singular value decomposition.
@@ -47,8 +49,8 @@ class Interpolator:
         converged: Whether `residual` reached the tolerance.
     """
 
-    w: NDArray[np.float64]
-    dual: NDArray[np.float64]
+    w: Array
+    dual: Array
     residual: float
     kkt: float
     n_iter: int
@@ -66,17 +68,14 @@ def minimize_potential(
 ) -> Interpolator:
     """Minimise a potential over the interpolators of `X w = y`: where gradient flow ends (Theorems 4.1 and 6.1).
 
+    A `RuntimeWarning` says that the iteration stopped before `tol`, or that rows of `X` were redundant.
+
     Args:
         potential: A `DiagonalPotential`, `DeepDiagonalPotential` (or anything with their conjugate) or
             `NeuronPotential`.
         X, y: Examples (N, d) as rows and targets (N,). For `N > d` they contradict each other almost always.
         tol: Relative misfit at which the iteration stops.
-        max_iter: Largest number of Newton iterations.
         dual0: Start of the dual (N,), such as the dual of a neighbouring problem. Zero by default.
-
-    Warns:
-        RuntimeWarning: If the iteration stopped before `tol` (then `converged` is False), or rows of `X` were
-            redundant.
 
     Examples:
         >>> from lib.initialization_shape import DiagonalPotential
@@ -95,23 +94,14 @@ def minimize_potential(
         raise TypeError(f"potential must have the methods {', '.join(_METHODS)}; it is {potential!r}")
     start = np.zeros(len(y)) if dual0 is None else finite_array("dual0", dual0, shape=y.shape)
     basis = _independent_rows(X, y)
-    if basis is None:
-        dual, n_iter = _dual_newton(potential, X, y, start, tol=tol, max_iter=max_iter)
-        w = _refine(potential, X, y, dual, tol)
-    else:
-        rows, targets = basis.T @ X, basis.T @ y
-        reduced, n_iter = _dual_newton(potential, rows, targets, basis.T @ start, tol=tol, max_iter=max_iter)
-        dual, w = basis @ reduced, _refine(potential, rows, targets, reduced, tol)
-    return _report(potential, X, y, w, dual, n_iter=n_iter, tol=tol)
+    rows, targets = (X, y) if basis is None else (basis.T @ X, basis.T @ y)
+    reduced = start if basis is None else basis.T @ start
+    reduced, n_iter = _dual_newton(potential, rows, targets, reduced, tol=tol, max_iter=max_iter)
+    w = _refine(potential, rows, targets, reduced, tol)
+    return _report(potential, X, y, w, reduced if basis is None else basis @ reduced, n_iter=n_iter, tol=tol)
 
 
-def _refine(
-    potential: SeparablePotential,
-    X: NDArray[np.float64],
-    y: NDArray[np.float64],
-    dual: NDArray[np.float64],
-    tol: float,
-) -> NDArray[np.float64]:
+def _refine(potential: SeparablePotential, X: Array, y: Array, dual: Array, tol: float) -> Array:
     """The predictor of a dual, with the digits that the exponentials lose restored by corrections of `w` itself.
 
     They move `w` along the curvature of the conjugate, so the optimality of the gradient is kept to first order.
@@ -134,10 +124,10 @@ def _refine(
 
 def _report(
     potential: SeparablePotential | NeuronPotential,
-    X: NDArray[np.float64],
-    y: NDArray[np.float64],
-    w: NDArray[np.float64],
-    dual: NDArray[np.float64],
+    X: Array,
+    y: Array,
+    w: Array,
+    dual: Array,
     *,
     n_iter: int,
     tol: float,
@@ -157,22 +147,20 @@ def _report(
     return Interpolator(w=w, dual=dual, residual=residual, kkt=kkt, n_iter=n_iter, converged=converged)
 
 
-def _size(X: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]) -> float:
+def _size(X: Array, y: Array, w: Array) -> float:
     """What a misfit is relative to: the targets, or where they are all zero, the products that must cancel."""
     return float(np.linalg.norm(y)) or float(np.linalg.norm(np.abs(X) @ np.abs(w))) or 1.0
 
 
-def _independent_rows(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _independent_rows(X: Array, y: Array) -> Array | None:
     """An orthonormal basis (N, r) of the constraints where rows are redundant; None where all are independent."""
     row_sizes = np.linalg.norm(X, axis=1)
     if X.shape[0] <= X.shape[1] and row_sizes.min() > 0:
         scaled = X / row_sizes[:, None]
         gram = scaled @ scaled.T
         factor, failed = lapack.dpotrf(gram, lower=1)
-        if (
-            not failed
-            and lapack.dpocon(factor, np.abs(gram).sum(axis=0).max(), uplo="L")[0] > _SUSPECT_RECIPROCAL_CONDITION
-        ):
+        reciprocal = 0.0 if failed else lapack.dpocon(factor, np.abs(gram).sum(axis=0).max(), uplo="L")[0]
+        if reciprocal > _SUSPECT_RECIPROCAL_CONDITION:
             return None
     left, singular, _ = np.linalg.svd(X, full_matrices=False)
     rank = int((singular > singular[0] * max(X.shape) * np.finfo(float).eps).sum()) if singular[0] > 0 else 0
@@ -193,14 +181,8 @@ def _independent_rows(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray
 
 
 def _dual_newton(
-    potential: SeparablePotential,
-    X: NDArray[np.float64],
-    y: NDArray[np.float64],
-    dual: NDArray[np.float64],
-    *,
-    tol: float,
-    max_iter: int,
-) -> tuple[NDArray[np.float64], int]:
+    potential: SeparablePotential, X: Array, y: Array, dual: Array, *, tol: float, max_iter: int
+) -> tuple[Array, int]:
     """Damped Newton on `Q*(X^T dual) - <y, dual>`; returns the dual and the number of iterations."""
     z = dual @ X
     w = potential.grad_conjugate(z)
@@ -234,7 +216,7 @@ def _dual_newton(
     return dual, max_iter
 
 
-def _solve_positive(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve_positive(matrix: Array, right: Array) -> Array:
     """Solve a positive definite system; where rounding made it singular, with the least ridge that fixes it.
 
     That happens where k is tiny and few weights are alive. A ridge only bends the search direction, which stays
@@ -252,7 +234,7 @@ def _solve_positive(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> 
     return np.asarray(lapack.dpotrs(factor, right, lower=1)[0])
 
 
-def _closed_form(potential: NeuronPotential, X: NDArray[np.float64], y: NDArray[np.float64]) -> Interpolator:
+def _closed_form(potential: NeuronPotential, X: Array, y: Array) -> Interpolator:
     finite_array("X", X, shape=(len(y), potential.u0.size))
     _independent_rows(X, y)
     # The sign convention of the potential: the output weight ends positive.

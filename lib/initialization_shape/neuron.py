@@ -20,6 +20,8 @@ from lib.validation import finite_array, finite_number, regression_data, true_or
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    Array = NDArray[np.float64]
+
 __all__ = ["NeuronPotential", "conserved_delta", "layer_norms", "neuron_limit"]
 
 
@@ -38,7 +40,7 @@ def conserved_delta(a: float, u: ArrayLike) -> float:
     return delta if abs(delta) > 4 * len(u) * np.finfo(float).eps * (a**2 + inner) else 0.0
 
 
-def layer_norms(x: ArrayLike, delta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def layer_norms(x: ArrayLike, delta: float) -> tuple[Array, Array]:
     r"""Norm `t` of the input weights and size `a` of the output weight of a neuron whose predictor has norm `x`.
 
     .. math:: a^2 - t^2 = \delta, \qquad a\,t = x
@@ -116,17 +118,17 @@ class NeuronPotential:
         delta = conserved_delta(a, u)
         return cls(delta, a * u, flipped=sign_flips(a, delta, final_sign))
 
-    def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
+    def __call__(self, w: ArrayLike) -> Array:
         """Value of the potential; `w` is (..., d), the result (...). Finite at zero too."""
         w = finite_array("w", w)
         return np.asarray(self.radial(np.linalg.norm(w, axis=-1)) + w @ self._linear)
 
-    def radial(self, x: ArrayLike) -> NDArray[np.float64]:
+    def radial(self, x: ArrayLike) -> Array:
         """The radial part `q_delta(x)` at norms `x >= 0` of any shape."""
         t, a = layer_norms(x, self.delta)
         return np.asarray(a * (3 * t**2 - a**2) / 2)
 
-    def radial_rise(self, x: ArrayLike) -> NDArray[np.float64]:
+    def radial_rise(self, x: ArrayLike) -> Array:
         """`q_delta(x) - q_delta(0)`, without the cancellation that this difference has at large `delta`."""
         t, a = layer_norms(x, self.delta)
         if self.delta < 0:
@@ -134,7 +136,7 @@ class NeuronPotential:
         half_gap = np.divide(self.delta / 2, a + np.sqrt(self.delta), out=np.zeros_like(a), where=a > 0)
         return np.asarray(t**2 * (a - half_gap))
 
-    def grad(self, w: ArrayLike) -> NDArray[np.float64]:
+    def grad(self, w: ArrayLike) -> Array:
         """Gradient at `w` (..., d); at `w = 0` for `delta < 0`, where there is a kink, the shortest subgradient."""
         w = finite_array("w", w)
         x = np.linalg.norm(w, axis=-1, keepdims=True)
@@ -142,7 +144,7 @@ class NeuronPotential:
         direction = np.divide(w, x, out=np.zeros_like(w), where=x > 0)
         return np.asarray(1.5 * t * direction + self._linear)
 
-    def grad_conjugate(self, z: ArrayLike) -> NDArray[np.float64]:
+    def grad_conjugate(self, z: ArrayLike) -> Array:
         """The `w` (..., d) whose gradient is `z` (..., d); zero where `z` is a subgradient at zero."""
         u = (finite_array("z", z) - self._linear) / 1.5
         a = np.sqrt(np.maximum((u**2).sum(axis=-1, keepdims=True) + self.delta, 0.0))
@@ -175,14 +177,8 @@ def check_slope(slope: float) -> None:
 
 
 def neuron_limit(
-    X: ArrayLike,
-    y: ArrayLike,
-    a0: float,
-    u0: ArrayLike,
-    *,
-    slope: float = 1.0,
-    final_sign: int | None = None,
-) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
+    X: ArrayLike, y: ArrayLike, a0: float, u0: ArrayLike, *, slope: float = 1.0, final_sign: int | None = None
+) -> tuple[Array, float, Array]:
     r"""Where gradient flow on a linear or leaky-ReLU neuron ends, in closed form (derived here).
 
     With the least-norm solution `w_LS`, the projection `P` onto what the data does not see, and
@@ -228,9 +224,7 @@ def neuron_limit(
     return w_least + a * hidden, a, hidden + w_least / a
 
 
-def _least_norm_and_hidden(
-    X: NDArray[np.float64], targets: NDArray[np.float64], u0: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _least_norm_and_hidden(X: Array, targets: Array, u0: Array) -> tuple[Array, Array]:
     """The least-norm solution (d,), and the part of the input weights that the data do not see."""
     # Examples of very different size are equally binding: without this lstsq would drop the small ones.
     sizes = np.linalg.norm(X, axis=1)

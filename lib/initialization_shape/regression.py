@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.datasets import digits
 from lib.validation import finite_array, number_between, numpy_generator, positive_integer, regression_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
 
 __all__ = [
     "SparseRegression",
@@ -31,10 +34,10 @@ class SparseRegression:
         teacher: True weights (d,).
     """
 
-    X: NDArray[np.float64]
-    y: NDArray[np.float64]
-    X_test: NDArray[np.float64]
-    teacher: NDArray[np.float64]
+    X: Array
+    y: Array
+    X_test: Array
+    teacher: Array
 
     def test_error(self, w: ArrayLike) -> float:
         """Mean squared error of the predictor `w` (d,) on the noiseless test targets."""
@@ -64,7 +67,6 @@ def sparse_regression(
     Draws, in this order: training inputs, test inputs, the teacher's support, the label noise.
 
     Args:
-        d, n, n_test: Numbers of weights, of training examples and of test inputs.
         sparsity: Number of non-zero weights of the teacher.
         noise: Standard deviation of the label noise (the paper's variance of 0.01 is 0.1 here).
         rng: Source of randomness. A legacy `RandomState` is accepted because the paper's own data come from one.
@@ -83,11 +85,7 @@ def sparse_regression(
 
 
 def _with_teacher(
-    X: NDArray[np.float64],
-    X_test: NDArray[np.float64],
-    sparsity: int,
-    noise: float,
-    rng: np.random.Generator | np.random.RandomState,
+    X: Array, X_test: Array, sparsity: int, noise: float, rng: np.random.Generator | np.random.RandomState
 ) -> SparseRegression:
     n, d = X.shape
     teacher = np.zeros(d)
@@ -108,10 +106,9 @@ def digits_regression(
         >>> problem.X.shape, problem.X_test.shape
         ((30, 52), (1767, 52))
     """
-    from sklearn.datasets import load_digits
-
     numpy_generator("rng", rng)
-    pixels = load_digits().data
+    images, _ = digits()
+    pixels = images.reshape(len(images), -1)
     pixels = pixels[:, pixels.std(axis=0) > 0.5]
     pixels = (pixels - pixels.mean(axis=0)) / pixels.std(axis=0)
     d = pixels.shape[1]
@@ -122,7 +119,7 @@ def digits_regression(
     return _with_teacher(pixels[order[:n]], pixels[order[n:]], sparsity, noise, rng)
 
 
-def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> Array:
     """The interpolator (d,) of least Euclidean norm: where the kernel regime ends.
 
     Examples:
@@ -133,7 +130,7 @@ def least_l2_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.linalg.lstsq(X, y, rcond=None)[0])
 
 
-def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+def least_l1_interpolator(X: ArrayLike, y: ArrayLike) -> Array:
     """An interpolator (d,) of least absolute sum, by linear programming (HiGHS): the end of the rich regime.
 
     Examples:

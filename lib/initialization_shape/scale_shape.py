@@ -16,12 +16,7 @@ from lib.validation import finite_array, positive_array
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "neuron_delta",
-    "potential_scale",
-    "scale_shape_to_weights",
-    "weights_to_scale_shape",
-]
+__all__ = ["neuron_delta", "potential_scale", "scale_shape_to_weights", "weights_to_scale_shape"]
 
 
 def _scale_and_shape(alpha: ArrayLike, shape: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.initialization_shape.dynamics import predictor, unpacker, velocity
 from lib.initialization_shape.integration import follow
 from lib.initialization_shape.scale_shape import scale_shape_to_weights
 from lib.validation import finite_array, numpy_generator, positive_integer, positive_number, regression_data
@@ -18,12 +19,12 @@ from lib.validation import finite_array, numpy_generator, positive_integer, posi
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    Array = NDArray[np.float64]
+
 __all__ = ["dual_spread", "random_neurons"]
 
 
-def random_neurons(
-    count: int, d: int, alpha: float, shape: float, *, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def random_neurons(count: int, d: int, alpha: float, shape: float, *, rng: np.random.Generator) -> tuple[Array, Array]:
     """Output weights (m,) with random signs and input weights (m, d) with random directions, of one scale and shape.
 
     Examples:
@@ -76,22 +77,22 @@ def dual_spread(
     m = a.size
     u = finite_array("u", u, shape=(m, d))
     goal = tol * (float(np.linalg.norm(y)) or 1.0)
+    start = {"a": a, "u": u, "duals": np.zeros((m, n))}
+    unpack = unpacker(start)
 
-    def velocity(_: float, flat: NDArray[np.float64]) -> NDArray[np.float64]:
-        weights, inputs = flat[:m], flat[m : m + m * d].reshape(m, d)
-        residual = y - X @ (weights @ inputs)
-        push = residual @ X / n
-        return np.concatenate(
-            [inputs @ push, np.outer(weights, push).ravel(), np.outer(np.abs(weights), residual / n).ravel()]
-        )
+    def move(_: float, flat: Array) -> Array:
+        weights = unpack(flat)
+        change, residual = velocity("neuron", weights, X, y)
+        duals = np.outer(np.abs(weights["a"]), residual / n)
+        return np.concatenate([change["a"], change["u"].ravel(), duals.ravel()])
 
-    def misfit(flat: NDArray[np.float64]) -> float:
-        return float(np.linalg.norm(X @ (flat[:m] @ flat[m : m + m * d].reshape(m, d)) - y)) - goal
+    def misfit(flat: Array) -> float:
+        return float(np.linalg.norm(X @ predictor("neuron", unpack(flat)) - y)) - goal
 
-    start = np.concatenate([a, u.ravel(), np.zeros(m * n)])
-    _, states, arrived = follow(velocity, start, misfit, t_max=t_max, rtol=rtol, max_steps=50_000)
+    first = np.concatenate([each.ravel() for each in start.values()])
+    _, states, arrived = follow(move, first, misfit, t_max=t_max, rtol=rtol, max_steps=50_000)
     if not arrived:
         raise ValueError(f"the flow did not fit the data by t_max = {t_max:g}")
-    duals = states[-1][m + m * d :].reshape(m, n)
+    duals = unpack(states[-1])["duals"]
     mean = duals.mean(axis=0)
     return float(np.linalg.norm(duals - mean, axis=1).max() / np.linalg.norm(mean))

@@ -21,14 +21,9 @@ from lib.initialization_shape.regression import SparseRegression, sparse_regress
 from lib.initialization_shape.scale_shape import potential_scale, scale_shape_to_weights
 from lib.validation import finite_array, instance_of
 
-__all__ = [
-    "PRESETS",
-    "SweepPreset",
-    "descent_error",
-    "load_sweep",
-    "population_errors",
-    "sweep_initialization_shape",
-]
+Array = NDArray[np.float64]
+
+__all__ = ["PRESETS", "SweepPreset", "population_errors", "sweep_initialization_shape"]
 
 
 @dataclass(frozen=True)
@@ -69,15 +64,11 @@ PRESETS: dict[str, SweepPreset] = {
 }
 
 
-def population_errors(problem: SparseRegression, alphas: ArrayLike, shapes: ArrayLike) -> NDArray[np.float64]:
+def population_errors(problem: SparseRegression, alphas: ArrayLike, shapes: ArrayLike) -> Array:
     """Test error of the exact gradient-flow limit at every scale and shape (the curves of Figure 7.1).
 
     Args:
-        problem: Data and teacher.
-        alphas, shapes: Scales (A,) and shapes (S,).
-
-    Returns:
-        ndarray of shape (S, A)
+        alphas, shapes: Scales (A,) and shapes (S,); the errors are (S, A).
 
     Examples:
         >>> problem = sparse_regression(60, 20, sparsity=2, rng=np.random.default_rng(0))
@@ -86,8 +77,7 @@ def population_errors(problem: SparseRegression, alphas: ArrayLike, shapes: Arra
         ((2, 2), True)
     """
     instance_of("problem", problem, SparseRegression)
-    alphas = finite_array("alphas", np.atleast_1d(finite_array("alphas", alphas)), ndim=1)
-    shapes = finite_array("shapes", np.atleast_1d(finite_array("shapes", shapes)), ndim=1)
+    alphas, shapes = finite_array("alphas", alphas, ndim=1), finite_array("shapes", shapes, ndim=1)
     errors = np.empty((len(shapes), len(alphas)))
     d = problem.X.shape[1]
     for row, shape in enumerate(shapes):
@@ -95,16 +85,6 @@ def population_errors(problem: SparseRegression, alphas: ArrayLike, shapes: Arra
             limit = minimize_potential(DiagonalPotential.from_scale_shape(alpha, shape, d), problem.X, problem.y)
             errors[row, column] = problem.test_error(limit.w)
     return errors
-
-
-def descent_error(problem: SparseRegression, alpha: float, shape: float, preset: SweepPreset) -> float:
-    """Test error after gradient descent by the paper's protocol; NaN where it did not reach its stopping error."""
-    n, d = problem.X.shape
-    u, v = (np.full(d, float(layer)) for layer in scale_shape_to_weights(alpha, shape))
-    tol = float(np.sqrt(preset.tol * n) / np.linalg.norm(problem.y))
-    weights = {"u_p": u, "v_p": v, "u_m": u, "v_m": v}
-    end = gradient_descent("diagonal", problem.X, problem.y, weights, lr=preset.lr, max_steps=preset.max_steps, tol=tol)
-    return problem.test_error(end.w) if end.converged else float("nan")
 
 
 def _problem(preset: SweepPreset, seed: int) -> SparseRegression:
@@ -117,7 +97,13 @@ def _exact(preset: SweepPreset, seed: int) -> dict[str, Any]:
 
 
 def _descent(preset: SweepPreset, seed: int, shape: float, alpha: float) -> dict[str, Any]:
-    return {"errors": descent_error(_problem(preset, seed), alpha, shape, preset)}
+    """The paper's protocol; NaN where descent did not reach its stopping error."""
+    problem = _problem(preset, seed)
+    u, v = (np.full(preset.d, float(layer)) for layer in scale_shape_to_weights(alpha, shape))
+    tol = float(np.sqrt(preset.tol * preset.n) / np.linalg.norm(problem.y))
+    weights = {"u_p": u, "v_p": v, "u_m": u, "v_m": v}
+    end = gradient_descent("diagonal", problem.X, problem.y, weights, lr=preset.lr, max_steps=preset.max_steps, tol=tol)
+    return {"errors": problem.test_error(end.w) if end.converged else np.nan}
 
 
 def _work(preset: SweepPreset) -> list[tuple[dict[str, Any], tuple[object, ...]]]:
@@ -141,7 +127,7 @@ def sweep_initialization_shape(
     *,
     shard: tuple[int, int] = (0, 1),
     jobs: int | None = None,
-) -> NDArray[np.float64] | None:
+) -> Array | None:
     """Run a sweep in independent pieces, so that an interrupted one goes on where it stopped.
 
     Args:
@@ -153,7 +139,7 @@ def sweep_initialization_shape(
 
     Returns:
         ndarray of shape (seeds, shapes, alphas), or None: Test errors, NaN where descent did not arrive; None for a
-            worker with a share (`load_sweep` reads them all).
+            worker with a share (the same call without `shard` reads them all).
 
     Examples:
         >>> small = SweepPreset(d=40, n=10, alphas=(1e-4, 1e-2), shapes=(0.0, 0.9), seeds=2)
@@ -163,19 +149,7 @@ def sweep_initialization_shape(
     settings = named(preset, PRESETS)
     function = _descent if settings.descent else _exact
     found = Pieces(folder).compute(function, _work(settings), "sweep", jobs=jobs, shard=shard)
-    return _merged(settings, found) if len(found) == len(_work(settings)) else None
-
-
-def load_sweep(folder: str | Path, preset: str | SweepPreset) -> NDArray[np.float64]:
-    """Test errors of a finished sweep, of shape (seeds, shapes, alphas).
-
-    Raises:
-        ValueError: If pieces are missing.
-    """
-    settings = named(preset, PRESETS)
-    return _merged(settings, Pieces(folder).load(_work(settings)))
-
-
-def _merged(preset: SweepPreset, pieces: list[dict[str, Any]]) -> NDArray[np.float64]:
-    errors = np.asarray([piece["errors"] for piece in pieces], dtype=np.float64)
-    return errors.reshape(preset.seeds, len(preset.shapes), len(preset.alphas))
+    if len(found) < len(_work(settings)):
+        return None
+    errors = np.asarray([piece["errors"] for piece in found], dtype=np.float64)
+    return errors.reshape(settings.seeds, len(settings.shapes), len(settings.alphas))

@@ -34,6 +34,11 @@ def _expression(name: str, value: object) -> sp.Expr:
     raise TypeError(f"{name} must be a sympy expression; it is {value!r}")
 
 
+def _radial_metric(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, radius: sp.Expr | None) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+    instance_of("t", t, sp.Symbol, "a sympy symbol")
+    return _expression("h1", h1), _expression("h2", h2), t if radius is None else _expression("radius", radius)
+
+
 class NoWarpError(ValueError):
     """No positive scalar turns this metric into a Hessian, or none that has a closed form."""
 
@@ -159,9 +164,7 @@ def radial_defect(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr | N
         >>> radial_defect(x, 1 / x, x)
         0
     """
-    instance_of("t", t, sp.Symbol, "a sympy symbol")
-    h1, h2 = _expression("h1", h1), _expression("h2", h2)
-    x = t if radius is None else _expression("radius", radius)
+    h1, h2, x = _radial_metric(h1, h2, t, radius)
     return sp.simplify(sp.diff(h1, t) / sp.diff(x, t) - x * h2)
 
 
@@ -186,9 +189,7 @@ def find_radial_warp(h1: sp.Expr, h2: sp.Expr, t: sp.Symbol, *, radius: sp.Expr 
         >>> find_radial_warp(1 / a**2, -1 / (a**2 * (a**4 + (a * t)**2)), t, radius=a * t)
         sqrt(delta + t**2)
     """
-    instance_of("t", t, sp.Symbol, "a sympy symbol")
-    h1, h2 = _expression("h1", h1), _expression("h2", h2)
-    x = t if radius is None else _expression("radius", radius)
+    h1, h2, x = _radial_metric(h1, h2, t, radius)
     if sp.simplify(h1) == 0 or sp.simplify(h1 + x**2 * h2) == 0:
         raise NoWarpError(
             "the metric is degenerate: a multiple of it is degenerate too, and no Hessian that gives a flow"

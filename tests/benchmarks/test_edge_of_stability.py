@@ -1,11 +1,10 @@
 """Chapter 02 against its peers: flow solutions, integrators of gradient flow, top eigenvalues; and the phase map."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from scipy.sparse.linalg import eigsh
 
 from lib.datasets import digits, standardized
 from lib.edge_of_stability import (
@@ -52,18 +51,22 @@ def plain_newton(b: np.ndarray) -> np.ndarray:
     return np.exp(z)
 
 
+def note(benchmark, text: str) -> None:
+    benchmark.extra_info["note"] = text
+
+
 def test_roots_ours(benchmark) -> None:
     b = random_balances()
     label(benchmark, ROOTS, "ours: compiled Newton-Halley without logarithms")
     c = benchmark.pedantic(solve_balances, args=(b, 0.0), rounds=15, warmup_rounds=2)
-    benchmark.extra_info["note"] = f"misfit {np.abs(np.log(c + b).sum(axis=0)).max():.0e}"
+    note(benchmark, f"misfit {np.abs(np.log(c + b).sum(axis=0)).max():.0e}")
 
 
 def test_roots_plain_newton(benchmark) -> None:
     b = random_balances()
     label(benchmark, ROOTS, "plain vectorised Newton in numpy")
     c = benchmark.pedantic(plain_newton, args=(b,), rounds=7, warmup_rounds=1)
-    benchmark.extra_info["note"] = f"distance {np.abs(c / solve_balances(b, 0.0) - 1).max():.0e}"
+    note(benchmark, f"distance {np.abs(c / solve_balances(b, 0.0) - 1).max():.0e}")
 
 
 def test_roots_limit(benchmark) -> None:
@@ -73,9 +76,8 @@ def test_roots_limit(benchmark) -> None:
 
 
 def test_phi_ours(benchmark) -> None:
-    w = random_weights(1_000_000)
     label(benchmark, MILLION, "ours: gfs_sharpness, checks of the input included")
-    benchmark.pedantic(gfs_sharpness, args=(w,), rounds=15, warmup_rounds=2)
+    benchmark.pedantic(gfs_sharpness, args=(random_weights(1_000_000),), rounds=15, warmup_rounds=2)
 
 
 def test_phi_plain_newton(benchmark) -> None:
@@ -88,13 +90,12 @@ def test_phi_plain_newton(benchmark) -> None:
         return (1 / (plain_newton(b) + b)).sum(axis=0)
 
     phi = benchmark.pedantic(plain, rounds=7, warmup_rounds=1)
-    benchmark.extra_info["note"] = f"distance {np.abs(phi / gfs_sharpness(w) - 1).max():.0e}"
+    note(benchmark, f"distance {np.abs(phi / gfs_sharpness(w) - 1).max():.0e}")
 
 
 def test_solutions_ours(benchmark) -> None:
-    w = random_weights(1000)
     label(benchmark, THOUSAND, "ours: algebraic")
-    benchmark.pedantic(gradient_flow_solution, args=(w,), rounds=50, warmup_rounds=3)
+    benchmark.pedantic(gradient_flow_solution, args=(random_weights(1000),), rounds=50, warmup_rounds=3)
 
 
 def test_solutions_lsoda(benchmark) -> None:
@@ -106,7 +107,7 @@ def test_solutions_lsoda(benchmark) -> None:
         return np.array([solve_ivp(lambda _, v: -gradient(v), (0, 1e4), each, **settings).y[:, -1] for each in w[:20]])
 
     ends = benchmark.pedantic(integrate, rounds=1)
-    benchmark.extra_info["note"] = f"distance {np.abs(ends - gradient_flow_solution(w[:20])).max():.0e}"
+    note(benchmark, f"distance {np.abs(ends - gradient_flow_solution(w[:20])).max():.0e}")
     benchmark.extra_info["times"] = 50
 
 
@@ -125,7 +126,7 @@ def test_solutions_torchdiffeq(benchmark) -> None:
             return torchdiffeq.odeint(velocity, torch.from_numpy(w), times, rtol=1e-8, atol=1e-10)[-1].numpy()
 
     ends = benchmark.pedantic(integrate, rounds=1)
-    benchmark.extra_info["note"] = f"distance {np.abs(ends - gradient_flow_solution(w)).max():.0e}"
+    note(benchmark, f"distance {np.abs(ends - gradient_flow_solution(w)).max():.0e}")
 
 
 FLOW = "the sharpness φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)"
@@ -144,7 +145,7 @@ def test_flow(benchmark, method: str, rtol: float, rounds: int) -> None:
         flow, kwargs={"method": method, "rtol": rtol}, rounds=rounds, warmup_rounds=int(rounds > 1)
     )
     reference = flow(method="etd", rtol=1e-4)
-    benchmark.extra_info["note"] = f"φ = {value:.3f}, off by {abs(value / reference - 1):.2%}"
+    note(benchmark, f"φ = {value:.3f}, off by {abs(value / reference - 1):.2%}")
     assert abs(value / reference - 1) < 2e-3
 
 
@@ -182,9 +183,10 @@ def test_eigenvalue_ours(benchmark, warm: bool) -> None:
             for parameter, grad in zip(model.parameters(), grads, strict=True):
                 parameter.sub_(0.5 * grad)
     values, _ = benchmark.pedantic(ours, kwargs={"v0": v0}, rounds=15, warmup_rounds=2)
-    benchmark.extra_info["note"] = off(values[0], ours(tol=1e-12)[0][0])
+    note(benchmark, off(values[0], ours(tol=1e-12)[0][0]))
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tol", [1e-4, 1e-6])
 def test_eigenvalue_pyhessian(benchmark, tol: float) -> None:
     pyhessian = pytest.importorskip("pyhessian", reason="the bench extra is not installed")
@@ -192,34 +194,26 @@ def test_eigenvalue_pyhessian(benchmark, tol: float) -> None:
     label(benchmark, EIGEN, f"PyHessian: power iteration, tol {tol:g}")
 
     def peer() -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            operator = pyhessian.hessian(model, loss, data=(inputs, targets), cuda=False)
-            return operator.eigenvalues(maxIter=500, tol=tol, top_n=1)[0][0]
+        operator = pyhessian.hessian(model, loss, data=(inputs, targets), cuda=False)
+        return operator.eigenvalues(maxIter=500, tol=tol, top_n=1)[0][0]
 
     value = benchmark.pedantic(peer, rounds=9, warmup_rounds=1)
-    benchmark.extra_info["note"] = off(value, ours(tol=1e-12)[0][0])
+    note(benchmark, off(value, ours(tol=1e-12)[0][0]))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_eigenvalue_curvlinops(benchmark) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        curvlinops = pytest.importorskip("curvlinops", reason="the bench extra is not installed")
-    from scipy.sparse.linalg import eigsh
-
+    curvlinops = pytest.importorskip("curvlinops", reason="the bench extra is not installed")
     model, loss, inputs, targets, ours = eigen_task()
     label(benchmark, EIGEN, "curvlinops with scipy's eigsh, tol 1e-4")
 
     def peer() -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            operator = curvlinops.HessianLinearOperator(
-                model, loss, list(model.parameters()), [(inputs, targets)], check_deterministic=False
-            )
-            return eigsh(operator.to_scipy(), k=1, which="LA", tol=1e-4)[0][0]
+        data, params = [(inputs, targets)], list(model.parameters())
+        operator = curvlinops.HessianLinearOperator(model, loss, params, data, check_deterministic=False)
+        return eigsh(operator.to_scipy(), k=1, which="LA", tol=1e-4)[0][0]
 
     value = benchmark.pedantic(peer, rounds=5, warmup_rounds=1)
-    benchmark.extra_info["note"] = off(value, ours(tol=1e-12)[0][0])
+    note(benchmark, off(value, ours(tol=1e-12)[0][0]))
 
 
 MAP = "phase map, {size} × {size} starts, 200 steps"
@@ -232,21 +226,21 @@ def plane(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def updates(benchmark, starts: int, steps: int = 200) -> None:
     rate = starts * steps / benchmark.stats.stats.median
-    benchmark.extra_info["note"] = f"{rate / 1e9:.2f} billion steps a second"
+    note(benchmark, f"{rate / 1e9:.2f} billion steps a second")
 
 
-def test_phase_map_on_the_processor(benchmark) -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "rounds"),
+    [
+        (_PART["cpu"], "ours: torch on one core, in parts that fit its cache", 3),
+        (1 << 30, "the same on whole arrays, which leave the cache", 2),
+    ],
+)
+def test_phase_map_on_the_processor(benchmark, monkeypatch, part: int, name: str, rounds: int) -> None:
     w1, w2 = plane(1024)
-    label(benchmark, MAP.format(size=1024), "ours: torch on one core, in parts that fit its cache")
-    benchmark.pedantic(phase_map, args=(w1, w2, 0.5), rounds=3, warmup_rounds=1)
-    updates(benchmark, w1.size)
-
-
-def test_phase_map_whole_arrays(benchmark, monkeypatch) -> None:
-    w1, w2 = plane(1024)
-    label(benchmark, MAP.format(size=1024), "the same on whole arrays, which leave the cache")
-    monkeypatch.setitem(_PART, "cpu", 1 << 30)
-    benchmark.pedantic(phase_map, args=(w1, w2, 0.5), rounds=2, warmup_rounds=1)
+    label(benchmark, MAP.format(size=1024), name)
+    monkeypatch.setitem(_PART, "cpu", part)
+    benchmark.pedantic(phase_map, args=(w1, w2, 0.5), rounds=rounds, warmup_rounds=1)
     updates(benchmark, w1.size)
 
 
@@ -271,4 +265,4 @@ def test_phase_map_limit_on_a_gpu(benchmark) -> None:
 
     benchmark.pedantic(copies, rounds=3, warmup_rounds=1)
     moved = 800 * 2 * part.numel() * 8
-    benchmark.extra_info["note"] = f"{moved / benchmark.stats.stats.median / 1e9:.0f} GB/s"
+    note(benchmark, f"{moved / benchmark.stats.stats.median / 1e9:.0f} GB/s")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lib.initialization_shape import gradient_descent, gradient_flow
-from lib.initialization_shape.dynamics import _velocity
+from lib.initialization_shape.dynamics import velocity
 
 
 def weights_for(model: str, d: int, rng, m: int = 0) -> dict:
@@ -18,11 +18,11 @@ def weights_for(model: str, d: int, rng, m: int = 0) -> dict:
     ("model", "m", "slope"),
     [("diagonal", 0, 1.0), ("neuron", 0, 1.0), ("neuron", 0, 0.3), ("neuron", 3, 1.0), ("neuron", 3, 0.0)],
 )
-def test_velocity_is_minus_torchs_gradient(model: str, m: int, slope: float) -> None:
+def testvelocity_is_minus_torchs_gradient(model: str, m: int, slope: float) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, 7)), rng.standard_normal(5)
     weights = weights_for(model, 7, rng, m)
-    ours, residual = _velocity(model, {k: np.asarray(v) for k, v in weights.items()}, X, y, slope)
+    ours, residual = velocity(model, {k: np.asarray(v) for k, v in weights.items()}, X, y, slope)
     tensors = {name: torch.tensor(value, requires_grad=True) for name, value in weights.items()}
     inputs, targets = torch.from_numpy(X), torch.from_numpy(y)
     if model == "diagonal":
@@ -82,19 +82,6 @@ def test_divergence_and_running_out_of_time_are_results() -> None:
     assert not gradient_flow("neuron", X, y, weights, t_max=1e-3).converged
 
 
-def test_the_callers_weights_are_not_changed() -> None:
-    u = np.array([0.1, -0.1])
-    gradient_descent("neuron", [[1.0, 2.0]], [2.0], {"a": 0.2, "u": u}, lr=0.01)
-    np.testing.assert_array_equal(u, [0.1, -0.1])
-
-
-@pytest.mark.parametrize("option", [{"t_max": np.nan}, {"rtol": 0.0}, {"tol": -1.0}, {"max_steps": 0}])
-def test_bad_settings_of_the_flow_are_refused(option) -> None:
-    (name,) = option
-    with pytest.raises(ValueError, match=f"{name} must be"):
-        gradient_flow("neuron", [[1.0, 2.0]], [1.0], {"a": 1.0, "u": [0.1, 0.2]}, **option)
-
-
 @pytest.mark.parametrize(
     ("model", "weights", "options", "message"),
     [
@@ -104,7 +91,6 @@ def test_bad_settings_of_the_flow_are_refused(option) -> None:
         ("neuron", {"a": 1.0, "u": [1.0]}, {}, "a and u must have shapes"),
         ("neuron", {"a": [1.0], "u": [1.0, 2.0]}, {}, "a and u must have shapes"),
         ("diagonal", {n: [1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {}, r"u_p must have shape \(2,\)"),
-        ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"tol": -1.0}, "tol must be positive"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"slope": 1.5}, "slope must lie between 0 and 1"),
         ("neuron", {"a": 1.0, "u": [1.0, 2.0]}, {"max_steps": 0}, "max_steps must be at least 1"),
         ("diagonal", {n: [1.0, 1.0] for n in ("u_p", "v_p", "u_m", "v_m")}, {"slope": 0.5}, "slope must be 1"),

@@ -12,7 +12,6 @@ from lib.initialization_shape import (
     SweepPreset,
     digits_regression,
     least_l1_interpolator,
-    load_sweep,
     population_errors,
     random_neurons,
     sparse_regression,
@@ -44,18 +43,16 @@ def test_digits_are_standardised_pixels() -> None:
     ("call", "message"),
     [
         (lambda: sparse_regression(10, 5, sparsity=11, rng=np.random.default_rng()), "sparsity must be at most"),
-        (lambda: sparse_regression(10, 0, rng=np.random.default_rng()), "n must be at least 1"),
-        (
-            lambda: sparse_regression(10, 5, noise=-1, rng=np.random.default_rng()),
-            "noise must be finite and at least 0",
-        ),
         (lambda: digits_regression(52, rng=np.random.default_rng()), "n must be below the number of pixels"),
         (lambda: least_l1_interpolator([[0.0, 0.0]], [1.0]), "no interpolator was found"),
         (lambda: random_neurons(0, 3, 1.0, 0.0, rng=np.random.default_rng()), "count must be at least 1"),
         (lambda: dual_spread([[1.0, 0.0]], [1.0], [1.0], [[1.0, 0.0]], t_max=1e-6), "did not fit the data"),
         (lambda: SweepPreset(alphas=(-1.0,)), "alphas must be positive"),
         (lambda: SweepPreset(shapes=(2.0,)), "shape must lie"),
-        (lambda: sparse_regression(10, 5, noise=np.inf, rng=np.random.default_rng(0)), "noise must be finite"),
+        (
+            lambda: sparse_regression(10, 5, noise=-1, rng=np.random.default_rng()),
+            "noise must be finite and at least 0",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:
@@ -71,15 +68,9 @@ def test_one_neuron_has_no_spread() -> None:
 
 def test_presets_have_the_papers_sizes() -> None:
     paper = PRESETS["paper"]
-    assert (paper.d, paper.n, paper.seeds, len(paper.alphas), paper.shapes) == (
-        1000,
-        100,
-        50,
-        20,
-        (0, 0.5, 0.7, 0.9, 0.99),
-    )
-    assert paper.alphas[0] == pytest.approx(1e-5)
-    assert paper.alphas[-1] == pytest.approx(10**-0.6)
+    assert (paper.d, paper.n, paper.seeds, len(paper.alphas)) == (1000, 100, 50, 20)
+    assert paper.shapes == (0, 0.5, 0.7, 0.9, 0.99)
+    assert (paper.alphas[0], paper.alphas[-1]) == pytest.approx((1e-5, 10**-0.6))
     assert PRESETS["paper-gd"].descent
     assert PRESETS["paper-gd"].max_steps == 10_000_000
 
@@ -89,23 +80,23 @@ def test_shards_workers_and_a_straight_run_agree(tmp_path) -> None:
     assert straight.shape == (3, 2, 3)
     for index in range(2):
         assert sweep_initialization_shape(SMALL, tmp_path, shard=(index, 2)) is None
-    np.testing.assert_array_equal(load_sweep(tmp_path, SMALL), straight)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    np.testing.assert_array_equal(sweep_initialization_shape(SMALL, tmp_path), straight)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")} == written
     direct = population_errors(sparse_regression(40, 10, rng=np.random.RandomState(1993)), SMALL.alphas, SMALL.shapes)
     np.testing.assert_array_equal(straight[0], direct)
     # what is there is what more data sets begin with, and nothing to another sweep
-    more = sweep_initialization_shape(replace(SMALL, seeds=4), tmp_path)
+    more = sweep_initialization_shape(replace(SMALL, seeds=4), tmp_path, jobs=2)
     np.testing.assert_array_equal(more[:3], straight)
     assert len(list(tmp_path.glob("*.npz"))) == 4
-    with pytest.raises(ValueError, match="must hold all 3 pieces; 3 are missing"):
-        load_sweep(tmp_path, replace(SMALL, n=12))
+    assert not np.array_equal(sweep_initialization_shape(replace(SMALL, n=12), tmp_path), straight)
 
 
 def test_the_papers_descent_comes_close_to_the_exact_limit(tmp_path) -> None:
     exact = replace(SMALL, alphas=(1e-2, 1e-1), shapes=(0.0,), seeds=1)
-    descent = replace(exact, descent=True, tol=1e-8, max_steps=100_000)
-    ours, theirs = sweep_initialization_shape(exact), sweep_initialization_shape(descent, tmp_path, jobs=2)
+    descent = replace(exact, descent=True, tol=1e-6, max_steps=100_000)
+    ours, theirs = sweep_initialization_shape(exact), sweep_initialization_shape(descent, tmp_path)
     np.testing.assert_allclose(theirs, ours, rtol=0.02)
-    np.testing.assert_array_equal(load_sweep(tmp_path, descent), theirs)
     assert np.isnan(sweep_initialization_shape(replace(descent, max_steps=1), tmp_path)).all()
 
 
@@ -120,11 +111,3 @@ def test_command_line_runs_a_sweep(tmp_path) -> None:
     assert done.output.splitlines()[1].split() == ["s", "1.0e-04", "2.0e+00"]
     assert [line.split()[0] for line in done.output.splitlines()[2:]] == ["0.00", "0.90"]
     assert CliRunner().invoke(app, [*words, "--shard", "nonsense"]).exit_code == 2
-
-
-def test_numpys_integers_are_integers() -> None:
-    preset = SweepPreset(d=np.int64(40), alphas=np.array([0.1]))
-    assert preset == SweepPreset(d=40, alphas=(0.1,))
-    assert repr(preset) == repr(SweepPreset(d=40, alphas=(0.1,)))
-    with pytest.raises(TypeError, match="alphas must be a list or a tuple"):
-        SweepPreset(alphas="abc")

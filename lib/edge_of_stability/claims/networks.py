@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.claims import Evidence, at_least, at_most, claim, combine
-from lib.edge_of_stability.experiment import PRESETS, edge_task, watch_descent
+from lib.edge_of_stability.claims.scalar_networks import end_of_flow, positive_part
+from lib.edge_of_stability.experiment import PRESETS, edge_task, train_edge_of_stability
 from lib.edge_of_stability.networks import half_mean_square, integrate_gradient_flow, network_gfs_sharpness
 from lib.edge_of_stability.squared_regression import SquaredRegression
 
@@ -17,10 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lib.edge_of_stability.experiment import EdgeRun
-
-    Array = NDArray[np.float64]
-
-from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
 
 
 @claim(
@@ -31,27 +29,24 @@ from lib.edge_of_stability.claims.helpers import end_of_flow, positive_part
 def squared_regression_solution() -> Evidence:
     import torch
 
+    def downhill(model: SquaredRegression, s: NDArray[np.float64]) -> NDArray[np.float64]:
+        return -np.concatenate(model.gradient(s[:12], s[12:]))
+
+    def loss(X: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        u, v = s.chunk(2)
+        return ((X @ (u**2 - v**2) - y) ** 2).mean() / 2
+
     rng = np.random.default_rng(8)
     errors, sharp = [], []
     for _ in range(10):
-        n, d = 4, 12
-        model = SquaredRegression(rng.standard_normal((n, d)), rng.standard_normal(n))
-        start = 0.5 * rng.standard_normal(2 * d)
-
-        def velocity(s: Array, model: SquaredRegression = model, d: int = d) -> Array:
-            return -np.concatenate(model.gradient(s[:d], s[d:]))
-
-        end = end_of_flow(velocity, start)
-        ours = np.concatenate(model.gradient_flow_solution(start[:d], start[d:]))
-        errors.append(np.abs(ours - end))
-        X, y = torch.from_numpy(model.X), torch.from_numpy(model.y)
-
-        def loss(s: torch.Tensor, X: torch.Tensor = X, y: torch.Tensor = y, d: int = d) -> torch.Tensor:
-            return ((X @ (s[:d] ** 2 - s[d:] ** 2) - y) ** 2).mean() / 2
-
-        dense = torch.autograd.functional.hessian(loss, torch.from_numpy(end.copy()))  # type: ignore[no-untyped-call]
+        model = SquaredRegression(rng.standard_normal((4, 12)), rng.standard_normal(4))
+        start = 0.5 * rng.standard_normal(24)
+        end = end_of_flow(partial(downhill, model), start)
+        errors.append(np.abs(np.concatenate(model.gradient_flow_solution(start[:12], start[12:])) - end))
+        here = partial(loss, torch.from_numpy(model.X), torch.from_numpy(model.y))
+        dense = torch.autograd.functional.hessian(here, torch.from_numpy(end.copy()))  # type: ignore[no-untyped-call]
         top = float(torch.linalg.eigvalsh(dense)[-1])
-        sharp.append(abs(model.gfs_sharpness(start[:d], start[d:]) / top - 1))
+        sharp.append(abs(model.gfs_sharpness(start[:12], start[12:]) / top - 1))
     return combine(
         at_most(errors, 1e-7, label="solution"),
         at_most(sharp, 1e-6, label="φ"),
@@ -92,11 +87,11 @@ def squared_regression_descends() -> Evidence:
 
 
 @lru_cache(maxsize=2)
-def _watched(name: str) -> EdgeRun:
+def _trained(name: str) -> EdgeRun:
     """Descent on a network with real data, looked at a few times."""
-    if name == "digits":
-        return watch_descent(PRESETS["quick"])
-    return watch_descent(replace(PRESETS["laptop"], widths=(784, 8, 1), n_steps=400, every=50, rtol=1e-2))
+    clothes = replace(PRESETS["laptop"], widths=(784, 8, 1), n_steps=400, every=50, rtol=1e-2)
+    with TemporaryDirectory() as folder:
+        return train_edge_of_stability(PRESETS["quick"] if name == "digits" else clothes, folder)
 
 
 def _network_evidence(run: EdgeRun, remark: str) -> Evidence:
@@ -119,7 +114,7 @@ def _network_evidence(run: EdgeRun, remark: str) -> Evidence:
 )
 def digits_network() -> Evidence:
     return _network_evidence(
-        _watched("digits"), "64-8-1 tanh, 50 digits, 400 steps with ηφ = 2.67 at the start, looked at every 20"
+        _trained("digits"), "64-8-1 tanh, 50 digits, 400 steps with ηφ = 2.67 at the start, looked at every 20"
     )
 
 
@@ -130,7 +125,7 @@ def digits_network() -> Evidence:
 )
 def fashion_network() -> Evidence:
     return _network_evidence(
-        _watched("fashion"), "784-8-1 tanh, 100 images of Fashion-MNIST, 400 steps, looked at every 50"
+        _trained("fashion"), "784-8-1 tanh, 100 images of Fashion-MNIST, 400 steps, looked at every 50"
     )
 
 
