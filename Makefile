@@ -38,7 +38,7 @@ notebooks: install-dev  ## every notebook, cell by cell, against its stored outp
 	  --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
 
 browser: install-dev  ## every notebook in a real JupyterLab
-	$(RUN) -m pytest -q -s -m browser tests/browser
+	$(RUN) -m pytest -q -n 2 --dist load -rP -m browser tests/browser
 
 claims: install  ## the scoreboard
 	$(RUN) -m lib claims --jobs 2
@@ -52,6 +52,9 @@ execute: install-dev  ## run the notebooks on clean kernels and store their outp
 
 portable: install-dev  ## show that stored outputs do not depend on threads or processor
 	$(RUN) tools/portable.py $(NOTEBOOKS)
+
+slides: install-dev  ## slides of the core path of chapters, from their stored notebooks
+	$(RUN) tools/slides.py $(filter-out notebooks/00%,$(NOTEBOOKS))
 
 docs: install-dev  ## what the code knows of README.md, docs/ and CITATION.cff
 	$(RUN) tools/docs.py

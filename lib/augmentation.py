@@ -34,7 +34,6 @@ class ShiftedImages(Dataset[tuple[Tensor, Tensor]]):
         images: (N, C, H, W), uint8.
         labels: (N,), integers.
         padding: Largest shift in pixels; black comes in from the border.
-        seed: Of the shifts.
 
     Examples:
         >>> data = ShiftedImages(np.ones((2, 3, 8, 8), np.uint8), np.array([0, 1]), padding=2)
@@ -101,10 +100,6 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
         path: The folder of the classes' folders; classes are numbered in the order of their names.
         size: Height and width of what comes out, in pixels.
         train: Whether parts are drawn by chance.
-        seed: Of these parts.
-
-    Raises:
-        ValueError: If there are no pictures.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 224, train: bool = True, seed: int = 0) -> None:

@@ -22,7 +22,8 @@ class Chapter:
         paper, authors, conference, year, arxiv: The paper; its authors as "family name, given name".
         road: The row of the map in which it stands, one of `ROADS`.
         needs, builds_on: What a reader should know, and the names of earlier chapters whose results it uses.
-        minutes: Reading time, playing included.
+        minutes: Reading time, playing included; `in_depth`, of what is optional.
+        lesson: Whether the notebook has the shape that tests/notebooks/lesson_guards.py checks.
         headline: The comparison that docs/speed.md leads with: a group of tests/benchmarks/results.json, and a peer in
             it.
         data: The functions of `lib.<name>.shipped` that make the data which ship with the package.
@@ -41,6 +42,8 @@ class Chapter:
     needs: str
     builds_on: tuple[str, ...] = ()
     minutes: int
+    in_depth: int = 0
+    lesson: bool = False
     headline: tuple[str, str] | None = None
     data: tuple[str, ...] = ()
 
@@ -48,6 +51,11 @@ class Chapter:
     def notebook(self) -> str:
         """File name of the notebook."""
         return f"{self.number:02d}_{self.name}.ipynb"
+
+    @property
+    def time(self) -> str:
+        """Minutes, and after a plus those of what is optional."""
+        return f"{self.minutes} + {self.in_depth}" if self.in_depth else str(self.minutes)
 
     @property
     def venue(self) -> str:
@@ -104,7 +112,9 @@ CHAPTERS: tuple[Chapter, ...] = (
         road="theory of learning",
         needs="calculus, eigenvalues, gradient descent",
         builds_on=("initialization_shape",),
-        minutes=60,
+        minutes=50,
+        in_depth=35,
+        lesson=True,
         headline=(
             "the sharpness φ of a 64-8-1 tanh network on 50 digits (loss 1e-4)",
             "RK4 with steps of one over the sharpness",
@@ -250,9 +260,6 @@ def open_chapters() -> tuple[Chapter, ...]:
 
 def chapter(name: str) -> Chapter:
     """The open chapter of this name; a number, or a hyphen for an underscore, will do too.
-
-    Raises:
-        ValueError: If there is none, with the names that there are.
 
     Examples:
         >>> chapter("1").name, chapter("initialization-shape").number

@@ -68,18 +68,11 @@ def checkpoint_steps(folder: str | Path) -> list[int]:
 
 
 def plain(name: str, value: Any) -> Any:
-    """What there is to keep, with Python's numbers for numpy's; refused if it could not be read back.
+    """Tensors, numbers, strings, and lists, tuples, sets or dicts of them, with Python's numbers for numpy's.
 
-    Args:
-        name: What `value` is, for the message.
-        value: Tensors, numbers, strings, and lists, tuples, sets or dicts of them.
-
-    Raises:
-        TypeError: If a part is of another kind; the message names the part.
+    Another part, which could not be read back, is refused by its name.
 
     Examples:
-        >>> plain("state", {"scores": [np.float64(0.5)]})
-        {'scores': [0.5]}
         >>> plain("state", {"sum": np.zeros(3)})
         Traceback (most recent call last):
         ...
@@ -122,11 +115,7 @@ def _read_back(name: str, value: Any) -> Any:
 
 
 def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any]) -> None:
-    """Write tensors, numbers (numpy's too, which become Python's), strings, and lists or dicts of them.
-
-    Raises:
-        TypeError: If a part is of another kind, which could not be read back.
-    """
+    """Write what `plain` takes."""
     kept = plain("state", instance_of("state", state, dict))
     with atomic_path(_path(folder, step)) as temporary, _checksums():
         torch.save(kept, temporary)
@@ -158,11 +147,7 @@ def remove_unfinished(folder: str | Path) -> None:
 
 
 def load_checkpoint(folder: str | Path, step: int) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote.
-
-    Raises:
-        ValueError: If the file is missing or damaged, or is whole but holds what may not be loaded.
-    """
+    """Read what `save_checkpoint` wrote."""
     path = _path(folder, step)
     if not path.exists():
         raise ValueError(f"{path} is missing")
@@ -185,12 +170,7 @@ def _marker(folder: str | Path) -> Path:
 def held_experiment(folder: str | Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """The facts that `claim_experiment` wrote into a folder; None if it holds no experiment yet.
 
-    Args:
-        folder: The folder of a run.
-        settings: What the run must have been started with, if given.
-
-    Raises:
-        ValueError: If the folder holds an experiment with other settings, or what it holds is damaged.
+    An experiment with other settings than those that are given is refused.
     """
     marker = _marker(folder)
     if not marker.exists():
@@ -207,9 +187,6 @@ def held_experiment(folder: str | Path, settings: Mapping[str, Any] | None = Non
 
 def claim_experiment(folder: str | Path, settings: Mapping[str, Any], **facts: Any) -> None:
     """Write down which experiment a folder holds, and facts about it that are found once, if it is new.
-
-    Raises:
-        ValueError: If it holds an experiment with other settings, or another process works in it.
 
     Examples:
         >>> import tempfile
@@ -252,14 +229,7 @@ def _text(settings: Mapping[str, Any]) -> str:
 
 
 def save_network(path: str | Path, network: torch.nn.Module, settings: Mapping[str, Any], **series: ArrayLike) -> None:
-    """Write a trained network to one compressed file.
-
-    Args:
-        path: The file, by custom `.npz`.
-        network: Its weights are stored in the precision that they have.
-        settings: What the network is made from: numbers, strings, and lists of them.
-        series: Arrays of numbers that belong to it, such as the losses of its training.
-    """
+    """Write a trained network to one compressed file (.npz), with what it is made from, and the losses or the like."""
     instance_of("network", network, torch.nn.Module, "a torch module")
     stored: dict[str, Any] = {f"weights/{key}": value.cpu().numpy() for key, value in network.state_dict().items()}
     stored |= {name: np.asarray(values) for name, values in series.items()}
@@ -267,24 +237,13 @@ def save_network(path: str | Path, network: torch.nn.Module, settings: Mapping[s
         np.savez_compressed(file, **stored, preset=_text(settings))
 
 
-def _full(values: NDArray[Any]) -> NDArray[Any]:
-    return values.astype(np.float64) if values.dtype.kind == "f" else values
-
-
 def load_network(
     path: str | Path, make: Callable[[dict[str, Any]], Network]
 ) -> tuple[Network, dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read what `save_network` wrote.
+    """The network in evaluation mode, its settings and its series, as `save_network` wrote them.
 
     Args:
-        path: The file.
         make: The network at any weights, from its settings.
-
-    Returns:
-        The network in evaluation mode, its settings, and its series.
-
-    Raises:
-        ValueError: If the file is missing, damaged, or holds another network.
 
     Examples:
         >>> import tempfile
@@ -306,7 +265,8 @@ def load_network(
             state = network.state_dict()
             weights = {key: torch.from_numpy(stored[f"weights/{key}"]).to(state[key].dtype) for key in state}
             names = [name for name in stored.files if name != "preset" and not name.startswith("weights/")]
-            series = {name: _full(stored[name]) for name in names}
+            series = {name: stored[name] for name in names}
+            series |= {name: each.astype(np.float64) for name, each in series.items() if each.dtype.kind == "f"}
         network.load_state_dict(weights)
     except _UNREADABLE as error:
         raise ValueError(f"{path} holds no network that can be read: {error}") from error

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -135,15 +134,10 @@ def at_most(measured: Measured, bound: float, *, remark: str = "", label: str = 
     """Evidence that no error exceeds a bound; what is measured is the largest, and NaN exceeds every bound.
 
     Args:
-        measured: A number, an array or tensor of any shape, or lists of these. Hand over all errors: Python's `max` and
-            `min` pass over NaN.
-        bound: What every entry must not exceed.
+        measured: A number, an array or tensor of any shape, or lists of these, none of them empty. Hand over all:
+            Python's `max` and `min` pass over NaN.
         remark, label: The set-up in a line, and what the value is.
         shown: What is shown of it where it holds, with the largest error in the place of `{}`; by default its `decade`.
-
-    Raises:
-        TypeError: If `measured` does not hold real numbers.
-        ValueError: If `measured` or one of its parts is empty.
 
     Examples:
         >>> at_most(3.4e-9, 1e-7).holds, at_most([3.4e-9, float("nan")], 1e-7).holds
@@ -174,8 +168,6 @@ def within(
 ) -> Evidence:
     """Evidence that all values lie in a closed interval; of the one next to its ends, or out of it, `digits` are shown.
 
-    What can be measured is as for `at_most`.
-
     Examples:
         >>> within(3.98, 3.3, 4.7, label="ratio").shown, within([3.98, 4.8], 3.3, 4.7, label="ratio").shown
         ('ratio = 4', 'ratio = 4.8')
@@ -196,8 +188,6 @@ def within(
 
 def at_least(measured: Measured, bound: float, *, remark: str = "", label: str = "") -> Evidence:
     """Evidence that all values reach a bound (NaN reaches none); shown is that they do, not by how much.
-
-    What can be measured is as for `at_most`.
 
     Examples:
         >>> at_least(12, 5, label="rises").shown, at_least([12, 3], 5, label="rises").shown
@@ -250,14 +240,11 @@ def combine(*parts: Evidence, remark: str = "") -> Evidence:
     """
     if not parts:
         raise ValueError("combine needs at least one piece of evidence")
-    remarks = "; ".join(part.remark for part in parts if part.remark)
-    return Evidence(
-        "; ".join(part.measured for part in parts),
-        "; ".join(part.bound for part in parts),
-        all(part.holds for part in parts),
-        remark or remarks,
-        "; ".join(part.shown for part in parts),
+    measured, bound, remarks, shown = (
+        "; ".join(filter(None, (getattr(part, name) for part in parts)))
+        for name in ("measured", "bound", "remark", "shown")
     )
+    return Evidence(measured, bound, all(part.holds for part in parts), remark or remarks, shown)
 
 
 class ClaimDoesNotHold(AssertionError):  # noqa: N818  (it reads as a sentence where it is raised)
@@ -269,11 +256,9 @@ class Claim:
     """One sentence of a paper that a machine can check.
 
     Attributes:
-        chapter, id: The chapter's name, and the claim's within it.
+        id: The claim's name within its chapter.
         source: Theorem, equation, table, or "derived here".
-        statement: The claim in plain words.
         paper: What the paper reports, where it is known.
-        measure: The function that measures.
     """
 
     chapter: str
@@ -306,18 +291,9 @@ class Result:
 
     def record(self) -> dict[str, str | bool | float]:
         """The row of the scoreboard's JSON."""
-        return {
-            "chapter": self.claim.chapter,
-            "id": self.claim.id,
-            "source": self.claim.source,
-            "statement": self.claim.statement,
-            "paper": self.claim.paper,
-            "measured": self.evidence.measured,
-            "bound": self.evidence.bound,
-            "holds": self.evidence.holds,
-            "remark": self.evidence.remark,
-            "seconds": round(self.seconds, 3),
-        }
+        said = {name: getattr(self.claim, name) for name in ("chapter", "id", "source", "statement", "paper")}
+        found = {name: getattr(self.evidence, name) for name in ("measured", "bound", "holds", "remark")}
+        return {**said, **found, "seconds": round(self.seconds, 3)}
 
     def markdown(self) -> str:
         """The row of docs/scoreboard.md; only values that are the same on every machine."""
@@ -331,7 +307,10 @@ class Result:
         return f"{self.claim.id}: {verdict} ({self.evidence.shown}; asked: {self.evidence.bound})"
 
     def _repr_html_(self) -> str:
-        return _html_table([self])
+        """A badge of one line."""
+        mark, colour = ("✓", "#1a7f37") if self.evidence.holds else ("✗", "#b3261e")
+        words = f"{html.escape(self.claim.statement)} · <i>{html.escape(self.evidence.shown)}</i>"
+        return f'<span title="{self.claim.id}"><b style="color:{colour}">{mark}</b> {words}</span>'
 
 
 _COLUMNS = {"claim": 38, "source": 13, "paper": 15, "here": 15, "asked": 12, "": 7}
@@ -373,12 +352,6 @@ def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable
     return declare
 
 
-def _declared(package: ModuleType) -> Iterator[Claim]:
-    """The claims of a chapter: topic by topic, and each topic's in the order of its file."""
-    for topic in package.TOPICS:
-        yield from (value for value in vars(topic).values() if isinstance(value, Claim))
-
-
 class Ledger:
     """The claims of one chapter, in the order of their declaration; remembers what it has measured.
 
@@ -390,8 +363,10 @@ class Ledger:
 
     def __init__(self, of: Chapter) -> None:
         self.chapter = of
-        module = import_module(f"lib.{of.name}.claims")
-        self.claims = {value.id: value for value in _declared(module)}
+        # topic by topic, and each topic's in the order of its file
+        topics = import_module(f"lib.{of.name}.claims").TOPICS
+        declared = (value for topic in topics for value in vars(topic).values() if isinstance(value, Claim))
+        self.claims = {one.id: one for one in declared}
         self._results: dict[str, Result] = {}
 
     def __iter__(self) -> Iterator[Claim]:
@@ -436,26 +411,22 @@ def ledger(name: str) -> Ledger:
     return Ledger(chapter(name))
 
 
-def _check(chapter_name: str, claim_id: str) -> tuple[str, str, Evidence, float]:
+def _check(chapter_name: str, claim_id: str) -> tuple[Evidence, float]:
     """Measure one claim by name: what a worker process is sent and what it sends back can be pickled."""
     try:
         result = ledger(chapter_name)[claim_id].check()
     except Exception as error:  # one claim that breaks must not cost the others their row
-        return chapter_name, claim_id, Evidence(f"{type(error).__name__}: {error}", "no error", holds=False), 0.0
-    return chapter_name, claim_id, result.evidence, result.seconds
+        return Evidence(f"{type(error).__name__}: {error}", "no error", holds=False), 0.0
+    return result.evidence, result.seconds
 
 
 def run_claims(names: Sequence[str] = (), *, jobs: int | None = None) -> list[Result]:
-    """Measure all claims of some chapters, or of all.
+    """Measure all claims of some chapters, by their names or numbers, or of all open ones.
 
     Args:
-        names: Chapter names or numbers; all open chapters by default.
         jobs: Processes, through joblib; None leaves it to a surrounding `joblib.parallel_config`.
     """
-    chapters = list(dict.fromkeys(chapter(name) for name in names)) or list(open_chapters())
-    ledgers = {of.name: Ledger(of) for of in chapters}
-    declared = [claim for book in ledgers.values() for claim in book]
+    chapters = dict.fromkeys(chapter(name) for name in names) or open_chapters()
+    declared = [claim for of in chapters for claim in Ledger(of)]
     runs = in_parallel(_check, [(claim.chapter, claim.id) for claim in declared], "claims", jobs=jobs)
-    return [
-        Result(ledgers[chapter_name][claim_id], evidence, seconds) for chapter_name, claim_id, evidence, seconds in runs
-    ]
+    return [Result(claim, *run) for claim, run in zip(declared, runs, strict=True)]

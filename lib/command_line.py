@@ -10,10 +10,11 @@ import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -79,29 +80,21 @@ class Option:
 
     def parameter(self) -> inspect.Parameter:
         """The option for typer: words, which `read` turns into values."""
-        kind, many = self._kind, _is_many(self._kind) and get_args(self._kind)[0] is str
-        words: Any = bool if kind is bool else list[str] if many else str
+        kind, empty = _bare(self.hint), inspect.Parameter.empty
+        words: Any = bool if kind is bool else list[str] if _is_many(kind) and get_args(kind)[0] is str else str
         flag = f"{self.flag}/--no-{self.flag[2:]}" if kind is bool else self.flag
-        needed = self.default is inspect.Parameter.empty
-        words_of = ",".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
-        shown = words_of if self.default is not None and not needed else False
-        option = typer.Option(
-            flag, help=self.help, metavar=None if kind is bool else _metavar(self.hint), show_default=shown
-        )
-        return inspect.Parameter(
-            self.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if needed else None,
-            annotation=Annotated[words if needed else words | None, option],
-        )
+        metavar = None if kind is bool else _metavar(self.hint)
+        shown: Any = ",".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
+        if self.default is None or self.default is empty:
+            shown = False
+        option = typer.Option(flag, help=self.help, metavar=metavar, show_default=shown)
+        default, hint = (empty, words) if self.default is empty else (None, words | None)
+        only = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(self.name, only, default=default, annotation=Annotated[hint, option])
 
     def read(self, given: Any) -> Any:
         """The value of what was given."""
-        return given if self._kind is bool else _read(self.flag, given, self.hint)
-
-    @property
-    def _kind(self) -> Any:
-        return _bare(self.hint)
+        return given if isinstance(given, bool) else _read(self.flag, given, self.hint)
 
 
 def _bare(hint: Any) -> Any:
@@ -170,8 +163,7 @@ class ExperimentCommand(Command):
     @cached_property
     def function(self) -> Callable[..., Any]:
         """What does the work."""
-        module, _, name = self.target.partition(":")
-        found: Callable[..., Any] = getattr(import_module(module), name)
+        found: Callable[..., Any] = resolve_name(self.target)
         return found
 
     @cached_property
@@ -186,8 +178,10 @@ class ExperimentCommand(Command):
         from lib.experiment import described
 
         preset = type(self.presets["quick"])
+        nested = {name: hint for name, hint in get_type_hints(preset).items() if is_dataclass(hint)}
         found: list[Option] = []
-        for part, kind in ((None, self.function), ("", preset), *_nested(preset)):
+        parts: list[tuple[str | None, Any]] = [(None, self.function), ("", preset), *nested.items()]
+        for part, kind in parts:
             said = _SAID if part is None else described(kind)
             defaults = inspect.signature(kind).parameters
             for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -251,11 +245,6 @@ class ExperimentCommand(Command):
     def report(self, result: Any, call: Call) -> None:
         """Print what came out."""
         raise NotImplementedError
-
-
-def _nested(preset: type) -> list[tuple[str, Any]]:
-    hints = get_type_hints(preset)
-    return [(field.name, hints[field.name]) for field in fields(preset) if is_dataclass(hints[field.name])]
 
 
 class TrainingCommand(ExperimentCommand):

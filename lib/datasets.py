@@ -21,6 +21,7 @@ from lib.validation import finite_array, integer_at_least, known_seed, one_of, p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
     from torch.utils.data import Dataset, TensorDataset
 
     Images = NDArray[np.uint8]
@@ -37,21 +38,11 @@ __all__ = [
     "download_fashion_mnist",
     "fashion_mnist",
     "image_task",
+    "photograph",
     "standardized",
 ]
 
-FASHION_CLASSES = (
-    "T-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 #: Mean and standard deviation of the training images, with values from 0 to 1.
 FASHION_MEAN, FASHION_SPREAD = 0.2860, 0.3530
@@ -72,10 +63,6 @@ Split = Literal["train", "test"]
 ImageSet = Literal["fashion", "cifar10", "cifar100", "imagenet"]
 
 
-def _check_split(split: str) -> None:
-    one_of("split", split, ("train", "test"))
-
-
 def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """scikit-learn's handwritten digits: 1797 images (N, 8, 8) with values from 0 to 16, and their labels (N,).
 
@@ -90,13 +77,26 @@ def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return np.asarray(stored.images, dtype=np.float64), np.asarray(stored.target, dtype=np.int64)
 
 
+def photograph() -> Tensor:
+    """The middle of scikit-learn's photograph of a pavilion, in grey (1, 1, 256, 256), of mean 0 and spread 1.
+
+    Examples:
+        >>> photograph().shape
+        torch.Size([1, 1, 256, 256])
+    """
+    import torch
+    from sklearn.datasets import load_sample_image
+
+    grey = torch.from_numpy(load_sample_image("china.jpg").mean(2)).float()[80:336, 200:456]
+    return ((grey - grey.mean()) / grey.std())[None, None]
+
+
 def fashion_mnist(
     split: Split = "train", *, full: bool = False, path: str | os.PathLike[str] | None = None
 ) -> tuple[Images, Labels]:
     """Fashion-MNIST: grey images of clothes, and their classes (`FASHION_CLASSES`).
 
     Args:
-        split: `"train"` or `"test"`.
         full: The whole set, 60 000 and 10 000 images, from the first place that has it: `path`, the folder that the
             environment variable PAPERPLAY_FASHION_MNIST names, the system's data directory (Debian's package
             dataset-fashion-mnist), or the cache of `download_fashion_mnist`. Without it the first 10 000 and 2 000
@@ -106,15 +106,12 @@ def fashion_mnist(
     Returns:
         images, labels: (N, 28, 28) and (N,), uint8.
 
-    Raises:
-        ValueError: If the split is unknown, the files are in none of these places, or one of them is damaged.
-
     Examples:
         >>> images, labels = fashion_mnist("test")
         >>> images.shape, FASHION_CLASSES[labels[0]]
         ((2000, 28, 28), 'ankle boot')
     """
-    _check_split(split)
+    one_of("split", split, get_args(Split))
     true_or_false("full", full)
     if path is not None:
         input_folder("path", path)
@@ -151,11 +148,7 @@ def _cache() -> Path:
 
 
 def download_fashion_mnist() -> Path:
-    """Download the four files of Fashion-MNIST (30 MB) into the user's cache, checked by their SHA-256.
-
-    Returns:
-        The folder; `fashion_mnist(full=True)` finds it from now on.
-    """
+    """Download Fashion-MNIST (30 MB, checked by SHA-256) into the user's cache, where `fashion_mnist` finds it."""
     import pooch
 
     folder = _cache()
@@ -180,18 +173,9 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def cifar10(path: str | os.PathLike[str], split: Split = "train", *, count: int | None = None) -> tuple[Images, Labels]:
-    """CIFAR-10 from the folder of its binary version (`data_batch_1.bin` ... `test_batch.bin`).
+    """The first `count` images (N, 3, 32, 32) of CIFAR-10 and their labels (N,), uint8.
 
-    Args:
-        path: The folder.
-        split: `"train"` or `"test"`.
-        count: Only the first so many images.
-
-    Returns:
-        images, labels: (N, 3, 32, 32) and (N,), uint8.
-
-    Raises:
-        ValueError: If a file is missing or damaged, or there are fewer images than asked for.
+    They are read from the folder of its binary version (`data_batch_1.bin` ... `test_batch.bin`).
     """
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     return _read_cifar(path, names, split, count, labels=(10,))
@@ -200,10 +184,7 @@ def cifar10(path: str | os.PathLike[str], split: Split = "train", *, count: int 
 def cifar100(
     path: str | os.PathLike[str], split: Split = "train", *, count: int | None = None
 ) -> tuple[Images, Labels]:
-    """CIFAR-100, with its 100 fine classes, from the folder of its binary version (`train.bin`, `test.bin`).
-
-    Parameters, results and errors are those of `cifar10`.
-    """
+    """CIFAR-100, with its 100 fine classes, as `cifar10`; the files are `train.bin` and `test.bin`."""
     return _read_cifar(path, [f"{split}.bin"], split, count, labels=(20, 100))
 
 
@@ -211,7 +192,7 @@ def _read_cifar(
     path: str | os.PathLike[str], names: list[str], split: str, count: int | None, labels: tuple[int, ...]
 ) -> tuple[Images, Labels]:
     """Images and their last label from files of rows: one byte a label, each below its bound, then the image."""
-    _check_split(split)
+    one_of("split", split, get_args(Split))
     input_folder("path", path)
     if count is not None:
         positive_integer("count", count)
@@ -269,7 +250,6 @@ def clothes(
     """Fashion-MNIST as tensors of mean 0 and spread 1 (N, 1, 28, 28), and classes (N,).
 
     Args:
-        split, full, path: As in `fashion_mnist`.
         count: The first so many images; None for all.
         margin: Pixels of background around, on each side.
 
@@ -308,7 +288,6 @@ def image_task(
         count: So many training images: the first ones, of ImageNet a random choice; None for all.
         full, margin: Of Fashion-MNIST, as in `clothes`.
         path: The folder; for Fashion-MNIST that of the whole set.
-        seed: Of what is random about the images.
 
     Examples:
         >>> train, test, channels, classes = image_task("fashion", count=100)

@@ -66,9 +66,6 @@ def _grouped(named: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def exchange_report(model: nn.Module) -> ExchangeReport:
     """What the last exchange did to a network.
 
-    Raises:
-        ValueError: If there was none.
-
     Examples:
         >>> class Rounded(nn.Linear):
         ...     def forward(self, x):
@@ -86,11 +83,7 @@ def exchange_report(model: nn.Module) -> ExchangeReport:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy whose layers can be exchanged, with a warning where it would go on calling the original's.
-
-    Raises:
-        ValueError: If torch cannot copy it, such as after a forward pass with the older `weight_norm`.
-    """
+    """A copy whose layers can be exchanged, with a warning where it would go on calling the original's."""
     other = _copy(model)
     originals = {id(module) for module in model.modules()}
     places = [place for place, held in _held_outside(other) if isinstance(held, nn.Module) and id(held) in originals]
@@ -177,7 +170,6 @@ def exchange_layers(
     """Give layers another class, in place, and say which; warn if no layer with weights is among them.
 
     Args:
-        model: The network.
         kinds: Class of a layer -> the class that it gets. Subclasses stay, since they may compute something else.
         skip: Which layers with weights stay. First and last are meant in the order of calls where there is an example,
             otherwise in the order in which the network names its layers.

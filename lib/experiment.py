@@ -244,23 +244,14 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote, in evaluation mode; no code is unpickled.
-
-        Raises:
-            ValueError: If the file is missing, damaged, or no such network.
-        """
+        """Read what `save` wrote, in evaluation mode; no code is unpickled."""
         from lib.checkpoints import load_network
 
-        own = {each.name for each in fields(cls.preset_class)}
-
         def apart(held: dict[str, Any]) -> tuple[Preset, dict[str, Any]]:
-            preset = cls.preset_class.from_record({name: value for name, value in held.items() if name in own})
-            return preset, {name: value for name, value in held.items() if name not in own}
+            own = {each.name: held[each.name] for each in fields(cls.preset_class) if each.name in held}
+            return cls.preset_class.from_record(own), {name: held[name] for name in held.keys() - own.keys()}
 
-        def make(held: dict[str, Any]) -> nn.Module:
-            return cls.network(*apart(held))
-
-        model, held, series = load_network(path, make)
+        model, held, series = load_network(path, lambda held: cls.network(*apart(held)))
         values: dict[str, Any] = {name: each if each.ndim else each.item() for name, each in series.items()}
         try:
             return cls(model=model, preset=apart(held)[0], **{"diverged": False, **values})
@@ -289,7 +280,6 @@ def prepare(
     What is refused has taken no folder; afterwards the folder belongs to this preset.
 
     Args:
-        preset, folder, device, precision, every, workers: Of the training.
         task: Gives the network at its initial weights, training data and test data.
 
     Returns:
@@ -317,9 +307,7 @@ class Pieces:
     """Independent pieces of work, one small file each, so that what was interrupted goes on where it stopped.
 
     A file is named by a digest of the settings that its content is computed from, so a folder can hold many works.
-
-    Args:
-        folder: Where the files lie; None keeps nothing.
+    Without a folder nothing is kept.
 
     Examples:
         >>> def powers(base):
@@ -348,8 +336,6 @@ class Pieces:
 
         Args:
             function: Something that other processes can import; it returns a dict of numbers and arrays.
-            work: Settings and arguments of every piece.
-            description: For the progress bar.
             jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`.
             shard: `(i, n)`: only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers on one folder.
         """
@@ -366,11 +352,7 @@ class Pieces:
         return [results[place] for place in range(len(mine))]
 
     def load(self, work: Work) -> list[Result]:
-        """The results of work that is done.
-
-        Raises:
-            ValueError: If pieces are missing.
-        """
+        """The results of work that is done; a ValueError if pieces are missing."""
         there = [path for path in (self.path(key) for key, _ in work) if path is not None and path.exists()]
         if len(there) < len(work):
             raise ValueError(f"{self.folder} must hold all {len(work)} pieces; {len(work) - len(there)} are missing")

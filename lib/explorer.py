@@ -23,9 +23,10 @@ is repeated, or numbers that stay; `xy` names an array of points (n, 2). Titles 
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import inspect
+import json
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -39,9 +40,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import ipywidgets as widgets
 import numpy as np
 
-from lib import picture
 from lib.chapters import open_chapters
 from lib.style import COLOURS, new_figure
+from lib.validation import one_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -54,6 +55,7 @@ __all__ = [
     "Slider",
     "Toggle",
     "Trace",
+    "Try",
     "all_explorers",
     "axis",
     "bars",
@@ -64,6 +66,10 @@ __all__ = [
 ]
 
 Data = Mapping[str, Any]
+
+#: The environment variable that asks for figures beside the live widget, and their kind.
+STILLS = "PAPERPLAY_FIGURES"
+FIGURES = "application/vnd.paperplay.figures+json"
 
 # How long controls must stay where they are before a coarse picture is refined.
 _REST_SECONDS = 0.25
@@ -92,20 +98,21 @@ class Slider:
 
     def widget(self) -> widgets.Widget:
         """The control itself."""
-        label = f"{self.label} (on release)" if self.on_release else self.label
         common = {
-            "description": label,
+            "description": f"{self.label} (on release)" if self.on_release else self.label,
             "value": self.default,
+            "min": self.low,
+            "max": self.high,
             "step": self.step,
             "continuous_update": not self.on_release,
             "style": _WIDE,
             "layout": widgets.Layout(width="380px"),
         }
         if self.log:
-            return widgets.FloatLogSlider(min=self.low, max=self.high, readout_format=self.format or ".2g", **common)
+            return widgets.FloatLogSlider(readout_format=self.format or ".2g", **common)
         if all(isinstance(value, int) for value in (self.low, self.high, self.step, self.default)):
-            return widgets.IntSlider(min=self.low, max=self.high, **common)
-        return widgets.FloatSlider(min=self.low, max=self.high, readout_format=self.format or ".3g", **common)
+            return widgets.IntSlider(**common)
+        return widgets.FloatSlider(readout_format=self.format or ".3g", **common)
 
     def extremes(self) -> tuple[float, float]:
         """Smallest and largest value."""
@@ -162,6 +169,25 @@ class Choice:
         return self.options[int(rng.integers(len(self.options)))]
 
 
+@dataclass(frozen=True)
+class Try:
+    """Something to see at certain values of the controls, under a button.
+
+    Attributes:
+        label: Of the button.
+        settings: Values of controls; all others go to their defaults.
+        expect: What there is to see, with data in braces.
+        holds: Whether it is so, from the data.
+        not_at: Settings at which it is not so: a test sees both.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    expect: str
+    holds: Callable[[Mapping[str, Any]], bool]
+    not_at: Mapping[str, Any]
+
+
 class Key(str):
     """The name of the data that a property of a trace or of an axis takes its value from."""
 
@@ -204,7 +230,10 @@ class Trace:
     properties: Mapping[str, Any]
 
 
-def _trace(kind: str, panel: int, name: str, legend: bool, hover: str | bool, **plotly: Any) -> Trace:
+def _trace(
+    kind: str, name: str, *, panel: int = 1, legend: bool = True, hover: str | bool = True, **plotly: Any
+) -> Trace:
+    """A trace in plotly's words; `hover` is its template for what a pointer is told, or False for nothing."""
     look = {
         "name": name,
         "showlegend": None if legend else False,  # plotly knows what belongs into a legend
@@ -219,69 +248,34 @@ def _colour(name: str) -> str:
     return COLOURS.get(name, name)
 
 
-def line(
-    name: str,
-    color: str,
-    *,
-    panel: int = 1,
-    width: float | Key | None = None,
-    dash: str | None = None,
-    legend: bool = True,
-    hover: str | bool = True,
-    **plotly: Any,
-) -> Trace:
+def line(name: str, color: str, *, width: float | Key | None = None, dash: str | None = None, **settings: Any) -> Trace:
     """A line; NaN is a gap in it. Colours have the names of `lib.style.COLOURS`, or plotly's.
 
-    `hover` is plotly's template for what a pointer is told, or False for nothing.
+    Args:
+        settings: Of all traces: `panel` (1, from the left), `legend` (True), `hover` (plotly's template for what a
+            pointer is told, False for nothing), the data, and whatever else plotly knows.
     """
     look = {"mode": "lines", "line_color": _colour(color), "line_width": width, "line_dash": dash}
-    return _trace("scatter", panel, name, legend, hover, **(look | plotly))
+    return _trace("scatter", name, **(look | settings))
 
 
 def dots(
-    name: str,
-    color: str,
-    *,
-    panel: int = 1,
-    size: float | Key | None = None,
-    symbol: str | None = None,
-    legend: bool = True,
-    hover: str | bool = True,
-    **plotly: Any,
+    name: str, color: str, *, size: float | Key | None = None, symbol: str | None = None, **settings: Any
 ) -> Trace:
     """Points that are not joined."""
     look = {"mode": "markers", "marker_color": _colour(color), "marker_size": size, "marker_symbol": symbol}
-    return _trace("scatter", panel, name, legend, hover, **look, **plotly)
+    return _trace("scatter", name, **(look | settings))
 
 
-def bars(
-    name: str,
-    *colors: str,
-    panel: int = 1,
-    width: float | None = None,
-    legend: bool = True,
-    hover: str | bool = True,
-    **plotly: Any,
-) -> Trace:
+def bars(name: str, *colors: str, width: float | None = None, **settings: Any) -> Trace:
     """Bars of one colour, or each of its own."""
     colours = [_colour(color) for color in colors]
-    look = {"marker_color": colours if len(colours) > 1 else colours[0], "width": width}
-    return _trace("bar", panel, name, legend, hover, **look, **plotly)
+    return _trace("bar", name, marker_color=colours if len(colours) > 1 else colours[0], width=width, **settings)
 
 
-def heatmap(
-    name: str,
-    colors: Any,
-    low: float | Key,
-    high: float | Key,
-    *,
-    panel: int = 1,
-    hover: str | bool = True,
-    **plotly: Any,
-) -> Trace:
+def heatmap(name: str, colors: Any, low: float | Key, high: float | Key, **settings: Any) -> Trace:
     """A map of `z` (rows, columns); `colors` is plotly's colour scale, from `low` to `high`."""
-    look = {"colorscale": colors, "zmin": low, "zmax": high, "showscale": False}
-    return _trace("heatmap", panel, name, True, hover, **look, **plotly)
+    return _trace("heatmap", name, colorscale=colors, zmin=low, zmax=high, showscale=False, **settings)
 
 
 def swatch(name: str, color: str) -> Trace:
@@ -348,10 +342,6 @@ class Explorer(widgets.VBox):
         parameters: The present values by name.
         figure: The plotly FigureWidget.
         data: What `compute` returned last.
-
-    Raises:
-        ValueError: If a keyword at construction is not one of the controls, or its value is outside the control's
-            range, or if a panel or a trace names data that `compute` does not give.
     """
 
     name: ClassVar[str]
@@ -366,6 +356,8 @@ class Explorer(widgets.VBox):
     may_be_absent: ClassVar[tuple[str, ...]] = ()
     #: Names of data that hold NaN on purpose, as gaps between lines.
     with_gaps: ClassVar[tuple[str, ...]] = ()
+    #: What is worth trying.
+    tries: ClassVar[tuple[Try, ...]] = ()
     #: Whether `compute` takes `fine=False` for a quick, coarse answer while a control moves; the fine one follows
     #: as soon as the controls rest for a moment.
     coarse_while_moving: ClassVar[bool] = False
@@ -392,10 +384,11 @@ class Explorer(widgets.VBox):
         bar = widgets.HBox(
             [*self._shown_controls(), reset], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 18px")
         )
+        self._said = widgets.HTML()
         heading = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
         caption = widgets.HTML(f'<div style="font-size:12px;line-height:1.4">{html.escape(self.caption)}</div>')
         self._frame = widgets.VBox()
-        super().__init__([heading, bar, self._message, self._frame, caption])
+        super().__init__([heading, bar, *self._try_buttons(), self._message, self._frame, caption])
         self._held = False
         self._rest: asyncio.TimerHandle | None = None
         for control in self.controls.values():
@@ -409,27 +402,37 @@ class Explorer(widgets.VBox):
 
     def _shown_controls(self) -> list[widgets.Widget]:
         """The controls in their order, with a play button behind the slider that it moves."""
-        if self.played is not None and self.played not in self.controls:
-            raise ValueError(f"played must name a control; {self.played!r} is none")
-        shown = []
-        for name, control in self.controls.items():
-            shown.append(control)
-            if name == self.played:
-                if not isinstance(control, widgets.IntSlider):
-                    raise TypeError(f"played must name a slider of whole numbers; {name!r} is none")
-                play = widgets.Play(
-                    tooltip=f"play: {self.declared[name].label}",
-                    min=control.min,
-                    max=control.max,
-                    step=control.step,
-                    value=control.value,
-                    interval=200,
-                    repeat=True,
-                )
-                # linked in the kernel: a slider that code has moved before the first display stays where it is
-                widgets.link((play, "value"), (control, "value"))
-                shown.append(play)
+        shown = list(self.controls.values())
+        if self.played is None:
+            return shown
+        slider = self.controls.get(self.played)
+        if not isinstance(slider, widgets.IntSlider):
+            raise TypeError(f"played must name a slider of whole numbers; {self.played!r} is none")
+        range_of = {name: getattr(slider, name) for name in ("min", "max", "step", "value")}
+        tooltip = f"play: {self.declared[self.played].label}"
+        play = widgets.Play(tooltip=tooltip, interval=200, repeat=True, **range_of)
+        # linked in the kernel: a slider that code has moved before the first display stays where it is
+        widgets.link((play, "value"), (slider, "value"))
+        shown.insert(shown.index(slider) + 1, play)
         return shown
+
+    def _try_buttons(self) -> list[widgets.Widget]:
+        """A row with a button for each try, and the words that a press says."""
+        buttons = []
+        for each in self.tries:
+            button = widgets.Button(description=each.label, tooltip=f"Try: {each.label}", layout={"width": "auto"})
+            button.on_click(lambda _, each=each: self.try_out(each))
+            buttons.append(button)
+        row = widgets.HBox([widgets.HTML("Try:"), *buttons], layout=widgets.Layout(flex_flow="row wrap"))
+        return [row, self._said] if buttons else []
+
+    def try_out(self, what: Try | str) -> None:
+        """Set the controls as a try says, given itself or by its label, and say what there is to see."""
+        labels = {each.label: each for each in self.tries}
+        chosen = what if isinstance(what, Try) else labels[one_of("what", what, labels)]
+        self.set(**{name: control.default for name, control in self.declared.items()} | dict(chosen.settings))
+        words = html.escape(chosen.expect.format_map(self.data))
+        self._said.value = f'<div role="status" style="line-height:1.4">{words}</div>'
 
     def build(self) -> go.Figure:
         """The figure with all that stays as it is, still without numbers."""
@@ -516,6 +519,7 @@ class Explorer(widgets.VBox):
 
     def refresh(self, *, fine: bool = True) -> None:
         """Compute and draw once, or show in the figure's place what went wrong."""
+        self._said.value = ""
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -546,11 +550,7 @@ class Explorer(widgets.VBox):
         return self._message.value if self._frame.layout.display == "none" else ""
 
     def set(self, **values: Any) -> None:
-        """Move several controls and draw once.
-
-        Raises:
-            ValueError: If a name is not one of the controls, or a value outside its range.
-        """
+        """Move several controls and draw once."""
         self._check(values)
         self._held = True
         try:
@@ -564,21 +564,31 @@ class Explorer(widgets.VBox):
         """Every control back to its default."""
         self.set(**{name: control.default for name, control in self.declared.items()})
 
-    def still(self) -> bytes:
-        """The present figure as a PNG."""
+    def figures(self) -> list[dict[str, Any]]:
+        """The present figure and one for each try, with its label: what a stored notebook shows as a still picture."""
         if self._rest is not None:  # a coarse picture waits to be refined: a still is of the fine one
             self.refresh()
-        return picture.png(self.figure)
+        shown = [{"label": "", "figure": json.loads(self.figure.to_json())}]
+        other = type(self)() if self.tries else self
+        for each in self.tries:
+            other.try_out(each)
+            label = f"Try: {each.label}. {each.expect.format_map(other.data)}"
+            shown.append({"label": label, "figure": json.loads(other.figure.to_json())})
+        return shown
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({values})"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        live = bundle[0] if isinstance(bundle, tuple) else bundle
-        live["text/plain"] = repr(self)
-        live["image/png"] = base64.b64encode(self.still()).decode()
+        return self.bundle(super()._repr_mimebundle_(**kwargs), repr(self))
+
+    def bundle(self, live: Any, words: str, heading: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a cell stores: the live widget, words, and for `tools/execute.py` the figures of its still."""
+        live = live[0] if isinstance(live, tuple) else live
+        live["text/plain"] = words
+        if os.environ.get(STILLS):
+            live[FIGURES] = {"heading": heading, "figures": self.figures()}
         if not self._told:  # nbclient stores what it was told, and does not know plotly's messages about changes
             self.figure.send_whole()
             self._told = True
@@ -606,10 +616,7 @@ def all_explorers() -> dict[str, type[Explorer]]:
     found: dict[str, type[Explorer]] = {}
     for chapter in open_chapters():
         module_name = f"lib.{chapter.name}.explorers"
-        if find_spec(module_name) is None:
-            continue
-        module = import_module(module_name)
-        for value in vars(module).values():
+        for value in vars(import_module(module_name)).values() if find_spec(module_name) else ():
             if inspect.isclass(value) and issubclass(value, Explorer) and value.__module__ == module_name:
                 found[f"{chapter.name}.{value.name}"] = value
     return found

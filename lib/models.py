@@ -56,7 +56,6 @@ def fully_connected(
         widths: Sizes of input, hidden layers and output.
         activation: A name in `ACTIVATIONS`.
         normalize: Whether batch normalisation comes before each activation.
-        generator: Source of the initial weights.
 
     Examples:
         >>> model = fully_connected((64, 8, 1), generator=torch.Generator().manual_seed(0))
@@ -90,9 +89,8 @@ def small_convnet(
 
     Args:
         channels: Channels of the images and of each block.
-        outputs: Number of outputs.
         size: Height and width of the images.
-        activation, normalize, generator: As for `fully_connected`.
+        activation, normalize: As for `fully_connected`.
 
     Examples:
         >>> model = small_convnet((1, 4, 8), 10, generator=torch.Generator().manual_seed(0))
@@ -170,9 +168,7 @@ def residual_network(
     Args:
         blocks: Blocks of each stage; (2, 2, 2, 2) is ResNet-18. Each stage but the first halves the image and doubles
             the channels.
-        outputs, channels: Number of outputs, and of the image's channels.
-        width: Channels of the first stage.
-        generator: Source of the initial weights.
+        channels, width: Channels of the image, and of the first stage.
 
     Examples:
         >>> model = residual_network((2, 2, 2, 2), 100, generator=torch.Generator().manual_seed(0))

@@ -33,7 +33,7 @@ def _row(one: Chapter) -> tuple[str, ...]:
     title = html.escape(one.title)
     linked = f'<a href="{one.notebook}"><b>{title}</b></a>' if one.is_open else f"{title} <i>(to come)</i>"
     paper = f"<br><small>{html.escape(one.venue)}, arXiv {one.arxiv}</small>"
-    return str(one.number), linked + paper, html.escape(one.promise), str(one.minutes), html.escape(one.needs)
+    return str(one.number), linked + paper, html.escape(one.promise), one.time, html.escape(one.needs)
 
 
 def chapter_map() -> Figure:

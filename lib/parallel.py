@@ -20,8 +20,6 @@ def in_parallel(
 
     Args:
         function: Something that other processes can import.
-        arguments: One tuple a call.
-        description: For the bar.
         jobs: Number of processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
 
     Examples:

@@ -54,13 +54,7 @@ def new_figure(
     widths: tuple[float, ...] | None = None,
     height: int = 400,
 ) -> go.Figure:
-    """An empty plotly figure with panels in a row, in the style of the suite.
-
-    Args:
-        columns: Number of panels.
-        titles: One a panel.
-        widths: Relative widths of the panels.
-        height: In pixels.
+    """An empty plotly figure with panels in a row, in the style of the suite; the height is in pixels.
 
     Examples:
         >>> figure = new_figure(2, titles=("left", "right"))
@@ -74,7 +68,7 @@ def new_figure(
         cols=columns,
         subplot_titles=titles or None,
         column_widths=list(widths) if widths else None,
-        horizontal_spacing=0.11,
+        horizontal_spacing=0.14,  # room for the label of the panel to the right where a cell is narrow
     )
     figure.update_layout(
         template="plotly_white",
@@ -115,11 +109,6 @@ def show(figure: Figure, alt: str) -> None:
     """Display a matplotlib figure in a notebook, with words for those who cannot see it.
 
     The words are also the output's plain text, so that a stored notebook is the same wherever it was run.
-
-    Examples:
-        >>> figure, (axis,) = panels()
-        >>> _ = axis.plot([0, 1])
-        >>> show(figure, "A straight line.")  # doctest: +SKIP
     """
     import base64
     import io

@@ -112,22 +112,16 @@ def processes(device: str | torch.device) -> Any:
 
 @cache
 def _part_at_exit() -> None:
-    atexit.register(_part)
+    def part() -> None:
+        # Left to the end of the interpreter, the threads of gloo now and then outlive what they belong to: SIGABRT.
+        if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+            torch.distributed.destroy_process_group()
 
-
-def _part() -> None:
-    # Left to the end of the interpreter, the threads of gloo now and then outlive what they belong to: SIGABRT.
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
-        torch.distributed.destroy_process_group()
+    atexit.register(part)
 
 
 def is_first_process(device: str | torch.device = "cpu") -> bool:
-    """Whether this process is the one that speaks, of those that train together.
-
-    Examples:
-        >>> is_first_process()
-        True
-    """
+    """Whether this process is the one that speaks, of those that train together."""
     return bool(processes(device).is_main_process)
 
 
@@ -144,10 +138,7 @@ def size_of(data: object) -> int:
 
 
 def steps_an_epoch(data: Dataset[Any], batch_size: int, device: str | torch.device) -> int:
-    """How many whole batches the data hold.
-
-    Raises:
-        ValueError: If it is none, or the processes that train together cannot share a batch.
+    """How many whole batches the data hold; at least one, which the processes that train together can share.
 
     Examples:
         >>> steps_an_epoch(TensorDataset(torch.zeros(10)), 4, "cpu")
@@ -164,10 +155,8 @@ def steps_an_epoch(data: Dataset[Any], batch_size: int, device: str | torch.devi
 def one_cycle(
     optimizer: Optimizer, peak: float, steps: int, *, rise: float = 0.3, cycle_momentum: bool = True
 ) -> OneCycleLR:
-    """A learning rate that rises to `peak` in the fraction `rise` of all steps, then falls to zero: torch's OneCycleLR.
-
-    Where the rise ends with the first step, torch divides by zero; here it ends just after it.
-    """
+    """A learning rate that rises to `peak` in the fraction `rise` of all steps, then falls to zero (OneCycleLR)."""
+    # where the rise ends with the first step, torch divides by zero
     just_after = rise * (1 + 1e-9) if rise * steps == 1 else rise
     return OneCycleLR(optimizer, peak, total_steps=steps, pct_start=just_after, cycle_momentum=cycle_momentum)
 
@@ -210,21 +199,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def accuracy(
-    model: nn.Module,
-    data: Dataset[Any],
-    *,
-    batch_size: int = 1000,
-    workers: int = 0,
-) -> float:
-    """The fraction of examples whose largest output is their class; processes that train together share the work.
+def accuracy(model: nn.Module, data: Dataset[Any], *, batch_size: int = 1000, workers: int = 0) -> float:
+    """The fraction of examples (an input and a class) whose largest output is their class; NaN among them is wrong.
 
-    An answer that holds NaN is wrong.
-
-    Args:
-        model: The network; it is left in the mode and on the device in which it came.
-        data: Pairs of an input and a class.
-        batch_size, workers: How many at a time, and how many processes load them.
+    Processes that train together share the work. The network is left in the mode and on the device in which it came.
 
     Examples:
         >>> accuracy(nn.Identity(), TensorDataset(torch.eye(3), torch.tensor([0, 1, 1])))
@@ -247,9 +225,7 @@ def accuracy(
             outputs = model(inputs.to(device))
             # NaN counts as largest
             right += ((outputs.argmax(dim=1) == classes.to(device)) & ~outputs.isnan().any(dim=1)).sum()
-    if state.num_processes > 1:
-        right = reduce(right, reduction="sum")
-    return int(right) / count
+    return int(reduce(right, reduction="sum")) / count
 
 
 def fit(
@@ -286,7 +262,7 @@ def fit(
         epochs, batch_size: Passes over the data, and examples a step over all processes together; a rest of an epoch
             that is smaller than a batch is left out, others come in the next epoch.
         seed: Of the order of examples and of the noise.
-        noise: Generators that the network draws from.
+        noise: Generators that the network draws from, other than torch's own.
         extra: What a checkpoint must hold beside network, optimizer and schedule; one state a process.
         evaluate: A score after every epoch; every process calls it, and the first one's answer is kept.
         folder, every: Where checkpoints go, and how many steps lie between them (an epoch by default). A folder that
@@ -297,14 +273,7 @@ def fit(
         clip: Largest norm of a step's gradient; a longer one is shortened to it.
         device: `"cpu"` or `"cuda"`; under `accelerate launch` each process has its own.
         precision: `"bfloat16"` for torch's autocast.
-        workers: Processes that load data.
         facts: What else makes this training what it is: a folder that holds checkpoints of other facts is refused.
-        description: For the progress bar.
-
-    Raises:
-        TypeError, ValueError: If a number is out of range, a batch does not fit the data or the processes, the
-            optimizer's or the schedule's steps take what there is none of here, a part of what a checkpoint must hold
-            cannot be read back, or the folder's checkpoints are of another training.
 
     Examples:
         >>> data = TensorDataset(torch.eye(4), torch.arange(4))
@@ -315,10 +284,15 @@ def fit(
         (100, 1.0)
     """
     check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
-    _check_numbers(epochs=epochs, seed=seed, first_epoch=first_epoch, clip=clip)
-    _check_parts(model, loss, optimizer, noise=noise, evaluate=evaluate)
-    if schedule is not None:
-        _check_schedule(schedule, optimizer)
+    positive_integer("epochs", epochs)
+    known_seed("seed", seed)
+    integer_at_least("first_epoch", first_epoch, 0)
+    if clip is not None:
+        positive_number("clip", clip)
+    _check_parts(model, optimizer, schedule, noise)
+    for name, function in (("loss", loss), ("evaluate", evaluate or loss)):
+        if not callable(function):
+            raise TypeError(f"{name} must be a function; it is {function!r}")
     _check_examples(data)
     together = processes(device)
     rank, ranks = together.process_index, together.num_processes
@@ -335,9 +309,10 @@ def fit(
     where = None if folder is None else Path(folder)
     with alone_in(where) if where is not None and together.is_main_process else nullcontext(True) as alone:
         run = _Run(model, optimizer, schedule, extra, together, where, what)
-        start = run.restore(n_steps, alone=alone)
         model.to(place)
-        _move(optimizer, place)
+        if optimizer.state:  # of an earlier training: it follows the parameters
+            optimizer.load_state_dict(optimizer.state_dict())
+        start = run.restore(n_steps, alone=alone)
         wrapped = _share_gradients(model, place) if ranks > 1 else model
         model.train()
 
@@ -356,9 +331,9 @@ def fit(
             batches = progress(batches, description, total=n_steps - start)
         # dropout and its like draw from torch's own generator, whose state the caller gets back
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-            for step, (*inputs, targets) in enumerate(batches, start=start):
+            for done, (*inputs, targets) in enumerate(batches, start=start + 1):
                 for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
-                    draw(step_seed(seed, rank, step))
+                    draw(step_seed(seed, rank, done - 1))
                 optimizer.zero_grad()
                 with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
                     there = (each.to(place, non_blocking=True) for each in inputs)
@@ -371,32 +346,18 @@ def fit(
                 if not bool(torch.isfinite(norm)):
                     return run.result(diverged=True)
                 optimizer.step()
-                done = step + 1
                 run.move_schedule(per_epoch)
                 if done % per_epoch == 0 and evaluate is not None:
-                    _share_statistics(model, ranks)
-                    run.note_score(evaluate(model))
+                    run.note_score(evaluate)
                 if done % (every or per_epoch) == 0 or done == n_steps:
                     run.keep(done)
         return run.result(diverged=False)
 
 
 def check_options(
-    *,
-    device: str | torch.device,
-    precision: str,
-    every: int | None,
-    workers: int,
-    folder: str | Path | None,
+    *, device: str | torch.device, precision: str, every: int | None, workers: int, folder: str | Path | None
 ) -> None:
-    """Refuse what `fit` could not use, before data are made for it.
-
-    Examples:
-        >>> check_options(device="cpu", precision="half", every=None, workers=0, folder=None)
-        Traceback (most recent call last):
-        ...
-        ValueError: precision must be one of float32, bfloat16; it is 'half'
-    """
+    """Refuse what `fit` could not use, before data are made for it."""
     known_device(device)
     one_of("precision", precision, ("float32", "bfloat16"))
     if every is not None:
@@ -406,36 +367,19 @@ def check_options(
         output_folder("folder", folder)
 
 
-def _check_numbers(*, epochs: int, seed: int, first_epoch: int, clip: float | None) -> None:
-    positive_integer("epochs", epochs)
-    known_seed("seed", seed)
-    integer_at_least("first_epoch", first_epoch, 0)
-    if clip is not None:
-        positive_number("clip", clip)
-
-
 def _check_parts(
-    model: nn.Module,
-    loss: object,
-    optimizer: Optimizer,
-    *,
-    noise: Sequence[torch.Generator],
-    evaluate: object,
+    model: nn.Module, optimizer: Optimizer, schedule: LRScheduler | None, noise: Sequence[torch.Generator]
 ) -> None:
     instance_of("model", model, nn.Module, "a torch module")
     instance_of("optimizer", optimizer, Optimizer, "an optimizer of torch")
-    for name, value in (("loss", loss), ("evaluate", evaluate)):
-        if not (callable(value) or (name == "evaluate" and value is None)):
-            raise TypeError(f"{name} must be a function; it is {value!r}")
     for generator in noise:
         instance_of("noise", generator, torch.Generator, "generators of torch")
     own = {id(parameter) for parameter in model.parameters()}
     if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
         raise ValueError("optimizer must hold parameters of the model; it holds none")
     _check_steps("optimizer", optimizer)
-
-
-def _check_schedule(schedule: LRScheduler, optimizer: Optimizer) -> None:
+    if schedule is None:
+        return
     instance_of("schedule", schedule, LRScheduler, "a scheduler of torch.optim.lr_scheduler")
     if getattr(schedule, "optimizer", optimizer) is not optimizer:
         raise ValueError("schedule must be of the optimizer; it is of another one")
@@ -571,9 +515,7 @@ class _Run:
         """Remember a loss, its mean over processes; whether it is finite."""
         from accelerate.utils import reduce
 
-        alone = self.together.num_processes == 1
-        mean = value.detach() if alone else reduce(value.detach(), reduction="mean")
-        self.losses.append(float(mean))
+        self.losses.append(float(reduce(value.detach(), reduction="mean")))
         return bool(np.isfinite(self.losses[-1]))
 
     def move_schedule(self, per_epoch: int) -> None:
@@ -584,10 +526,13 @@ class _Run:
         elif self.schedule is not None:
             self.schedule.step()
 
-    def note_score(self, score: object) -> None:
-        """Remember what an evaluation answered."""
+    def note_score(self, evaluate: Callable[[nn.Module], float]) -> None:
+        """Remember the score of the first process's network, whose running statistics all others take over."""
+        for buffer in self.model.buffers() if self.together.num_processes > 1 else ():
+            torch.distributed.broadcast(buffer, src=0)
+        score = evaluate(self.model)
         try:
-            self.scores.append(float(score))  # type: ignore[arg-type]
+            self.scores.append(float(score))
         except (TypeError, ValueError) as error:
             raise TypeError(f"evaluate must return a number; it returned {score!r}") from error
 
@@ -600,21 +545,6 @@ def _share_gradients(model: nn.Module, place: torch.device) -> nn.Module:
     devices = [place] if place.type == "cuda" else None
     # otherwise torch regroups what it adds up after the first step, and a resumed run would add in another order
     return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
-
-
-def _share_statistics(model: nn.Module, ranks: int) -> None:
-    """Give all processes the first one's running statistics, as the next step would: a score is of one network."""
-    if ranks > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-
-
-def _move(optimizer: Optimizer, place: torch.device) -> None:
-    """Bring the state that a checkpoint left on the CPU to where the parameters are."""
-    for state in optimizer.state.values():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim:
-                state[name] = value.to(place)
 
 
 def _loader(data: Dataset[Any], indices: list[list[int]], workers: int = 0) -> DataLoader[Any]:

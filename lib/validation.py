@@ -53,20 +53,11 @@ def _short(value: object) -> str:
 def finite_array(
     name: str, value: ArrayLike, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
 ) -> NDArray[np.float64]:
-    """Return `value` as a float64 array, or say why it is not one.
+    """Return `value` as a finite float64 array, with `ndim` axes or of a `shape` where that is asked for.
 
-    Args:
-        name: The argument's name, for the message.
-        value: Anything numpy can turn into real numbers, or a torch tensor, on any device, with or without a gradient.
-        ndim, shape: The number of axes, or the exact shape, that is asked for.
-
-    Raises:
-        TypeError: If `value` does not hold real numbers.
-        ValueError: If an entry is NaN or infinite, or the shape is another one.
+    It is anything that numpy can turn into real numbers, or a torch tensor on any device, with or without a gradient.
 
     Examples:
-        >>> finite_array("y", [1, 2], ndim=1)
-        array([1., 2.])
         >>> finite_array("y", [1, float("nan")])
         Traceback (most recent call last):
         ...
@@ -134,13 +125,7 @@ def finite_tensor(
 def known_device(device: str | torch.device) -> str:
     """Return the name of a device that torch can use here.
 
-    Raises:
-        TypeError: If `device` is neither a name nor a torch device.
-        ValueError: If torch does not know the name, or the machine has no such device.
-
     Examples:
-        >>> known_device("cpu")
-        'cpu'
         >>> known_device("gpu")
         Traceback (most recent call last):
         ...
@@ -197,10 +182,6 @@ def finite_number(name: str, value: float) -> float:
     Examples:
         >>> finite_number("t", np.float32(0.5))
         0.5
-        >>> finite_number("t", "0.5")
-        Traceback (most recent call last):
-        ...
-        TypeError: t must be a number; it is '0.5'
     """
     number = _number(name, value)
     if not math.isfinite(number):
@@ -262,26 +243,12 @@ def integer_at_least(name: str, value: int, low: int) -> int:
 
 
 def positive_integer(name: str, value: int) -> int:
-    """Return `value` if it is an integer of at least 1.
-
-    Examples:
-        >>> positive_integer("max_steps", 0)
-        Traceback (most recent call last):
-        ...
-        ValueError: max_steps must be at least 1; it is 0
-    """
+    """Return `value` if it is an integer of at least 1."""
     return integer_at_least(name, value, 1)
 
 
 def known_seed(name: str, value: int) -> int:
-    """Return `value` if numpy and torch can both start from it: an integer from 0 to 2^63 - 1.
-
-    Examples:
-        >>> known_seed("seed", -1)
-        Traceback (most recent call last):
-        ...
-        ValueError: seed must be at least 0; it is -1
-    """
+    """Return `value` if numpy and torch can both start from it: an integer from 0 to 2^63 - 1."""
     seed = integer_at_least(name, value, 0)
     if seed >= 2**63:
         raise ValueError(f"{name} must be below 2^63; it is {seed}")
@@ -292,8 +259,6 @@ def job_count(jobs: int | None) -> int | None:
     """Return a number of processes: at least 1, -1 for one a core, None for what surrounds the call.
 
     Examples:
-        >>> job_count(2), job_count(-1), job_count(None)
-        (2, -1, None)
         >>> job_count(0)
         Traceback (most recent call last):
         ...
@@ -311,8 +276,6 @@ def one_of(name: str, value: T, options: Collection[T]) -> T:
     """Return `value` if it is one of a few words.
 
     Examples:
-        >>> one_of("split", "train", ("train", "test"))
-        'train'
         >>> one_of("split", None, ("train", "test"))
         Traceback (most recent call last):
         ...
@@ -330,10 +293,6 @@ def pair(name: str, value: Sequence[T]) -> tuple[T, T]:
     Examples:
         >>> pair("shape", [3, 4])
         (3, 4)
-        >>> pair("shape", 3)
-        Traceback (most recent call last):
-        ...
-        TypeError: shape must be a pair; it is 3
     """
     if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         raise TypeError(f"{name} must be a pair; it is {_short(value)}")
@@ -343,14 +302,7 @@ def pair(name: str, value: Sequence[T]) -> tuple[T, T]:
 
 
 def true_or_false(name: str, value: bool) -> bool:
-    """Return `value` if it is True or False, Python's or numpy's.
-
-    Examples:
-        >>> true_or_false("signed", "no")
-        Traceback (most recent call last):
-        ...
-        TypeError: signed must be True or False; it is 'no'
-    """
+    """Return `value` if it is True or False, Python's or numpy's."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False; it is {_short(value)}")
     return bool(value)
@@ -360,11 +312,10 @@ def instance_of(name: str, value: object, kind: type[T], what: str = "") -> T:
     """Return `value` if it is a `kind`; `what` says in words what is asked for.
 
     Examples:
-        >>> import torch
-        >>> instance_of("model", None, torch.nn.Module, "a torch module")
+        >>> instance_of("count", None, int, "a whole number")
         Traceback (most recent call last):
         ...
-        TypeError: model must be a torch module; it is None
+        TypeError: count must be a whole number; it is None
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what or f'a {kind.__name__}'}; it is {_short(value)}")
@@ -372,27 +323,13 @@ def instance_of(name: str, value: object, kind: type[T], what: str = "") -> T:
 
 
 def numpy_generator(name: str, value: np.random.Generator) -> np.random.Generator:
-    """Return `value` if it is a numpy Generator.
-
-    Examples:
-        >>> numpy_generator("rng", 0)
-        Traceback (most recent call last):
-        ...
-        TypeError: rng must be a numpy Generator, as numpy.random.default_rng(seed) makes it; it is 0
-    """
+    """Return `value` if it is a numpy Generator."""
     made = "a numpy Generator, as numpy.random.default_rng(seed) makes it"
     return instance_of(name, value, np.random.Generator, made)
 
 
 def torch_generator(name: str, value: torch.Generator | None) -> torch.Generator | None:
-    """Return `value` if it is a torch Generator, or None, which stands for torch's global one.
-
-    Examples:
-        >>> torch_generator("generator", 0)
-        Traceback (most recent call last):
-        ...
-        TypeError: generator must be a torch.Generator or None; it is 0
-    """
+    """Return `value` if it is a torch Generator, or None, which stands for torch's global one."""
     import torch
 
     return None if value is None else instance_of(name, value, torch.Generator, "a torch.Generator or None")

@@ -7,6 +7,7 @@ repeats a call with one argument replaced, and sorts what happens into classes.
 import copy
 import dataclasses
 import doctest
+import functools
 import inspect
 import io
 import signal
@@ -15,13 +16,14 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 # an optimiser imports it late: a call that is stopped in the middle of that would leave it half done
@@ -79,12 +81,12 @@ def recorded_calls(module_name: str) -> list[Call]:
 def _run_example(name: str, value: Any, text: str, calls: dict[str, Call]) -> None:
     """Run one example in its module's names, with the public callable exchanged for one that remembers its call."""
     names = dict(vars(sys.modules[value.__module__]))
-    undo: list[tuple[type, str, Any]] = []
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
 
-    def remembering(label: str, function: Callable[..., Any], frames: int = 1) -> Callable[..., Any]:
+    def remembering(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
         def remember(*args: Any, **kwargs: Any) -> Any:
-            asked_by_example = sys._getframe(frames).f_code.co_filename.startswith("<doctest")
-            if label not in calls and asked_by_example:
+            if label not in calls and sys._getframe(1).f_code.co_filename.startswith("<doctest"):
                 kept = copy.deepcopy((args, kwargs))
                 bound = inspect.signature(function).bind(*kept[0], **kept[1])
                 bound.apply_defaults()
@@ -95,39 +97,25 @@ def _run_example(name: str, value: Any, text: str, calls: dict[str, Call]) -> No
 
         return remember
 
-    if inspect.isclass(value):
-        for attribute, member in list(vars(value).items()):
-            public = inspect.isfunction(member) and not attribute.startswith("_") and attribute != "forward"
-            # the constructor of a dataclass that checks nothing makes a record of results: nobody's door
-            made = attribute == "__init__" and not (dataclasses.is_dataclass(value) and not _checks_itself(value))
-            if public or (made and inspect.isfunction(member)):
-                label = f"{name}.{attribute}"
-                undo.append((value, attribute, member))
-                setattr(value, attribute, _as_method(remembering(label, member, 2), member))
-    else:
-        names[value.__name__] = remembering(name, value)
-    try:
-        runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    with pytest.MonkeyPatch.context() as patch, quietly(), suppress(Enough):
+        if inspect.isclass(value):
+            for attribute, member in list(vars(value).items()):
+                public = not attribute.startswith("_") and attribute != "forward"
+                # the constructor of a dataclass that checks nothing makes a record of results: nobody's door
+                record = dataclasses.is_dataclass(value) and not hasattr(value, "__post_init__")
+                if inspect.isfunction(member) and (public or (attribute == "__init__" and not record)):
+                    patch.setattr(value, attribute, remembering(f"{name}.{attribute}", member))
+        else:
+            names[value.__name__] = remembering(name, value)
+        patch.setattr(tempfile, "TemporaryDirectory", _kept_folder)
         test = doctest.DocTestParser().get_doctest(text, names, name, None, None)
-        with quietly(), kept_folders():
-            runner.run(test, out=lambda _: None, clear_globs=False)
-    except Enough:
-        pass
-    finally:
-        for owner, attribute, member in undo:
-            setattr(owner, attribute, member)
+        runner.run(test, out=lambda _: None, clear_globs=False)
 
 
-def _checks_itself(value: type) -> bool:
-    return hasattr(value, "__post_init__")
-
-
-def _as_method(function: Callable[..., Any], member: Any) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return function(self, *args, **kwargs)
-
-    method.__signature__ = inspect.signature(member)
-    return method
+@contextmanager
+def _kept_folder(**_: Any) -> Iterator[str]:
+    """A temporary folder that stays after its block, below the present folder: a call can be made again in it."""
+    yield tempfile.mkdtemp(dir=Path.cwd())
 
 
 def _wrong(value: Any) -> Iterator[tuple[str, Any]]:
@@ -183,22 +171,20 @@ def _is_number(value: Any) -> bool:
 
 def arrays_in(value: Any, depth: int = 0) -> Iterator[np.ndarray]:
     """All arrays of numbers in a value: in tensors, tuples, lists, dicts and dataclasses."""
+    parts: Iterable[Any] = ()
     if isinstance(value, torch.Tensor):
-        if not value.is_sparse and value.dtype not in (torch.bfloat16,):
+        if not value.is_sparse and value.dtype != torch.bfloat16:
             yield value.detach().resolve_conj().numpy()
-    elif isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, (float, np.floating)):
+    elif isinstance(value, (np.ndarray, float, np.floating)):
         yield np.asarray(value)
-    elif depth < 4 and isinstance(value, (list, tuple, set)):
-        for each in value:
-            yield from arrays_in(each, depth + 1)
-    elif depth < 4 and isinstance(value, dict):
-        for each in value.values():
-            yield from arrays_in(each, depth + 1)
-    elif depth < 4 and dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from arrays_in(getattr(value, field.name, None), depth + 1)
+    elif isinstance(value, (list, tuple, set)):
+        parts = value
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    for part in parts if depth < 4 else ():
+        yield from arrays_in(part, depth + 1)
 
 
 def _finite(value: Any) -> bool:
@@ -254,9 +240,11 @@ def sweep(call: Call) -> Iterator[tuple[str, str, str]]:
             answer = call.with_arguments(arguments)
     except Hang:
         pass
-    except Exception as error:  # the file or folder that the example had made is gone
-        yield "not repeatable", call.name, repr(error)[:100]
-        return
+    except Exception as error:
+        if time.perf_counter() - start < SLOW_SECONDS:  # the file or folder that the example had made is gone
+            yield "not repeatable", call.name, repr(error)[:100]
+            return
+        # else numba was stopped while it compiled, and has its own words for it
     else:
         plain = _finite(answer)
         seeded = any(arguments.get(name) is not None for name in ("seed", "generator", "rng"))
@@ -308,22 +296,6 @@ def _outcome(call: Call, arguments: dict[str, Any], name: str, *, valid: bool) -
 def _untouched(torch_state: torch.Tensor, numpy_state: np.ndarray) -> bool:
     same = torch.equal(torch_state, torch.get_rng_state())
     return same and np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
-
-
-@contextmanager
-def kept_folders() -> Iterator[None]:
-    """Temporary folders stay after their block, below the present folder: a call can be made again in them."""
-
-    @contextmanager
-    def folder(**_: Any) -> Iterator[str]:
-        yield tempfile.mkdtemp(dir=Path.cwd())
-
-    before = tempfile.TemporaryDirectory
-    tempfile.TemporaryDirectory = folder
-    try:
-        yield
-    finally:
-        tempfile.TemporaryDirectory = before
 
 
 @contextmanager

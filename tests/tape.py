@@ -17,6 +17,7 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Tape:
         self.claim = claim
         self.start = Call(claim.id)
         self._spoilt: Call | None = None
-        with _Listening(claim, self._record):
+        with _listening(claim, self._record):
             self._inside = self.start
             self.result = claim.check()
 
@@ -76,7 +77,7 @@ class Tape:
         """Measure from the tape, with one entry of one result NaN; None where that raises an error."""
         self._spoilt, self._reached = spoilt, False
         self._inside, self._next = self.start, iter(self.start.calls)
-        with _Listening(self.claim, self._play), warnings.catch_warnings():
+        with _listening(self.claim, self._play), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 evidence = self.claim.measure()
@@ -130,50 +131,44 @@ class Tape:
             self._inside, self._next = outer
 
 
-class _Listening:
+@contextmanager
+def _listening(claim: Claim, hear: Callable[..., Any]) -> Iterator[None]:
     """While this lasts, calls by the names of a claim's module go through `hear`."""
+    names = vars(sys.modules[claim.measure.__module__])
 
-    def __init__(self, claim: Claim, hear: Callable[..., Any]) -> None:
-        self.names = vars(sys.modules[claim.measure.__module__])
-        self.hear = hear
+    def heard(name: str, function: Callable[..., Any], *, inner: bool) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def listened_to(*args: Any, **options: Any) -> Any:
+            # a method is heard where the claim calls it, not where the library calls itself
+            if not inner and sys._getframe(1).f_globals is not names:
+                return function(*args, **options)
+            return hear(name, function, args, options)
 
-    def __enter__(self) -> None:
-        self.patch = pytest.MonkeyPatch()
-        for name, value in list(self.names.items()):
+        listened_to.heard = True  # type: ignore[attr-defined]
+        return listened_to
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in list(names.items()):
             home = getattr(value, "__module__", "")
             # checks at the door give back what they were given
             if not home.startswith("lib.") or home in ("lib.claims", "lib.validation"):
                 continue
             if isinstance(value, (types.FunctionType, _CACHED)) and not inspect.isgeneratorfunction(value):
-                self.patch.setitem(self.names, name, self._heard(name, value))
-            elif isinstance(value, type):
-                self._methods(value)
-
-    def __exit__(self, *_: object) -> None:
-        self.patch.undo()
-
-    def _methods(self, owner: type) -> None:
-        for base in owner.__mro__:
-            if not base.__module__.startswith("lib."):
-                continue
-            for name, value in list(vars(base).items()):
-                kind = type(value) if isinstance(value, (classmethod, staticmethod)) else (lambda function: function)
-                function = getattr(value, "__func__", value)
-                if not isinstance(function, types.FunctionType) or (name[:2] == "__" and name != "__call__"):
-                    continue
+                patch.setitem(names, name, heard(name, value, inner=True))
+            for owner, method, member, function in _methods(value) if isinstance(value, type) else ():
                 if not hasattr(function, "heard"):
-                    self.patch.setattr(base, name, kind(self._heard(f"{base.__name__}.{name}", function, inner=False)))
+                    replaced = heard(f"{owner.__name__}.{method}", function, inner=False)
+                    patch.setattr(owner, method, type(member)(replaced) if member is not function else replaced)
+        yield
 
-    def _heard(self, name: str, function: Callable[..., Any], *, inner: bool = True) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def heard(*args: Any, **options: Any) -> Any:
-            # a method is heard where the claim calls it, not where the library calls itself
-            if not inner and sys._getframe(1).f_globals is not self.names:
-                return function(*args, **options)
-            return self.hear(name, function, args, options)
 
-        heard.heard = True  # type: ignore[attr-defined]
-        return heard
+def _methods(kind: type) -> Iterator[tuple[type, str, Any, types.FunctionType]]:
+    """The methods of a class of ours: where each stands, its name, what stands there, and the function in it."""
+    for owner in kind.__mro__:
+        for name, member in list(vars(owner).items()) if owner.__module__.startswith("lib.") else ():
+            function = getattr(member, "__func__", member)
+            if isinstance(function, types.FunctionType) and (name[:2] != "__" or name == "__call__"):
+                yield owner, name, member, function
 
 
 def spoil(value: Any) -> Any:

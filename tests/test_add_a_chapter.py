@@ -5,7 +5,6 @@ Its files are the shortest of each kind that there can be: an example to copy fr
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lib.chapters import CHAPTERS
-from tests.test_contracts import broken_contracts
+from tests.test_contracts import broken_contracts, copy
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,11 +38,10 @@ WING = {
     "__init__.py": '''
 """Chapter 11: the pendulum (Huygens, Paris 1673).
 
-Examples
---------
->>> from lib.pendulum import period
->>> round(period(1.0, 90.0), 3)
-2.368
+Examples:
+    >>> from lib.pendulum import period
+    >>> round(period(1.0, 90.0), 3)
+    2.368
 """
 
 import lazy_loader as _lazy
@@ -51,6 +49,7 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 ''',
     "__init__.pyi": """
+from . import explorers as explorers
 from .swings import period as period
 """,
     "swings.py": '''
@@ -66,10 +65,9 @@ __all__ = ["period"]
 def period(length: float, angle: float) -> float:
     """Seconds that a pendulum of `length` metres takes to swing from `angle` degrees and back.
 
-    Examples
-    --------
-    >>> round(period(1.0, 1e-3), 3)
-    2.006
+    Examples:
+        >>> round(period(1.0, 1e-3), 3)
+        2.006
     """
     wide, narrow = 1.0, math.cos(math.radians(number_between("angle", angle, 0, 179)) / 2)
     while wide - narrow > 1e-12:
@@ -172,13 +170,12 @@ print(json.dumps({
 
 def build(folder: Path, *left_out: str) -> None:
     """A copy of the package with a chapter more, without what is left out."""
-    shutil.copytree(ROOT / "lib", folder / "lib", ignore=shutil.ignore_patterns("data", "__pycache__", *left_out))
+    copy(folder, *left_out)
     for name, text in WING.items():
         path = folder / "lib" / "pendulum" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.lstrip())
     insert(folder / "lib" / "chapters.py", "\n)\n\n\ndef open_chapters", ENTRY.rstrip())
-    shutil.copy(ROOT / "pyproject.toml", folder)
     insert(folder / "pyproject.toml", '\n    "flood",', '\n    "pendulum",')
 
 
@@ -188,6 +185,7 @@ def insert(path: Path, before: str, text: str) -> None:
     path.write_text(whole.replace(before, text + before))
 
 
+@pytest.mark.slow
 def test_a_new_chapter_is_seen_everywhere(tmp_path: Path) -> None:
     build(tmp_path, *(one.name for one in CHAPTERS))  # it stands alone: the others would only take time
     command = [sys.executable, "-c", LOOK, ROOT / "tools"]

@@ -33,18 +33,14 @@ def sgd(parameters, **options):
     return torch.optim.SGD(parameters, **{"lr": 0.1, **options})
 
 
-def train(folder, epochs=2, optimizer=sgd, schedule=None, data=EIGHT, **options):
-    network = nn.Linear(8, 8)
-    with torch.no_grad():
+def train(folder, epochs=2, *, optimizer=sgd, schedule=None, data=EIGHT, network=None, **options):
+    if network is None:
+        network = nn.Linear(8, 8)
         for parameter in network.parameters():
-            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+            parameter.data = torch.linspace(-1, 1, parameter.numel()).view_as(parameter)
     moves = optimizer(network.parameters())
-    schedule = None if schedule is None else schedule(moves)
-    loss = nn.functional.cross_entropy
-    run = fit(
-        network, data, loss, moves, epochs=epochs, schedule=schedule, folder=folder, **{"batch_size": 4, **options}
-    )
-    return run, network, moves
+    settings = {"batch_size": 4, "schedule": schedule and schedule(moves), "folder": folder, **options}
+    return fit(network, data, nn.functional.cross_entropy, moves, epochs=epochs, **settings), network, moves
 
 
 class Held:
@@ -124,42 +120,42 @@ def test_plain_values_keep_their_kind_and_foreign_ones_are_left_alone() -> None:
     assert type(values["a"]) is np.float64
 
 
-def flipped(path, target, where: int, bit: int):
-    content = bytearray(path.read_bytes())
-    content[where] ^= 1 << bit
-    target.write_bytes(bytes(content))
-
-
-def weights_at(path) -> range:
-    """Where the largest part of an archive lies."""
+def damaged(path, flips: int):
+    """What could become of an archive: a bit flips in its largest part, or it is cut short."""
+    content, rng = path.read_bytes(), random.Random(0)
     with zipfile.ZipFile(path) as archive:
         part = max(archive.infolist(), key=lambda each: each.compress_size)
     after = part.header_offset + 30
-    head = path.read_bytes()[after - 4 : after]
-    start = after + int.from_bytes(head[:2], "little") + int.from_bytes(head[2:], "little")
-    return range(start, start + part.compress_size)
+    start = after + sum(int.from_bytes(content[at : at + 2], "little") for at in (after - 4, after - 2))
+    for _ in range(flips):
+        flipped = bytearray(content)
+        flipped[start + rng.randrange(part.compress_size)] ^= 1 << rng.randrange(8)
+        yield bytes(flipped)
+    yield from (content[:size] for size in (0, 10, len(content) // 2, len(content) - 1))
 
 
 def test_a_flipped_bit_and_a_short_file_are_damage_and_the_one_before_is_not(tmp_path) -> None:
     run, _, _ = train(tmp_path, 2)
     last = tmp_path / "step_00000004.pt"
-    good = tmp_path / "good.pt"
-    good.write_bytes(last.read_bytes())
-    places = weights_at(good)
-    rng = random.Random(0)
-    for _ in range(60):
-        flipped(good, last, rng.choice(places), rng.randrange(8))
+    for content in list(damaged(last, 60)):
+        last.write_bytes(content)
         with pytest.raises(ValueError, match=r"step_00000004\.pt is damaged: .*; delete it and go on from the one"):
-            load_checkpoint(tmp_path, 4)
-    for size in (0, 10, len(good.read_bytes()) // 2, len(good.read_bytes()) - 1):
-        last.write_bytes(good.read_bytes()[:size])
-        with pytest.raises(ValueError, match="is damaged"):
             load_checkpoint(tmp_path, 4)
     with pytest.raises(ValueError, match="is damaged"):
         train(tmp_path, 4)
     last.unlink()
     again, _, _ = train(tmp_path, 2)
     np.testing.assert_array_equal(again.losses, run.losses)
+
+
+def test_a_network_whose_file_is_damaged_is_refused(tmp_path) -> None:
+    path = tmp_path / "net.npz"
+    save_network(path, nn.Linear(64, 64), {"bias": np.bool_(True), "sizes": (np.int64(64),)}, losses=[1.0])
+    assert load_network(path, lambda _: nn.Linear(64, 64))[1] == {"bias": True, "sizes": [64]}
+    for content in list(damaged(path, 20)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.npz is damaged"):
+            load_network(path, lambda _: nn.Linear(64, 64))
 
 
 def test_a_whole_file_of_something_else_is_not_called_damaged(tmp_path) -> None:
@@ -185,22 +181,16 @@ def test_a_program_without_checksums_gets_them_here(tmp_path) -> None:
     assert load_checkpoint(tmp_path, 1)["a"].tolist() == [1, 1, 1]
 
 
-def test_a_network_whose_file_is_damaged_is_refused(tmp_path) -> None:
-    path, bad = tmp_path / "net.npz", tmp_path / "bad.npz"
-    save_network(path, nn.Linear(64, 64), {"bias": np.bool_(True), "sizes": (np.int64(64),)}, losses=[1.0])
-    assert load_network(path, lambda _: nn.Linear(64, 64))[1] == {"bias": True, "sizes": [64]}
-    places, rng = weights_at(path), random.Random(0)
-    for _ in range(20):
-        flipped(path, bad, rng.choice(places), rng.randrange(8))
-        with pytest.raises(ValueError, match=r"bad\.npz is damaged"):
-            load_network(bad, lambda _: nn.Linear(64, 64))
-    for size in (0, 100, len(path.read_bytes()) - 1):
-        bad.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(ValueError, match="damaged"):
-            load_network(bad, lambda _: nn.Linear(64, 64))
+def steps(size):
+    return {"schedule": lambda optimizer: lr_scheduler.StepLR(optimizer, size)}
 
 
-SMALL = TensorDataset(torch.eye(8)[:4], torch.arange(4))
+def cycle(peak, total):
+    return {"schedule": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=total)}
+
+
+COSINE = {"schedule": lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 8)}
+ADAM = {"optimizer": torch.optim.Adam}
 
 
 @pytest.mark.parametrize(
@@ -208,14 +198,12 @@ SMALL = TensorDataset(torch.eye(8)[:4], torch.arange(4))
     [
         ({}, {"optimizer": lambda p: sgd(p, lr=0.001)}, "lr = 0.1, and 0.001 is asked for"),
         ({}, {"optimizer": lambda p: sgd(p, momentum=0.9)}, "momentum = 0, and 0.9"),
-        ({}, {"optimizer": lambda p: sgd(p, weight_decay=0.1)}, "weight_decay = 0, and 0.1"),
-        ({}, {"optimizer": lambda p: sgd(p, nesterov=True, momentum=0.5)}, "momentum"),
-        ({}, {"optimizer": torch.optim.Adam}, "optimizer = 'SGD', and 'Adam'"),
+        ({}, ADAM, "optimizer = 'SGD', and 'Adam'"),
         ({}, {"optimizer": lambda p: sgd([{"params": [each]} for each in p])}, "parameters = "),
         (
             {"optimizer": lambda p: torch.optim.Adam(p, betas=(0.9, 0.99))},
-            {"optimizer": torch.optim.Adam},
-            r"betas = \[0.9, 0.99\], and \[0.9, 0.999\]",
+            ADAM,
+            r"betas = \[0.9, 0.99\], and \[0.9, 0.9",
         ),
         ({}, {"batch_size": 2}, "batch_size = 4, and 2"),
         ({}, {"seed": 1}, "seed = 0, and 1"),
@@ -223,28 +211,12 @@ SMALL = TensorDataset(torch.eye(8)[:4], torch.arange(4))
         ({}, {"clip": 1.0}, "clip = None, and 1.0"),
         ({}, {"first_epoch": 3}, "first_epoch = 0, and 3"),
         ({}, {"facts": {"alpha": 1}}, "alpha = nothing, and 1"),
-        ({}, {"data": SMALL}, "count = 8, and 4"),
-        ({}, {"schedule": lambda o: lr_scheduler.StepLR(o, 3)}, "schedule = 'NoneType', and 'StepLR'"),
-        (
-            {"schedule": lambda o: lr_scheduler.StepLR(o, 3)},
-            {"schedule": lambda o: lr_scheduler.StepLR(o, 2)},
-            "schedule, step_size = 3, and 2",
-        ),
-        (
-            {"schedule": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=8)},
-            {"schedule": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=9)},
-            "schedule, total_steps = 8, and 9",
-        ),
-        (
-            {"schedule": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=8)},
-            {"schedule": lambda o: lr_scheduler.OneCycleLR(o, 0.2, total_steps=8)},
-            "lr = 0.004.*, and 0.008",
-        ),
-        (
-            {"schedule": lambda o: lr_scheduler.CosineAnnealingLR(o, 8)},
-            {"schedule": lambda o: lr_scheduler.CosineAnnealingLR(o, 8), "optimizer": lambda p: sgd(p, lr=0.05)},
-            "lr = 0.1, and 0.05",
-        ),
+        ({}, {"data": TensorDataset(torch.eye(8)[:4], torch.arange(4))}, "count = 8, and 4"),
+        ({}, steps(3), "schedule = 'NoneType', and 'StepLR'"),
+        (steps(3), steps(2), "schedule, step_size = 3, and 2"),
+        (cycle(0.1, 8), cycle(0.1, 9), "schedule, total_steps = 8, and 9"),
+        (cycle(0.1, 8), cycle(0.2, 8), "lr = 0.004.*, and 0.008"),
+        (COSINE, {**COSINE, "optimizer": lambda p: sgd(p, lr=0.05)}, "lr = 0.1, and 0.05"),
     ],
 )
 def test_other_settings_are_refused_by_name(first, second, named, tmp_path) -> None:
@@ -256,38 +228,25 @@ def test_other_settings_are_refused_by_name(first, second, named, tmp_path) -> N
 
 def test_another_network_is_refused(tmp_path) -> None:
     train(tmp_path)
-    network = nn.Sequential(nn.Linear(8, 8))
     with pytest.raises(ValueError, match="model must be the one whose training"):
-        fit(
-            network,
-            EIGHT,
-            nn.functional.cross_entropy,
-            sgd(network.parameters()),
-            epochs=3,
-            batch_size=4,
-            folder=tmp_path,
-        )
+        train(tmp_path, 3, network=nn.Sequential(nn.Linear(8, 8)))
     with pytest.raises(ValueError, match="extra must hold 0 parts"):
         train(tmp_path, 3, extra=(Held({}),))
 
 
 def test_an_optimizer_and_a_schedule_that_have_come_so_far_may_go_on(tmp_path) -> None:
-    whole, _, _ = train(None, 4, schedule=lambda o: lr_scheduler.CosineAnnealingLR(o, 8))
+    whole, _, _ = train(None, 4, **COSINE)
     made = []
-
-    def schedule(optimizer):
-        made.append(lr_scheduler.CosineAnnealingLR(optimizer, 8))
-        return made[0]
-
-    _, network, moves = train(tmp_path, 2, schedule=schedule)
-    loss, options = nn.functional.cross_entropy, {"batch_size": 4, "folder": tmp_path, "schedule": made[0]}
-    run = fit(network, EIGHT, loss, moves, epochs=4, **options)
-    np.testing.assert_array_equal(run.losses, whole.losses)
+    _, network, moves = train(
+        tmp_path, 2, schedule=lambda optimizer: made.append(COSINE["schedule"](optimizer)) or made[0]
+    )
+    same = {"network": network, "optimizer": lambda _: moves, "schedule": lambda _: made[0]}
+    np.testing.assert_array_equal(train(tmp_path, 4, **same)[0].losses, whole.losses)
     # and what is written down is still how it was begun
-    train(tmp_path, 5, schedule=lambda o: lr_scheduler.CosineAnnealingLR(o, 8))
+    train(tmp_path, 5, **COSINE)
     moves.param_groups[0]["lr"] = 0.3
     with pytest.raises(ValueError, match=r"lr = 0\.1, and 0\.3"):
-        fit(network, EIGHT, loss, moves, epochs=6, **options)
+        train(tmp_path, 6, **same)
 
 
 def test_plateaus_are_found_in_the_losses_of_epochs() -> None:

@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 from lib.__main__ import app, claims
 from lib.chapters import open_chapters
 from lib.command_line import TrainingCommand
-from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Preset, Run, Seed
+from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Run, Seed
 from lib.flood.geo import sample_geotiff
+from tests.test_experiment import Coat, Walk
 
 #: verb and chapter -> the words of a call that is right
 CALLS = {
@@ -130,12 +131,8 @@ def place(tmp_path_factory):
 @pytest.fixture
 def idle(monkeypatch, place):
     """No work is done, and what there is stays."""
-
-    def work(*_, **__):
-        raise Worked
-
     for module, name in WORK:
-        monkeypatch.setattr(import_module(module), name, work)
+        monkeypatch.setattr(import_module(module), name, Mock(side_effect=Worked))
     monkeypatch.chdir(place)
     before = sorted(place.rglob("*"))
     yield
@@ -156,12 +153,8 @@ def test_every_command_has_a_right_call() -> None:
 
 
 @pytest.mark.parametrize("words", CALLS)
+@pytest.mark.usefixtures("idle")
 def test_right_calls_come_to_their_work(words, monkeypatch, place, tmp_path) -> None:
-    def work(*_, **__):
-        raise Worked
-
-    for module, name in WORK:
-        monkeypatch.setattr(import_module(module), name, work)
     for name in ("tiles", "dem.tif"):
         (tmp_path / name).symlink_to(place / name)
     monkeypatch.chdir(tmp_path)
@@ -192,39 +185,6 @@ def test_a_folder_that_cannot_be_written_to_is_refused(words, monkeypatch) -> No
 
 # --- commands that are made from a preset
 
-
-@dataclass(frozen=True)
-class Shoe(Preset):
-    """A shoe.
-
-    Attributes:
-        size: In centimetres.
-    """
-
-    size: Count = 27
-
-
-@dataclass(frozen=True)
-class Walk(Preset):
-    """A walk.
-
-    Attributes:
-        steps: How many.
-        stops: Where one rests.
-        alone: Without a dog.
-        pace: `"slow"` or `"fast"`.
-        shoe: What is worn.
-        load: In kilograms; None for none.
-    """
-
-    steps: Count = 3
-    stops: tuple[Natural, ...] = (0, 1)
-    alone: bool = True
-    pace: Literal["slow", "fast"] = "slow"
-    shoe: Shoe = Shoe()
-    load: NonNegative | None = 1.0
-
-
 PRESETS = {"quick": Walk(), "paper": Walk(steps=9)}
 WALKED: list[Any] = []
 
@@ -239,8 +199,7 @@ def walk(
 ) -> Run:
     """Walk."""
     WALKED.append((preset, folder, friends, days, jobs))
-    model = nn.Linear(1, 1)
-    return Run(model, np.ones(5), np.array([0.25]), diverged=preset.steps == 7, preset=preset)
+    return Run(nn.Linear(1, 1), np.ones(5), np.array([0.25]), diverged=preset.steps == 7, preset=preset)
 
 
 class Train(TrainingCommand):
@@ -258,32 +217,31 @@ def invoke(tmp_path):
 
 
 def test_options_are_the_fields_and_the_parameters(invoke, tmp_path) -> None:
-    assert invoke().exit_code == 0
-    done = invoke(
-        "--preset", "paper", "--stops", "2,5", "--no-alone", "--pace", "fast", "--size", "30", "--load", "none"
-    )
-    assert done.exit_code == 0, done.output
-    assert invoke("--friends", "Ann", "--friends", "Bo, too", "--days", "1,2", "--jobs", "2").exit_code == 0
+    changed = "--preset paper --widths 2,5 --no-alone --gait fast --colour blue --load none"
+    for words in ([], changed.split(), ["--friends", "Ann", "--friends", "Bo, too", "--days", "1,2", "--jobs", "2"]):
+        done = invoke(*words)
+        assert done.exit_code == 0, done.output
+    other = Walk(steps=9, widths=(2, 5), alone=False, gait="fast", coat=Coat("blue"), load=None)
     assert [
         (Walk(), tmp_path, (), (1,), None),
-        (Walk(9, (2, 5), False, "fast", Shoe(30), None), tmp_path, (), (1,), None),
+        (other, tmp_path, (), (1,), None),
         (Walk(), tmp_path, ("Ann", "Bo, too"), (1, 2), 2),
     ] == WALKED
 
 
 def test_help_is_what_the_docstrings_say(invoke) -> None:
-    said = " ".join(invoke("--help").output.split())
+    said = re.sub(r" *[│╭╮╰╯─]+ *", " ", " ".join(invoke("--help").output.split())).replace("<bool> ", "")
     for words in (
         "Walk, and write the network.",
-        "--steps INTEGER How many.",
-        "--stops INTEGER,INTEGER,…",
+        "--steps INTEGER How many, of each.",
+        "--widths INTEGER,INTEGER,…",
         "--alone --no-alone",
-        '--pace slow|fast "slow" or "fast".',
-        "--size INTEGER In centimetres.",
-        "--load NUMBER|none In kilograms",
+        '--gait slow|fast "slow" or "fast".',
+        "--colour TEXT Of the coat.",
+        "--load NUMBER|none",
         "quick, paper; other options change it.",
     ):
-        assert words in re.sub(r" *[│╭╮╰╯─]+ *", " ", said).replace("<bool> ", ""), words
+        assert words in said, words
 
 
 def test_a_run_is_printed_and_written(invoke, tmp_path) -> None:
@@ -303,10 +261,10 @@ def test_a_run_is_printed_and_written(invoke, tmp_path) -> None:
         (["--steps", "many"], "--steps must be an integer; it is 'many'"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--steps", "none"], "--steps must be an integer"),
-        (["--stops", "1,,2"], "--stops must be an integer"),
-        (["--stops", "2/5"], "--stops must be an integer; it is '2/5'"),
+        (["--widths", "1,,2"], "--widths must be an integer"),
+        (["--widths", "2/5"], "--widths must be an integer; it is '2/5'"),
         (["--days", "2/5"], "--days must be an integer; it is '2/5'"),
-        (["--pace", "odd"], "pace must be one of slow, fast"),
+        (["--gait", "odd"], "gait must be one of slow, fast"),
         (["--preset", "huge"], "preset must be one of quick, paper"),
         (["--load", "much"], "--load must be a number"),
         (["--load="], "--load must not be empty"),

@@ -59,6 +59,7 @@ print(balances[:, 0].tolist(), place[0], flips[0], found[0] * 2**7, above_smalle
 """
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_functions_are_compiled_all_the_same(tmp_path: Path) -> None:
     # a file stands where each folder for a cache would be: no right to write protects from root
     copy, occupied = tmp_path / "lib", tmp_path / "file"
@@ -85,42 +86,43 @@ def third(x):
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Import a fresh copy of a module with one compiled function, whose cache is in `tmp_path / "cache"`."""
-    (tmp_path / "a_compiled_file.py").write_text(MODULE, "utf-8")
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Write a file with compiled functions and import it anew; their cache is in `tmp_path / "cache"`."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
 
-    def fresh():
+    def load(text: str = MODULE):
+        if not (file := tmp_path / "a_compiled_file.py").exists():  # the cache goes by its time
+            file.write_text(text, "utf-8")
         sys.modules.pop("a_compiled_file", None)
-        return importlib.import_module("a_compiled_file").third
+        return importlib.import_module("a_compiled_file")
 
-    yield fresh
+    yield load
     sys.modules.pop("a_compiled_file", None)
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("left", [0, 1, 40])
-def test_a_damaged_cache_is_written_anew(module, tmp_path: Path, suffix: str, left: int) -> None:
-    assert module()(1.5) == 0.5
+def test_a_damaged_cache_is_written_anew(fresh, tmp_path: Path, suffix: str, left: int) -> None:
+    assert fresh().third(1.5) == 0.5
     for file in (tmp_path / "cache").rglob(f"*.{suffix}"):
         file.write_bytes(file.read_bytes()[:left])
-    damaged = module()
+    damaged = fresh().third
     assert damaged(1.5) == 0.5
     assert not damaged.stats.cache_hits
-    mended = module()
+    mended = fresh().third
     assert mended(1.5) == 0.5
     assert mended.stats.cache_hits
 
 
 @pytest.mark.parametrize("method", ["save", "load"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EDQUOT])
-def test_a_disk_that_refuses_is_no_error(module, monkeypatch: pytest.MonkeyPatch, method: str, code: int) -> None:
+def test_a_disk_that_refuses_is_no_error(fresh, monkeypatch: pytest.MonkeyPatch, method: str, code: int) -> None:
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(IndexDataCacheFile, method, refuse)
-    assert module()(1.5) == 0.5
+    assert fresh().third(1.5) == 0.5
 
 
 DIGEST = """
@@ -141,6 +143,7 @@ print(digest.hexdigest(), sum(solve.stats.cache_hits.values()))
 """
 
 
+@pytest.mark.slow
 def test_digits_are_the_same_fresh_from_the_cache_and_in_two_processes(tmp_path: Path) -> None:
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -178,9 +181,5 @@ def fast(a, b):
 """
 
 
-def test_a_fast_caller_does_not_make_its_helper_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a_fast_caller.py").write_text(CALLER, "utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    assert importlib.import_module("a_fast_caller").fast(1.0, 1e-20) == 1e-20
-    del sys.modules["a_fast_caller"]
+def test_a_fast_caller_does_not_make_its_helper_fast(fresh) -> None:
+    assert fresh(CALLER).fast(1.0, 1e-20) == 1e-20

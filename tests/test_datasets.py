@@ -1,8 +1,10 @@
 """Data: the part that ships, whole sets where they are, and clear words where they are not."""
 
 import gzip
+import shutil
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from PIL import Image
@@ -82,15 +84,14 @@ def test_missing_and_damaged_files_are_named(tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match="dataset-fashion-mnist"):
         fashion_mnist("train", full=True)
     write_fashion(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is damaged"):
-        fashion_mnist("train", path=tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"))
-    with pytest.raises(ValueError, match="no idx file"):
-        fashion_mnist("train", path=tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(3, dtype=np.uint8))))
-    with pytest.raises(ValueError, match="7 images and 3 labels"):
-        fashion_mnist("test", path=tmp_path)
+    for content, message in (
+        (b"nothing", r"train-images-idx3-ubyte\.gz is damaged"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"), "no idx file"),
+        (gzip.compress(idx(np.zeros((3, 28, 28), np.uint8))), "3 images and 7 labels"),
+    ):
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            fashion_mnist("train", path=tmp_path)
     with pytest.raises(ValueError, match="split must be"):
         fashion_mnist("all")
 
@@ -102,11 +103,8 @@ def test_a_download_is_checked(tmp_path, monkeypatch) -> None:
     write_fashion(source)
     monkeypatch.setattr(datasets, "_SOURCE", f"{source.as_uri()}/")
     monkeypatch.setattr(datasets, "_cache", lambda: tmp_path / "cache")
-    import pooch
 
     def from_folder(url, output_file, _):
-        import shutil
-
         shutil.copy(source / url.rsplit("/", 1)[1], output_file)
 
     monkeypatch.setattr(pooch.core, "choose_downloader", lambda *_, **__: from_folder)
@@ -116,27 +114,21 @@ def test_a_download_is_checked(tmp_path, monkeypatch) -> None:
 
 
 def test_cifar_reads_its_binary_version(tmp_path) -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.integers(0, 256, (6, 3073), dtype=np.uint8)
-    rows[:, 0] %= 10
-    for number in range(1, 6):
-        rows.tofile(tmp_path / f"data_batch_{number}.bin")
-    rows.tofile(tmp_path / "test_batch.bin")
+    write_cifar(tmp_path, 10, 6)
+    rows = np.fromfile(tmp_path / "data_batch_2.bin", np.uint8).reshape(6, 3073)
     images, labels = cifar10(tmp_path, count=8)
     assert images.shape == (8, 3, 32, 32)
     np.testing.assert_array_equal(images[6, 1, 2], rows[0, 1 + 1024 + 64 : 1 + 1024 + 96])
-    np.testing.assert_array_equal(labels[:6], rows[:, 0])
+    np.testing.assert_array_equal(labels[6:], rows[:2, 0])
     assert len(cifar10(tmp_path)[0]) == 30
     assert len(cifar10(tmp_path, "test")[0]) == 6
     with pytest.raises(ValueError, match="30 images of the split 'train'; 31 are asked for"):
         cifar10(tmp_path, count=31)
-    (tmp_path / "test_batch.bin").write_bytes(b"123")
-    with pytest.raises(ValueError, match="no multiple of 3073"):
-        cifar10(tmp_path, "test")
     rows[0, 0] = 10
-    rows.tofile(tmp_path / "test_batch.bin")
-    with pytest.raises(ValueError, match="a label above 9"):
-        cifar10(tmp_path, "test")
+    for content, message in ((b"123", "no multiple of 3073"), (rows.tobytes(), "a label above 9")):
+        (tmp_path / "test_batch.bin").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            cifar10(tmp_path, "test")
 
 
 def test_standardized() -> None:

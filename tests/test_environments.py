@@ -9,29 +9,30 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tools import environments
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch-cpu": "torch"}
 
 
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def needed(lines: list[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(need.name): need for need in map(Requirement, lines)}
 
 
-RUN = {normal(need.name): need for need in map(Requirement, PROJECT["dependencies"])}
-DEV = {normal(need.name): need for need in map(Requirement, PROJECT["optional-dependencies"]["dev"])}
-BENCH = {normal(need.name): need for need in map(Requirement, PROJECT["optional-dependencies"]["bench"])}
-GEO = {normal(need.name): need for need in map(Requirement, PROJECT["optional-dependencies"]["geo"])}
+RUN = needed(PROJECT["dependencies"])
 PINS = {
-    normal(line.split("==")[0]): Version(line.split("==")[1])
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    canonicalize_name(name): Version(version)
+    for name, version in (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
 }
 
 
 def test_every_requirement_is_pinned_inside_its_range() -> None:
-    for name, need in {**RUN, **DEV, **BENCH, **GEO}.items():
+    extras = PROJECT["optional-dependencies"]
+    for name, need in (RUN | needed([*extras["dev"], *extras["bench"], *extras["geo"]])).items():
         assert need.specifier.contains(PINS[name]), f"{name}: {PINS[name]} is outside {need.specifier}"
 
 
@@ -40,9 +41,7 @@ def test_conda_asks_for_the_same_names_and_ranges() -> None:
     assert environment["channels"][0] == "conda-forge"
     lines = [line for line in environment["dependencies"] if isinstance(line, str)]
     assert lines[:2] == ["python=3.11", "pip"]
-    asked = {}
-    for need in map(Requirement, lines[2:]):
-        asked[CONDA_NAMES.get(need.name, normal(need.name))] = need.specifier
+    asked = {CONDA_NAMES.get(name, name): need.specifier for name, need in needed(lines[2:]).items()}
     assert asked == {name: need.specifier for name, need in RUN.items()}
     assert environment["dependencies"][-1] == {"pip": ["-e .[dev,geo]"]}
 
@@ -66,20 +65,13 @@ def test_binder_installs_the_same_names_at_the_tested_versions() -> None:
 
 
 def test_the_files_are_what_the_generator_writes() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools/environments.py", "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+    assert environments.main(["--check"]) == 0
 
 
 @pytest.mark.timeout(120)
 def test_repo2docker_accepts_the_repository() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).parent / "jupyter-repo2docker", "--no-build", "--debug", ROOT],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [Path(sys.executable).parent / "jupyter-repo2docker", "--no-build", "--debug", ROOT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = done.stdout + done.stderr
     assert done.returncode == 0, report[-2000:]
     assert "python=3.11" in report or "python-3.11" in report or "environment.py-3.11" in report
@@ -88,18 +80,9 @@ def test_repo2docker_accepts_the_repository() -> None:
 
 
 def test_no_file_names_a_package_registry_host() -> None:
-    hosts = (
-        "pypi" + ".org",
-        "pythonhosted" + ".org",
-        "deb.debian" + ".org",
-        "registry.npmjs" + ".org",
-        "download.pytorch" + ".org",
-    )
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    for name in filter(None, listed):
-        path = ROOT / name
-        if path.is_file():
-            text = path.read_bytes().decode(errors="ignore")
-            assert not any(host in text for host in hosts), f"{name} names a package registry"
+    names = ("pypi", "pythonhosted", "deb.debian", "registry.npmjs", "download.pytorch")
+    hosts = tuple(f"{name}.org".encode() for name in names)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for path in filter(Path.is_file, map(ROOT.joinpath, listed.splitlines())):
+        content = path.read_bytes()
+        assert not any(host in content for host in hosts), f"{path} names a package registry"

@@ -8,39 +8,27 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib import files
-from lib.files import alone_in, atomic_path, input_folder, output_file, output_folder
-
-
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
-    target = tmp_path / "results.txt"
-    target.write_text("old")
-
-    def interrupted() -> None:
-        with atomic_path(target) as temporary:
-            temporary.write_text("half of the n")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_finished_write_replaces_the_file(tmp_path) -> None:
-    target = tmp_path / "a" / "b.txt"
-    for text in ("one", "two"):
-        with atomic_path(target) as temporary:
-            temporary.write_text(text)
-    assert target.read_text() == "two"
-    assert [path.name for path in target.parent.iterdir()] == ["b.txt"]
+from lib.files import alone_in, atomic_path, input_folder, output_file, output_folder, read_arrays
+from tests.interrupting import interrupt_at
 
 
 def write(path, text: str = "new") -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def test_a_write_replaces_the_file_or_leaves_the_old_one_and_nothing_else(tmp_path) -> None:
+    target = tmp_path / "a" / "b.txt"
+    for text in ("one", "two"):
+        write(target, text)
+    with interrupt_at(0, Path, "write_text"):
+        write(target, "half of the n")
+    assert target.read_text() == "two"
+    assert list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -124,6 +112,16 @@ def test_folders_to_write_to_and_to_read_from(tmp_path, monkeypatch) -> None:
     for check in (output_folder, output_file):
         with pytest.raises(ValueError, match="must lie in a folder that can be written to"):
             check("folder", tmp_path / "new")
+
+
+def test_arrays_come_back_by_name_or_are_missed(tmp_path) -> None:
+    path = tmp_path / "two.npz"
+    with pytest.raises(ValueError, match=r"two\.npz is missing"):
+        read_arrays(path)
+    np.savez(path, a=[1], b=[2])
+    assert (list(read_arrays(path)), list(read_arrays(path, "b"))) == (["a", "b"], ["b"])
+    with pytest.raises(ValueError, match=r"two\.npz is damaged: .*; delete it"):
+        read_arrays(path, "c")
 
 
 def test_long_names_and_several_writers(tmp_path) -> None:

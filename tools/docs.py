@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from matplotlib import rc_context
 from PIL import Image, ImageDraw, ImageFont
+from stills import WIDTH, Drawing, drawing, small_png
 from typer.main import get_command
 
 import lib
@@ -64,7 +65,7 @@ def chapter_table() -> str:
 
     def row(one: Chapter) -> tuple[Any, ...]:
         title = f"[**{one.title}**](notebooks/{one.notebook})" if one.is_open else f"{one.title} *(to come)*"
-        return one.number, title, one.promise, f"[{one.venue}](https://arxiv.org/abs/{one.arxiv})", one.minutes
+        return one.number, title, one.promise, f"[{one.venue}](https://arxiv.org/abs/{one.arxiv})", one.time
 
     return "\n".join(table("|chapter|what you will see|paper|minutes", [row(one) for one in CHAPTERS]))
 
@@ -83,27 +84,29 @@ def readme() -> str:
 def chapters() -> str:
     """Each open chapter: its paper, a picture, what to know, and how to use it as a library."""
     titles = {one.name: one.title for one in CHAPTERS}
-    lines = ["What each chapter shows, what it asks of its reader, and how to use its part of the library."]
-    lines += ["", "![The map of chapters, a row for each road; open chapters are blue](pictures/map.png)"]
+    text = """What each chapter shows, what it asks of its reader, and how to use its part of the library.
+
+![The map of chapters, a row for each road; open chapters are blue](pictures/map.png)"""
     for one in open_chapters():
         known = [one.needs, *(f"chapter “{titles[name]}”" for name in one.builds_on)]
-        lines += [
-            *(
-                "",
-                f"## {one.number}. {one.title}",
-                "",
-                f"{one.promise} [Open the notebook.](../notebooks/{one.notebook})",
-            ),
-            *("", f"![{one.promise}](pictures/{Path(one.notebook).stem}.png)", "", f"**Paper.** {citation_line(one)}"),
-            *(
-                "",
-                f"**Time.** {one.minutes} minutes, playing included.",
-                "",
-                f"**What to know.** {_capital('; '.join(known))}.",
-            ),
-            *("", "**Use it as a library.**", *examples(one)),
-        ]
-    return page("The chapters", *lines)
+        text += f"""
+
+## {one.number}. {one.title}
+
+{one.promise} [Open the notebook.](../notebooks/{one.notebook})
+
+![{one.promise}](pictures/{Path(one.notebook).stem}.png)
+
+**Paper.** {citation_line(one)}
+
+**Time.** {one.time} minutes, playing included.
+
+**What to know.** {_capital("; ".join(known))}.
+
+**Use it as a library.**
+"""
+        text += "\n".join(examples(one))
+    return page("The chapters", text)
 
 
 def citation_line(one: Chapter) -> str:
@@ -315,7 +318,12 @@ def citation() -> str:
 
 
 def pictures() -> None:
-    """The map, the first explorer of every open chapter, and one that moves."""
+    """The map, the first explorer of every open chapter (at its first try, where it has tries), and one that moves."""
+    with drawing() as page:
+        draw_pictures(page)
+
+
+def draw_pictures(page: Drawing) -> None:
     buffer = io.BytesIO()
     with rc_context(MATPLOTLIB):
         chapter_map().savefig(buffer, format="png", metadata={"Software": None})
@@ -323,22 +331,22 @@ def pictures() -> None:
     explorers = all_explorers()
     for one in open_chapters():
         first = next(explorer for key, explorer in explorers.items() if key.startswith(f"{one.name}."))
-        stills[Path(one.notebook).stem] = first().still()
+        stills[Path(one.notebook).stem] = small_png(page.picture(first().figures()[:2][-1]["figure"], WIDTH))
     for name, data in stills.items():
         with atomic_path(PICTURES / f"{name}.png") as temporary:
             temporary.write_bytes(data)
     name, control, values = LIVE
     explorer = explorers[name]()
-    frames = [frame(explorer, control, value) for value in values]
+    frames = [frame(page, explorer, control, value) for value in values]
     there_and_back = [*frames[1:], *frames[-2:0:-1]]
     with atomic_path(PICTURES / "live.gif") as temporary:
         frames[0].save(temporary, "GIF", save_all=True, append_images=there_and_back, duration=160, loop=0)
 
 
-def frame(explorer: Explorer, control: str, value: float) -> Image.Image:
+def frame(page: Drawing, explorer: Explorer, control: str, value: float) -> Image.Image:
     """The explorer at a setting, with the slider that leads there above it."""
     explorer.set(**{control: value})
-    still = Image.open(io.BytesIO(explorer.still())).convert("RGB")
+    still = page.picture(explorer.figures()[0]["figure"], WIDTH)
     bar = 46
     image = Image.new("RGB", (still.width, still.height + bar), "white")
     image.paste(still, (0, bar))

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.11"
@@ -20,20 +21,14 @@ NOTE = "# written by tools/environments.py from pyproject.toml and constraints.t
 
 def requirements() -> list[Requirement]:
     """What the package needs."""
-    return [
-        Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return list(map(Requirement, project["dependencies"]))
 
 
 def pins() -> dict[str, str]:
     """Versions that the tests passed with, by normalised name."""
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
-    return {normal(name): version for name, version in (line.split("==") for line in lines)}
-
-
-def normal(name: str) -> str:
-    """A distribution's name as indexes compare it."""
-    return name.lower().replace("_", "-").replace(".", "-")
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 
 def conda() -> str:
@@ -46,7 +41,7 @@ def conda() -> str:
 def binder_requirements() -> str:
     """binder/requirements.txt: exact versions of what notebooks need; torch follows in postBuild."""
     known = pins()
-    names = sorted(normal(need.name) for need in requirements())
+    names = sorted(canonicalize_name(need.name) for need in requirements())
     lines = [f"{name}=={known[name]}" for name in [*names, "uv"] if name not in AFTER_TORCH]
     return NOTE + "\n".join(lines) + "\n"
 

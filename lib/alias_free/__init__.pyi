@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from . import symbolic as symbolic
 from .attacks import Attack as Attack
 from .attacks import any_shifts as any_shifts
@@ -41,7 +42,7 @@ from .robustness import equivariance_error as equivariance_error
 from .robustness import shift_counts as shift_counts
 from .robustness import shift_robustness as shift_robustness
 from .robustness import translate as translate
+from .tables import attack_table as attack_table
 from .tables import format_robustness as format_robustness
-from .tables import robustness_counts as robustness_counts
 from .tables import robustness_table as robustness_table
 from .tables import shipped_attacks as shipped_attacks

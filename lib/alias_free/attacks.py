@@ -12,18 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.alias_free.robustness import Kind, check_attack
+from lib.alias_free.robustness import Kind
 from lib.datasets import FASHION_MEAN, FASHION_SPREAD
-from lib.validation import finite_number, instance_of, known_seed, positive_integer, positive_number
+from lib.validation import finite_number, known_seed, positive_integer, positive_number
 
-__all__ = [
-    "Attack",
-    "any_shifts",
-    "fraction_shifts",
-    "half_shifts",
-    "standard_attacks",
-    "whole_shifts",
-]
+__all__ = ["Attack", "any_shifts", "fraction_shifts", "half_shifts", "standard_attacks", "whole_shifts"]
 
 Shift = tuple[float, float]
 
@@ -83,12 +76,6 @@ class Attack(NamedTuple):
     kind: Kind
     shifts: list[Shift]
     fill: float = 0.0
-
-
-def check_named(name: str, attack: Attack) -> None:
-    """Refuse what is no attack, and one that cannot be carried out."""
-    instance_of(f"attacks[{name!r}]", attack, Attack, "an Attack")
-    check_attack(attack.shifts, attack.kind, attack.fill)
 
 
 def standard_attacks(reach: int = 3, *, fill: float = BACKGROUND) -> dict[str, Attack]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,25 +73,18 @@ class LayerCall:
 
     def stride(self) -> float:
         """By how much coarser a picture goes out than came in; 0 where that makes no sense."""
-        coarser = self.strides()
-        if coarser is None:
-            return 0
-        larger = max(coarser)
-        return int(larger) if larger.is_integer() else larger
+        return _larger(self.strides() or (0, 0))
 
     def strides(self) -> tuple[float, float] | None:
         """The same for rows and for columns."""
         if self.given.ndim != 4 or len(self.shape) != 4 or not self.given.is_floating_point():
             return None
         # what lies at the sides may be lost or added: the sizes do not tell the stride of these
-        if isinstance(self.layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-            down, right = _pair(self.layer.stride)
-            return float(down), float(right)
-        if isinstance(self.layer, nn.ConvTranspose2d):
-            down, right = self.layer.stride
-            return 1 / down, 1 / right
-        rows, columns = _sides(self.channels_last)
-        return self.given.shape[rows] / self.shape[rows], self.given.shape[columns] / self.shape[columns]
+        if isinstance(self.layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.ConvTranspose2d)):
+            stride = self.layer.stride
+            down, right = (stride, stride) if isinstance(stride, int) else stride
+            return (1 / down, 1 / right) if isinstance(self.layer, nn.ConvTranspose2d) else (down, right)
+        return _coarser(self.given.shape, self.shape, _sides(self.channels_last))
 
     def error(self, shift: tuple[float, float]) -> float:
         """How far the layer is from commuting with a shift."""
@@ -102,17 +95,26 @@ class LayerCall:
             out: Tensor = self.again(pictures.movedim(1, -1) if self.channels_last else pictures.clone())
             return out.movedim(-1, 1) if self.channels_last else out
 
-        coarser = self.strides()
-        wanted = None if coarser is None else (shift[0] / coarser[0], shift[1] / coarser[1])
-        return shift_error(result(shifted(given, shift)), result(given), wanted)
-
-
-def _pair(stride: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (stride, stride) if isinstance(stride, int) else stride
+        return shift_error(result(shifted(given, shift)), result(given), _behind(shift, self.strides()))
 
 
 def _sides(channels_last: bool) -> tuple[int, int]:
     return (1, 2) if channels_last else (2, 3)
+
+
+def _coarser(before: Sequence[int], after: Sequence[int], sides: tuple[int, int]) -> tuple[float, float]:
+    rows, columns = (before[side] / max(after[side], 1) for side in sides)
+    return rows, columns
+
+
+def _behind(shift: tuple[float, float], coarser: tuple[float, float] | None) -> tuple[float, float] | None:
+    """By how much a coarser picture must move."""
+    return coarser and (shift[0] / coarser[0], shift[1] / coarser[1])
+
+
+def _larger(coarser: tuple[float, float]) -> float:
+    stride = float(max(coarser))
+    return int(stride) if stride.is_integer() else stride
 
 
 def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_SHIFT) -> list[LayerAudit]:
@@ -154,12 +156,10 @@ def _whole(model: nn.Module, x: Tensor, shift: tuple[float, float]) -> list[Laye
     x = _without_nyquist(x)
     lines = []
     for plain, moved in zip(_tensors(model(x.clone())), _tensors(model(shifted(x, shift))), strict=True):
-        stride, wanted = 0.0, None
-        if plain.ndim == 4 or plain.shape[-2:] == x.shape[-2:]:
-            coarser = [side / max(now, 1) for side, now in zip(x.shape[-2:], plain.shape[-2:], strict=True)]
-            stride, wanted = max(coarser), (shift[0] / coarser[0], shift[1] / coarser[1])
-        error = shift_error(moved, plain, wanted)
-        lines.append(LayerAudit("", type(model).__name__, int(stride) if stride.is_integer() else stride, error))
+        picture = plain.ndim == 4 or plain.shape[-2:] == x.shape[-2:]
+        coarser = _coarser(x.shape, plain.shape, (-2, -1)) if picture else None
+        error = shift_error(moved, plain, _behind(shift, coarser))
+        lines.append(LayerAudit("", type(model).__name__, _larger(coarser or (0, 0)), error))
     # a NaN is worse than any number
     return sorted(lines, key=lambda line: (line.error != line.error, line.error))[-1:]
 
@@ -180,10 +180,6 @@ def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     twice as large. Where the network does not take one, it is seen from which of them have the ratio of the picture's
     own.
 
-    Examples:
-        >>> call, = layer_calls(nn.Sequential(nn.MaxPool2d(2)), torch.rand(1, 3, 8, 8))
-        >>> call.name, tuple(call.given.shape), tuple(call.shape), call.stride()
-        ('0', (1, 3, 8, 8), (1, 3, 4, 4), 2)
     """
     instance_of("model", model, nn.Module, "a module")
     check_pictures(x)
@@ -223,13 +219,7 @@ class _FinerFunctions(TorchFunctionMode):
         super().__init__()
         self.see = see
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in _FINER_FUNCTIONS:
             self.see(func, args, kwargs or {}, result)
@@ -243,7 +233,7 @@ def calls_with(
     seen = [] if seen is None else seen
     # a layer that is used at several places is known by the first of its names
     names = {layer: name for name, layer in model.named_modules()}
-    units = {layer for _, layer in _layers(model)}
+    units = _units(model)
     within: list[nn.Module] = []
     waiting: list[tuple[Tensor, Callable[[Tensor], Any]] | None] = []
 
@@ -314,13 +304,9 @@ def _is_unit(layer: nn.Module) -> bool:
     return isinstance(layer, _UNITS) or not list(layer.children())
 
 
-def _layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _units(model: nn.Module) -> set[nn.Module]:
     """Layers without layers inside, and those that are looked at as one."""
-    if _is_unit(model):
-        yield name, model
-        return
-    for part, child in model.named_children():
-        yield from _layers(child, f"{name}.{part}" if name else part)
+    return {model} if _is_unit(model) else set().union(*map(_units, model.children()))
 
 
 def _without_nyquist(x: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +25,10 @@ from lib.alias_free.layers import (
     IdealResample2d,
 )
 from lib.alias_free.polynomials import fit_activation
-from lib.training import evaluating
+from lib.exchange import give_class
 from lib.validation import positive_integer, positive_number
 
 __all__ = ["make_alias_free"]
-
-Conv = TypeVar("Conv", bound=nn.Module)
 
 _ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.GELU, nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ELU,
@@ -75,22 +72,19 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     calls = layer_calls(model, x)
     uses = _uses(calls, _constant(model, calls, x))
     free = copy.deepcopy(model)
-    made: dict[nn.Module, nn.Module] = {}
-    changed: dict[str, nn.Module] = {}
-    for name, module in list(free.named_modules(remove_duplicate=False)):
-        if module not in made:
-            if isinstance(module, _ACTIVATIONS):
-                other = uses[name].polynomial(module, degree, half_width) if name in uses else None
-            else:
-                other = _exchanged(name, module)
-            if other is None:
-                continue
-            made[module] = changed[name] = other.to(x.device, x.dtype).train(module.training)
-        if not name:
-            return made[module]
-        parent, _, leaf = name.rpartition(".")
-        setattr(free.get_submodule(parent), leaf, made[module])
-    _check_sizes(free, x, changed, calls)
+    resized = set()
+    for name, module in list(free.named_modules()):
+        if isinstance(module, _ACTIVATIONS):
+            other = uses[name].polynomial(copy.copy(module), degree, half_width) if name in uses else None
+        else:
+            other = _exchanged(name, module)
+            resized.add(name)
+        if other is not None:
+            # the same object as another layer: whoever holds it, at whatever place, holds the new one
+            give_class(module, type(other.to(x.device, x.dtype).train(module.training)))
+            vars(module).clear()
+            vars(module).update(vars(other))
+    _check_sizes(free, x, [call for call in calls if call.name in resized])
     return free
 
 
@@ -106,7 +100,9 @@ class _Use:
         """What takes its place; None where it may stay."""
         if not self.widths:
             return None
-        coefficients = fit_activation(_as_function(module), degree, half_width)
+        with torch.no_grad():
+            # a copy: some overwrite what they are given
+            coefficients = fit_activation(lambda t: module(torch.from_numpy(t.copy())).numpy(), degree, half_width)
         layers = {str(width): _activation(width, coefficients) for width in sorted(self.widths)}
         if len(layers) == 1 and not self.channels_last and not self.elsewhere:
             return next(iter(layers.values()))
@@ -122,11 +118,11 @@ def _uses(calls: list[LayerCall], constant: set[int]) -> dict[str, _Use]:
         use = uses.setdefault(call.name, _Use())
         if call.given.ndim == 2 or call.one_pixel or k in constant:
             use.elsewhere = True
-            continue
-        if call.given.ndim != 4:
+        elif call.given.ndim != 4:
             raise ValueError(f"{call.name} must work on pictures (B, C, H, W); it is given {tuple(call.given.shape)}")
-        use.widths.add(call.given.shape[-1 if call.channels_last else 1])
-        use.channels_last = call.channels_last
+        else:
+            use.widths.add(call.given.shape[-1 if call.channels_last else 1])
+            use.channels_last = call.channels_last
     return uses
 
 
@@ -175,26 +171,14 @@ def _activation(channels: int, coefficients: np.ndarray[Any, Any]) -> nn.Module:
 
 
 def _exchanged(name: str, module: nn.Module) -> nn.Module | None:
-    """What takes the place of a layer that pads, or makes pictures coarser or finer; None where it may stay."""
+    """What takes the place of a layer that makes pictures coarser or finer; convolutions are changed themselves."""
     exact = isinstance(module, CircularConv2d) and (module.stride == (1, 1) or module.lowpass)
     if exact or isinstance(module, CircularConvTranspose2d):
         return None
     return next((exchange(name, module) for kind, exchange in _EXCHANGES if isinstance(module, kind)), None)
 
 
-def _as_function(module: nn.Module) -> Any:
-    """An activation function on arrays."""
-
-    def function(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        with torch.no_grad():
-            # some overwrite what they are given
-            result: Tensor = module(torch.from_numpy(values.copy()))
-        return result.numpy()
-
-    return function
-
-
-def _circular(name: str, conv: nn.Conv2d) -> CircularConv2d:
+def _circular(name: str, conv: nn.Conv2d) -> None:
     _check_kind(name, conv, nn.Conv2d, CircularConv2d)
     kernel, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
     reach = dilation * (kernel - 1)
@@ -202,14 +186,15 @@ def _circular(name: str, conv: nn.Conv2d) -> CircularConv2d:
     same = padding in ((reach // 2,) * 2, (reach - reach // 2,) * 2) or kernel == stride
     if not same and not isinstance(conv, CircularConv2d):
         raise ValueError(f"{name} must keep sides, or divide them by its stride: {conv}")
-    return _with_weights_of(conv, CircularConv2d, lowpass=stride > 1)
+    give_class(conv, CircularConv2d)
+    vars(conv).update(padding=(0, 0), padding_mode="zeros", lowpass=stride > 1)
 
 
-def _transposed(name: str, conv: nn.ConvTranspose2d) -> CircularConvTranspose2d:
+def _transposed(name: str, conv: nn.ConvTranspose2d) -> None:
     _check_kind(name, conv, nn.ConvTranspose2d)
     if len({*conv.padding}) != 1:
         raise ValueError(f"{name} must have one padding: {conv}")
-    return _with_weights_of(conv, CircularConvTranspose2d, padding=int(conv.padding[0]))
+    give_class(conv, CircularConvTranspose2d)
 
 
 def _check_kind(name: str, conv: nn.Conv2d | nn.ConvTranspose2d, *kinds: type[nn.Module]) -> None:
@@ -217,24 +202,6 @@ def _check_kind(name: str, conv: nn.Conv2d | nn.ConvTranspose2d, *kinds: type[nn
         raise ValueError(f"{name} must be a {kinds[0].__name__} of torch itself; it is {type(conv).__name__}")
     if any(len({*both}) != 1 for both in (conv.kernel_size, conv.stride, conv.dilation)):
         raise ValueError(f"{name} must have a square kernel, one stride and one dilation: {conv}")
-
-
-def _with_weights_of(conv: nn.Conv2d | nn.ConvTranspose2d, kind: Callable[..., Conv], **options: Any) -> Conv:
-    """A layer of another kind with the sizes and weights of a convolution."""
-    other = kind(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size[0],
-        stride=conv.stride[0],
-        dilation=conv.dilation[0],
-        groups=conv.groups,
-        bias=conv.bias is not None,
-        **options,
-    )
-    other.load_state_dict(conv.state_dict())
-    for part, before in zip(other.parameters(), conv.parameters(), strict=True):
-        part.requires_grad_(before.requires_grad)
-    return other
 
 
 def _ideal_pool(name: str, pool: nn.MaxPool2d | nn.AvgPool2d) -> nn.Module:
@@ -249,14 +216,9 @@ def _ideal_pool(name: str, pool: nn.MaxPool2d | nn.AvgPool2d) -> nn.Module:
 
 
 def _resampling(_: str, upsample: nn.Upsample) -> nn.Module | None:
-    size, factor = upsample.size, upsample.scale_factor
     if upsample.mode in ("linear", "trilinear"):  # of no pictures
         return None
-    return IdealResample2d(size=size) if size is not None else IdealResample2d(scale_factor=factor)
-
-
-def _shuffling(_: str, shuffle: nn.PixelShuffle) -> nn.Module:
-    return IdealPixelShuffle(shuffle.upscale_factor)
+    return IdealResample2d(upsample.size, None if upsample.size is not None else upsample.scale_factor)
 
 
 def _unpooling(name: str, _: nn.MaxUnpool2d) -> nn.Module:
@@ -269,40 +231,24 @@ _EXCHANGES: tuple[tuple[type[nn.Module], Callable[[str, Any], nn.Module | None]]
     (nn.MaxPool2d, _ideal_pool),
     (nn.AvgPool2d, _ideal_pool),
     (nn.Upsample, _resampling),
-    (nn.PixelShuffle, _shuffling),
+    (nn.PixelShuffle, lambda _, shuffle: IdealPixelShuffle(shuffle.upscale_factor)),
     (nn.MaxUnpool2d, _unpooling),
 )
 
 
-class _SidesError(ValueError):
-    """A layer that was exchanged gives a picture of another size."""
-
-
-def _check_sizes(free: nn.Module, x: Tensor, changed: dict[str, nn.Module], calls: list[LayerCall]) -> None:
+def _check_sizes(free: nn.Module, x: Tensor, before: list[LayerCall]) -> None:
     """See that every layer that was exchanged gives sizes that it gave before."""
-    entered = ""
-    waiting = {name: iter([call.shape for call in calls if call.name == name]) for name in changed}
-
-    def before(*_: Any, name: str) -> None:
-        nonlocal entered
-        entered = name
-
-    def after(_: nn.Module, __: Any, result: Tensor, *, name: str) -> None:
-        wanted = next(waiting[name], result.shape)
-        if result.shape != wanted:
-            raise _SidesError(f"{name} must keep sides: it gave {tuple(wanted)}, without aliases {tuple(result.shape)}")
-
-    hooks = []
-    for name, layer in changed.items():
-        hooks.append(layer.register_forward_pre_hook(partial(before, name=name)))
-        hooks.append(layer.register_forward_hook(partial(after, name=name)))
+    seen: list[LayerCall] = []
+    names = {call.name for call in before}
+    failed: ValueError | None = None
     try:
-        with evaluating(free), torch.no_grad():
-            free(x.detach().clone())
-    except _SidesError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{entered or 'x'}: {error}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
+        calls_with(free, x, seen)
+    except ValueError as error:
+        failed = error
+    for was, now in zip(before, (call for call in seen if call.name in names), strict=False):
+        if was.shape != now.shape:
+            raise ValueError(
+                f"{now.name} must keep sides: it gave {tuple(was.shape)}, without aliases {tuple(now.shape)}"
+            )
+    if failed:
+        raise ValueError(f"without aliases {failed}") from failed

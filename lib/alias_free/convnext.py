@@ -22,15 +22,9 @@ from lib.alias_free.layers import (
     CircularConv2d,
     DemodulatingStem,
     IdealDownsample2d,
+    positive_integers,
 )
-from lib.validation import (
-    finite_number,
-    one_of,
-    positive_integer,
-    positive_number,
-    torch_generator,
-    true_or_false,
-)
+from lib.validation import finite_number, one_of, positive_integer, positive_number, torch_generator, true_or_false
 
 __all__ = ["ConvNeXt", "Mode"]
 
@@ -128,11 +122,8 @@ class ConvNeXt(nn.Module):
     ) -> None:
         super().__init__()
         one_of("mode", mode, get_args(Mode))
-        for name, number in (
-            ("in_channels", in_channels), ("num_classes", num_classes), ("patch", patch), ("stem_kernel", stem_kernel),
-            ("kernel", kernel),
-        ):  # fmt: skip
-            positive_integer(name, number)
+        positive_integers(in_channels=in_channels, num_classes=num_classes)
+        positive_integers(patch=patch, stem_kernel=stem_kernel, kernel=kernel)
         depths, dims = _integers("depths", depths), _integers("dims", dims)
         if len(depths) != len(dims) or not len(dims):
             raise ValueError(f"depths and dims must be as long as each other; they are {depths} and {dims}")
@@ -174,10 +165,8 @@ class ConvNeXt(nn.Module):
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W); it has {tuple(x.shape)}")
         if any(side % self.total_stride for side in x.shape[-2:]):
-            raise ValueError(
-                f"H and W must be multiples of the total stride {self.total_stride}; they are "
-                f"{x.shape[-2]} and {x.shape[-1]}"
-            )
+            sides = f"{x.shape[-2]} and {x.shape[-1]}"
+            raise ValueError(f"H and W must be multiples of the total stride {self.total_stride}; they are {sides}")
         x = self.stages[0](self.stem(x))
         for downsample, stage in zip(self.downsamples, self.stages[1:], strict=True):
             x = stage(downsample(x))

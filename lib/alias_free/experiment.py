@@ -14,18 +14,7 @@ from torch.utils.data import Dataset
 
 from lib.alias_free.convnext import ConvNeXt, Mode
 from lib.datasets import ImageSet, image_task
-from lib.experiment import (
-    Count,
-    Natural,
-    NonNegative,
-    OpenFraction,
-    Positive,
-    Preset,
-    Run,
-    Seed,
-    named,
-    prepare,
-)
+from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Preset, Run, Seed, named, prepare
 from lib.training import accuracy, fit, one_cycle
 from lib.validation import one_of
 
@@ -134,18 +123,11 @@ class AliasFreeRun(Run):
         """The network of a preset, at its initial weights."""
         with torch.random.fork_rng(devices=[]):  # torch's own initial weights come from its own generator
             torch.manual_seed(preset.seed)
+            names = ("depths", "dims", "mode", "patch", "stem_kernel", "kernel", "layer_scale", "init_std", "act_scale")
             return ConvNeXt(
                 facts["channels"],
                 facts["classes"],
-                preset.depths,
-                preset.dims,
-                preset.mode,
-                patch=preset.patch,
-                stem_kernel=preset.stem_kernel,
-                kernel=preset.kernel,
-                layer_scale=preset.layer_scale,
-                init_std=preset.init_std,
-                act_scale=preset.act_scale,
+                **{name: getattr(preset, name) for name in names},
                 stem_activation=preset.stem_activation and preset.mode == "afc",
             )
 
@@ -156,7 +138,6 @@ def alias_free_task(
     """The network of a preset at its initial weights, its training data and its test data.
 
     Args:
-        preset: A name in `PRESETS`, or a setting of your own.
         data_path: As in `lib.datasets.image_task`.
 
     Examples:
@@ -193,12 +174,11 @@ def train_alias_free(
     every: int | None = None,
     workers: int = 0,
 ) -> AliasFreeRun:
-    """Train a network.
+    """Train the network of a preset: a name in `PRESETS`, or settings of your own.
 
     Args:
-        preset: A name in `PRESETS`, or a setting of your own.
         folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
-        data_path: As in `alias_free_task`.
+        data_path: As in `lib.datasets.image_task`.
         device, precision, every, workers: As in `lib.training.fit`.
 
     Examples:
@@ -210,11 +190,7 @@ def train_alias_free(
     settings = named(preset, PRESETS)
     options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
     model, train, test, per_epoch = prepare(
-        settings,
-        folder,
-        lambda: alias_free_task(settings, data_path),
-        batch_size=settings.batch_size,
-        **options,
+        settings, folder, lambda: alias_free_task(settings, data_path), batch_size=settings.batch_size, **options
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     run = fit(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from lib.alias_free.attacks import BACKGROUND
 from lib.alias_free.convnext import ConvNeXt, Mode
@@ -43,7 +44,9 @@ _PICTURES = 100
 _PIXELS = np.arange(28)
 _REACH = 3
 _CURVE_SHIFTS = np.linspace(-_REACH, _REACH, 16 * _REACH + 1)
-_KINDS: tuple[Kind, ...] = ("circular", "zero", "bilinear")
+_GREYS = [[0, "#FFFFFF"], [1, "#000000"]]
+_BESIDE = np.arange(len(_NETS))
+_BARS: dict[str, Any] = {"width": 0.38, "hover": "%{customdata}: %{y:.3f}", "panel": 2}
 _PROBABILITY, _LOGIT = "probability", "logit"
 
 
@@ -61,12 +64,6 @@ def _mover(shift: float, kind: Kind) -> torch.Tensor:
     return translate(torch.eye(side, dtype=torch.float64), (shift, 0.0), kind).float()
 
 
-@lru_cache(maxsize=8)
-def _movers_along(kind: Kind) -> torch.Tensor:
-    """Matrices (49, 28, 28) for all shifts of the curve."""
-    return torch.stack([_mover(_carried_out(float(shift), kind), kind) for shift in _CURVE_SHIFTS])
-
-
 def _carried_out(shift: float, kind: Kind) -> float:
     """The shift that a kind can carry out: the nearest whole pixel for `"zero"`."""
     return float(math.floor(shift + 0.5)) if kind == "zero" else shift
@@ -82,15 +79,11 @@ def _moved(picture: int, down: float, kind: Kind, across: torch.Tensor) -> torch
 def _curve(picture: int, down: float, kind: Kind) -> Array:
     """Logits (4, 49, 10) of the four networks along the shifts of the curve."""
     with torch.inference_mode():
-        x = _moved(picture, down, kind, _movers_along(kind))[:, None]
+        movers = torch.stack([_mover(_carried_out(float(shift), kind), kind) for shift in _CURVE_SHIFTS])
+        x = _moved(picture, down, kind, movers)[:, None]
         # half at a time: maps that stay in the processor's cache are faster
         parts = torch.split(x, len(x) // 2 + 1)
         return np.stack([torch.cat([_network(name)(part) for part in parts]).double().numpy() for name in _NETS])
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 class MovingPicture(Explorer):
@@ -111,7 +104,7 @@ class MovingPicture(Explorer):
         "dx": Slider("dx: to the right (pixels)", -3.0, 3.0, 0.05, 1.25, format=".2f"),
         "dy": Slider("dy: down (pixels)", -3.0, 3.0, 0.05, 0.0, format=".2f"),
         "picture": Slider("test picture", 0, _PICTURES - 1, 1, 97),
-        "kind": Choice("what comes in at the edge", _KINDS, "circular"),
+        "kind": Choice("what comes in at the edge", get_args(Kind), "circular"),
         "curve": Choice("curve", (_PROBABILITY, _LOGIT), _PROBABILITY),
     }
 
@@ -138,37 +131,11 @@ class MovingPicture(Explorer):
         ),
     )
     traces = (
-        heatmap(
-            "picture",
-            [[0, "#FFFFFF"], [1, "#000000"]],
-            0,
-            1,
-            hover="row %{y}, column %{x}: %{z:.2f}",
-            x=_PIXELS,
-            y=_PIXELS,
-            z="picture",
-        ),
+        heatmap("picture", _GREYS, 0, 1, hover="row %{y}, column %{x}: %{z:.2f}", x=_PIXELS, y=_PIXELS, z="picture"),
         bars(
-            "right class",
-            *_NET_COLOURS.values(),
-            width=0.38,
-            legend=False,
-            hover="%{customdata}: %{y:.3f}",
-            panel=2,
-            x=np.arange(4) - 0.2,
-            y="right",
-            customdata="label",
+            "right class", *_NET_COLOURS.values(), legend=False, x=_BESIDE - 0.2, y="right", customdata="label", **_BARS
         ),
-        bars(
-            "strongest rival",
-            "grey",
-            width=0.38,
-            hover="%{customdata}: %{y:.3f}",
-            panel=2,
-            x=np.arange(4) + 0.2,
-            y="rival",
-            customdata="rivals",
-        ),
+        bars("strongest rival", "grey", x=_BESIDE + 0.2, y="rival", customdata="rivals", **_BARS),
         *(
             line(net, colour, width=3.5 if net == "AFC" else 2, panel=3, x=_CURVE_SHIFTS, y=net)
             for net, colour in _NET_COLOURS.items()
@@ -184,13 +151,13 @@ class MovingPicture(Explorer):
             moved = _moved(picture, down, kind, _mover(right, kind))
             logits = np.stack([_network(name)(moved[None, None])[0].double().numpy() for name in _NETS])
         along = _curve(picture, down, kind)
-        chances = _softmax(logits)
+        chances = softmax(logits, axis=-1)
         rivals = chances.copy()
         rivals[:, right_class] = -1.0
-        shown, here = (_softmax(along), chances) if curve == _PROBABILITY else (along, logits)
+        shown, here = (softmax(along, axis=-1), chances) if curve == _PROBABILITY else (along, logits)
         curves = shown[:, :, right_class]
-        low, high = (0.0, 1.0) if curve == _PROBABILITY else (float(curves.min()), float(curves.max()))
-        margins = (0.0, 0.02) if curve == _PROBABILITY else (0.05 * (high - low) + 0.1,) * 2
+        low, high = float(curves.min()), float(curves.max())
+        margin = 0.05 * (high - low) + 0.1
         answers = [FASHION_CLASSES[k] for k in chances.argmax(axis=1)]
         return {
             "picture": moved.double().numpy() * FASHION_SPREAD + FASHION_MEAN,
@@ -203,7 +170,7 @@ class MovingPicture(Explorer):
             "rivals": [FASHION_CLASSES[k] for k in rivals.argmax(axis=1)],
             "answers": [f"{name}:<br>{answer}" for name, answer in zip(_NETS, answers, strict=True)],
             **dict(zip(_NETS, curves, strict=True)),
-            "curve_range": (low - margins[0], high + margins[1]),
+            "curve_range": (0.0, 1.02) if curve == _PROBABILITY else (low - margin, high + margin),
             "here": here[:, right_class],
             "dx": dx,
             "what": curve,
@@ -217,22 +184,20 @@ _ALL_SHIFTS = np.arange(-200, 201) / 100
 _STILL = 200  # where no shift stands in `_ALL_SHIFTS`
 #: The highest frequency that is drawn: a cubic's.
 _WIDEST = 3 * _HIGHEST
+_BAND_END = (_HIGHEST + 0.5, _HIGHEST + 0.5)
 #: Points of the lines, and how many of them are drawn.
 _LINE, _LINE_SHOWN = 512, 24 * 8 + 1
 _LINE_PLACES = np.arange(_LINE_SHOWN) * (_SAMPLES / _LINE)
 #: Frequencies that the way back to 64 samples keeps, and those that it cuts off.
 _KEPT, _CUT = np.arange(_HIGHEST + 1), np.arange(_HIGHEST + 1, _WIDEST + 1)
 _LINE_HOVER = "frequency %{x}: %{y:.2g}"
-_CUBIC = (0.0, 0.5, 0.3, 0.2)
-_ACTIVATIONS = ("quadratic", "cubic", "ReLU", "GELU")
+_POLYNOMIALS = {"quadratic": GELU_QUADRATIC, "cubic": (0.0, 0.5, 0.3, 0.2)}
 
 
 def _activated(values: Array, activation: str) -> Array:
-    if activation == "ReLU":
-        return np.maximum(values, 0.0)
-    if activation == "GELU":
-        return gelu(values)
-    return np.asarray(evaluate_polynomial(values, GELU_QUADRATIC if activation == "quadratic" else _CUBIC))
+    if activation in _POLYNOMIALS:
+        return np.asarray(evaluate_polynomial(values, _POLYNOMIALS[activation]))
+    return np.maximum(values, 0.0) if activation == "ReLU" else gelu(values)
 
 
 def _tones(frequencies: Array, amplitudes: Array, points: int, shifts: Array) -> Array:
@@ -280,7 +245,7 @@ class AliasMicroscope(Explorer):
         "a2": Slider("tone 2: amplitude", 0.0, 1.0, 0.05, 0.6, format=".2f"),
         "f3": Slider("tone 3: frequency", 0, _HIGHEST, 1, 3),
         "a3": Slider("tone 3: amplitude", 0.0, 1.0, 0.05, 0.4, format=".2f"),
-        "activation": Choice("activation function", _ACTIVATIONS, "quadratic"),
+        "activation": Choice("activation function", (*_POLYNOMIALS, "ReLU", "GELU"), "quadratic"),
         "factor": Slider("grid factor", 1.0, 4.0, 0.25, 1.0, format=".2f"),
         "shift": Slider("shift (pixels)", -2.0, 2.0, 0.01, 0.37, format=".2f"),
     }
@@ -312,15 +277,7 @@ class AliasMicroscope(Explorer):
         bars("folded, kept", "vermilion", width=0.4, hover=_LINE_HOVER, x=_KEPT, y="folded_kept"),
         bars("folded, cut off", "#EEB891", width=0.4, hover=_LINE_HOVER, x=_CUT, y="folded_cut"),
         line("mirror: half the grid", "black", dash="dash", width=1.5, hover=False, x="mirror", y=(1e-7, 4.0)),
-        line(
-            "end of the output's band",
-            "black",
-            dash="dot",
-            width=1.5,
-            hover=False,
-            x=(_HIGHEST + 0.5, _HIGHEST + 0.5),
-            y=(1e-7, 4.0),
-        ),
+        line("end of the output's band", "black", dash="dot", width=1.5, hover=False, x=_BAND_END, y=(1e-7, 4.0)),
         line("signal, moved", "grey", width=1.2, panel=2, x=_LINE_PLACES, y="signal"),
         line("moved first", "blue", width=4, panel=2, x=_LINE_PLACES, y="moved_first"),
         line("moved last", "orange", width=2, dash="dash", panel=2, x=_LINE_PLACES, y="moved_last"),
@@ -328,24 +285,12 @@ class AliasMicroscope(Explorer):
         dots("this shift", "black", size=9, panel=3, x="shift", y="error"),
     )
 
-    def compute(
-        self,
-        *,
-        f1: int,
-        a1: float,
-        f2: int,
-        a2: float,
-        f3: int,
-        a3: float,
-        activation: str,
-        factor: float,
-        shift: float,
-    ) -> Data:
+    def compute(self, *, activation: str, factor: float, shift: float, **tone: float) -> Data:
         """Spectra on the grid and on one that holds them; the error at every shift of the slider."""
-        tones = np.array([f1, f2, f3], dtype=float), np.array([a1, a2, a3], dtype=float)
+        tones = np.array([tone[f"f{k}"] for k in (1, 2, 3)]), np.array([tone[f"a{k}"] for k in (1, 2, 3)])
         points = round(factor * _SAMPLES)
         # polynomials are exact on any grid of more than 2 * _WIDEST points
-        fine = 4 * _SAMPLES if activation in ("quadratic", "cubic") else 256 * _SAMPLES
+        fine = 4 * _SAMPLES if activation in _POLYNOMIALS else 256 * _SAMPLES
         true = _lines(_activated(_tones(*tones, fine, np.zeros(1)), activation))[0]
         shifts = np.append(_ALL_SHIFTS, shift)
         on_grid = _lines(_activated(_tones(*tones, points, shifts), activation))
@@ -358,10 +303,8 @@ class AliasMicroscope(Explorer):
         wanted = output[_STILL] * np.exp(-1j * _ONE_CYCLE * np.outer(shifts, np.arange(_HIGHEST + 1)))
         largest = float(np.abs(_sampled(output[_STILL], _SAMPLES)).max())
         errors = np.abs(_sampled(output - wanted, _SAMPLES)).max(axis=1) / max(largest, 1e-300)
-        kept = slice(0, _HIGHEST + 1)
-        energy = float((np.abs(true[kept]) ** 2).sum())
-        share = float((np.abs(wrong[kept]) ** 2).sum()) / max(energy, 1e-300)
-        shown = slice(0, _LINE_SHOWN)
+        energies = [float((np.abs(each[: _HIGHEST + 1]) ** 2).sum()) for each in (wrong, true)]
+        share = energies[0] / max(energies[1], 1e-300)
         true_kept, true_cut = np.split(np.maximum(_heights(true[: _WIDEST + 1]), _SMALLEST), [_HIGHEST + 1])
         folded_kept, folded_cut = np.split(np.maximum(folded, _SMALLEST), [_HIGHEST + 1])
         return {
@@ -373,9 +316,9 @@ class AliasMicroscope(Explorer):
             "said": "nothing" if share < 1e-24 else f"{share:.2g} of the energy",
             "points": points,
             "mirror": points / 2,
-            "signal": _tones(*tones, _LINE, shifts[-1:])[0, shown],
-            "moved_first": _sampled(output[-1], _LINE)[shown],
-            "moved_last": _sampled(wanted[-1], _LINE)[shown],
+            "signal": _tones(*tones, _LINE, shifts[-1:])[0, :_LINE_SHOWN],
+            "moved_first": _sampled(output[-1], _LINE)[:_LINE_SHOWN],
+            "moved_last": _sampled(wanted[-1], _LINE)[:_LINE_SHOWN],
             "errors": np.maximum(errors[:-1], _SMALLEST),
             "error": max(float(errors[-1]), _SMALLEST),
             "shift": shift,
@@ -398,14 +341,10 @@ def _bag() -> torch.Tensor:
 def _features(network: str, layer: str, x: torch.Tensor) -> torch.Tensor:
     """Features (C, H, W) of a picture (1, 1, H, W) behind a layer."""
     model = _network(network)
+    parts = (model.stem, model.stages[0], model.downsamples[0], model.stages[1])
     with torch.inference_mode():
-        x = model.stem(x)
-        if layer != "stem":
-            x = model.stages[0](x)
-        if layer in ("downsampling", "last features"):
-            x = model.downsamples[0](x)
-        if layer == "last features":
-            x = model.stages[1](x)
+        for part in parts[: list(_LAYERS).index(layer) + 1]:
+            x = part(x)
     return x[0]
 
 
@@ -491,6 +430,7 @@ _FILTERS = ("no filter", *(f"BlurPool {size}" for size in range(2, 8)), _IDEAL)
 _FILTER_COLOURS = ("grey", "sky", "blue", "purple", "orange", "vermilion", "black", "green")
 _SWEEP_STEP = 0.025
 _SWEEP = np.round(np.arange(101) * _SWEEP_STEP, 3)
+_HALF_BAND = (_SAMPLES / 4, _SAMPLES / 4)
 _EDGE_AT = 24.0
 _NOISE_SIDE = 32
 
@@ -603,15 +543,7 @@ class FilterShootOut(Explorer):
             line(name, colour, width=Key(f"width of {name}"), legend=False, panel=3, x=_SWEEP, y=f"errors of {name}")
             for name, colour in zip(_FILTERS, _FILTER_COLOURS, strict=True)
         ),
-        line(
-            "half the band",
-            "grey",
-            dash="dash",
-            width=1.5,
-            legend=False,
-            x=(_SAMPLES / 4, _SAMPLES / 4),
-            y=(-0.03, 1.05),
-        ),
+        line("half the band", "grey", dash="dash", width=1.5, legend=False, x=_HALF_BAND, y=(-0.03, 1.05)),
         line(
             "no filter, BlurPool 2 to 7",
             "grey",

@@ -23,6 +23,7 @@ from lib.validation import (
     finite_array,
     finite_number,
     integer_at_least,
+    pair,
     positive_integer,
     positive_number,
     true_or_false,
@@ -57,6 +58,10 @@ def check_pictures(x: Tensor, channels: int | None = None, *, channels_last: boo
         raise ValueError(f"x must have {channels} channels; it has {found}, in the shape {tuple(x.shape)}")
 
 
+def positive_integers(**values: int) -> dict[str, Any]:
+    return {name: positive_integer(name, value) for name, value in values.items()}
+
+
 def _coarse_size(x: Tensor, stride: int) -> tuple[int, int]:
     """The sides after a stride, which must divide them: other samples would not lie evenly on the circle."""
     height, width = x.shape[-2:]
@@ -81,9 +86,9 @@ class CircularConv2d(nn.Conv2d):
     The low-pass commutes with the convolution, so it comes first: on the channels that come in, which are mostly
     fewer, and the convolution runs with its stride instead of at full resolution (derived here).
 
+    An even kernel is padded by `(k - 1) // 2` before and `k // 2` behind.
+
     Args:
-        in_channels, out_channels, kernel_size, stride, dilation, groups, bias: Those of `torch.nn.Conv2d`, kernel and
-            dilation square; an even kernel is padded by `(k - 1) // 2` before and `k // 2` behind.
         lowpass: Whether what the coarser grid cannot hold is removed first.
 
     Examples:
@@ -107,15 +112,9 @@ class CircularConv2d(nn.Conv2d):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        super().__init__(
-            positive_integer("in_channels", in_channels),
-            positive_integer("out_channels", out_channels),
-            positive_integer("kernel_size", kernel_size),
-            stride=positive_integer("stride", stride),
-            dilation=positive_integer("dilation", dilation),
-            groups=positive_integer("groups", groups),
-            bias=true_or_false("bias", bias),
-        )
+        sizes = positive_integers(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        options = positive_integers(stride=stride, dilation=dilation, groups=groups)
+        super().__init__(**sizes, **options, bias=true_or_false("bias", bias))
         self.lowpass = true_or_false("lowpass", lowpass)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,16 +162,12 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
     the pixels alone (derived here).
 
     Args:
-        in_channels, out_channels, kernel_size, stride, dilation, groups, bias: Those of `torch.nn.ConvTranspose2d`,
-            kernel and dilation square.
         padding: Pixels of the finer grid by which the result is moved to the upper left.
 
     Examples:
         >>> from lib.alias_free import fourier_shift
         >>> x = torch.rand(1, 3, 6, 4, dtype=torch.float64)
         >>> layer = CircularConvTranspose2d(3, 5, 4, stride=2, padding=1).double()
-        >>> layer(x).shape
-        torch.Size([1, 5, 12, 8])
         >>> smooth = fourier_shift(x, (0, 0), nyquist="zero")
         >>> moved = layer(fourier_shift(smooth, (0.3, 1.7)))
         >>> bool(torch.allclose(moved, fourier_shift(layer(smooth), (0.6, 3.4))))
@@ -191,16 +186,10 @@ class CircularConvTranspose2d(nn.ConvTranspose2d):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        super().__init__(
-            positive_integer("in_channels", in_channels),
-            positive_integer("out_channels", out_channels),
-            positive_integer("kernel_size", kernel_size),
-            stride=positive_integer("stride", stride),
-            padding=integer_at_least("padding", padding, 0),
-            dilation=positive_integer("dilation", dilation),
-            groups=positive_integer("groups", groups),
-            bias=true_or_false("bias", bias),
-        )
+        sizes = positive_integers(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        options = positive_integers(stride=stride, dilation=dilation, groups=groups)
+        padding = integer_at_least("padding", padding, 0)
+        super().__init__(**sizes, **options, padding=padding, bias=true_or_false("bias", bias))
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(B, C, H, W) to (B, out_channels, stride H, stride W); no other `output_size` can be asked for."""
@@ -232,16 +221,12 @@ class IdealResample2d(nn.Module):
             for columns.
 
     Examples:
-        >>> IdealResample2d(scale_factor=2)(torch.ones(1, 2, 9, 6)).shape
-        torch.Size([1, 2, 18, 12])
         >>> IdealResample2d((9, 5))(torch.ones(1, 2, 6, 6)).shape
         torch.Size([1, 2, 9, 5])
     """
 
     def __init__(
-        self,
-        size: int | Sequence[int] | None = None,
-        scale_factor: float | Sequence[float] | None = None,
+        self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
     ) -> None:
         super().__init__()
         if (size is None) == (scale_factor is None):
@@ -264,20 +249,12 @@ class IdealResample2d(nn.Module):
 
 def _pair(name: str, value: T | Sequence[T], check: Callable[[str, T], T]) -> tuple[T, T]:
     """One number for rows and one for columns."""
-    if not isinstance(value, (tuple, list)):
-        one = check(name, cast(T, value))
-        return one, one
-    if len(value) != 2:
-        raise ValueError(f"{name} must be one number, or one for rows and one for columns; it is {value!r}")
-    return check(name, value[0]), check(name, value[1])
+    rows, columns = pair(name, value) if isinstance(value, (tuple, list)) else (cast(T, value), cast(T, value))
+    return check(name, rows), check(name, columns)
 
 
 class IdealPixelShuffle(nn.Module):
     """`torch.nn.PixelShuffle` with a low-pass behind: channels become pixels of a finer grid, without aliases.
-
-    The square of `upscale_factor` channels become one. Each fills a coarser grid within the finer one, as by a
-    transposed convolution of fixed weights, and the low-pass removes what the zeros between its pixels add to the
-    spectrum.
 
     Examples:
         >>> IdealPixelShuffle(2)(torch.ones(1, 8, 6, 4)).shape
@@ -389,7 +366,6 @@ class PolyActivation(nn.Module):
 
     Args:
         coef: Coefficients at the start, constant first; as a parameter (channels, degree + 1).
-        in_scale, out_scale: At the start; as parameters (1,), for all channels.
 
     Examples:
         >>> square = PolyActivation(3, coef=(0.0, 0.0, 1.0))
@@ -404,10 +380,10 @@ class PolyActivation(nn.Module):
         values = torch.from_numpy(finite_array("coef", coef, ndim=1).copy())
         if not len(values):
             raise ValueError("coef must hold one number at least; it is empty")
-        in_scale, out_scale = finite_number("in_scale", in_scale), finite_number("out_scale", out_scale)
         start = values.to(torch.get_default_dtype()).repeat(positive_integer("channels", channels), 1)
         self.coef = nn.Parameter(start)
-        self.in_scale, self.out_scale = (nn.Parameter(torch.tensor([float(s)])) for s in (in_scale, out_scale))
+        self.in_scale = nn.Parameter(torch.tensor([finite_number("in_scale", in_scale)]))
+        self.out_scale = nn.Parameter(torch.tensor([finite_number("out_scale", out_scale)]))
 
     @property
     def degree(self) -> int:
@@ -425,9 +401,7 @@ class PolyActivation(nn.Module):
         if self.degree == 2:
             result: Tensor = _Quadratic.apply(x, *coefficients)  # type: ignore[no-untyped-call]
             return result
-        if not coefficients:
-            return torch.zeros_like(x)
-        return horner(x, [0.0, *(part.to(x.dtype) for part in coefficients)])
+        return horner(x, [0.0, *(part.to(x.dtype) for part in coefficients)]) if coefficients else torch.zeros_like(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape, point by point."""
@@ -480,7 +454,6 @@ class DemodulatingStem(nn.Module):
 
     Args:
         stride: That of the `IdealDownsample2d` that must follow, above 1.
-        coef, in_scale, out_scale: Of a `PolyActivation` of degree 2.
 
     Examples:
         >>> x = torch.rand(1, 2, 8, 8)
@@ -498,12 +471,12 @@ class DemodulatingStem(nn.Module):
         out_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(finite_array("coef", coef, ndim=1)) != 3:
+        self.poly = PolyActivation(channels, coef, in_scale, out_scale)
+        if self.poly.degree != 2:
             raise ValueError(f"coef must hold three numbers; it is {tuple(coef)}")
         self.stride = positive_integer("stride", stride)
         if stride == 1:
             raise ValueError("stride must be above 1: without one there is nothing that takes the aliases away")
-        self.poly = PolyActivation(channels, coef, in_scale, out_scale)
         self.gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -547,8 +520,7 @@ class AliasFreeMLP(nn.Module):
     """The two 1 x 1 layers of a ConvNeXt block around a polynomial, on a grid that holds its spectrum.
 
     Layers of 1 x 1 pixels commute with resampling. So the picture is resampled where it has few channels, before the
-    first and behind the second of them, and both run on the finer grid. There are `dim` channels outside and
-    `expand * dim` between; `oversample` is that of `AliasFreeActivation`.
+    first and behind the second of them, and both run on the finer grid, that of `AliasFreeActivation`.
 
     Examples:
         >>> AliasFreeMLP(4)(torch.rand(1, 6, 7, 4)).shape

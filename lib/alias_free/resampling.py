@@ -22,7 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.validation import finite_tensor, known_device, one_of, positive_integer, true_or_false
+from lib.validation import (
+    finite_number,
+    finite_tensor,
+    known_device,
+    one_of,
+    pair,
+    positive_integer,
+    true_or_false,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,15 +53,12 @@ def fourier_shift(x: Picture, shift: tuple[float, float], *, nyquist: Nyquist = 
     Args:
         x: Pictures (..., H, W), floating point, a tensor or an array; so is the result.
         shift: Rows and columns [pixels] by which the content moves, positive towards larger indices as in `torch.roll`.
-            Whole shifts are rolls, to rounding. Shifts add up, and energy is kept, for odd sides and for pictures
-            without the frequency `N / 2`.
+            Shifts add up, and energy is kept, for odd sides and for pictures without the frequency `N / 2`.
         nyquist: What becomes of the frequency `N / 2` of an even side. `"real"`: it is multiplied by `cos(pi s)`, which
             is what sampling the shifted function gives. `"zero"`: it is removed.
 
     Examples:
         >>> x = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-        >>> bool(torch.allclose(fourier_shift(x, (0, 2)), x.roll(2, -1)))
-        True
         >>> half = fourier_shift(fourier_shift(x, (0, 0.5)), (0, 1.5))
         >>> bool(torch.allclose(half, x.roll(2, -1)))
         True
@@ -138,25 +143,14 @@ def _new(result: Picture, x: Picture) -> Picture:
 
 def checked_shift(shift: tuple[float, float]) -> tuple[float, float]:
     """Two finite numbers, as floats."""
-    try:
-        parts = tuple(shift)
-        allowed = len(parts) == 2 and all(math.isfinite(part) for part in parts)
-    except (TypeError, OverflowError, RuntimeError):
-        raise TypeError(f"shift must be two finite numbers; it is {shift!r}") from None
-    if not allowed:
-        raise ValueError(f"shift must be two finite numbers; it is {shift!r}")
-    return float(parts[0]), float(parts[1])
+    down, right = (finite_number("shift", part) for part in pair("shift", shift))
+    return down, right
 
 
 def checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Two integers of at least 1."""
-    try:
-        parts = tuple(size)
-    except TypeError:
-        raise TypeError(f"size must be two integers, height and width; it is {size!r}") from None
-    if len(parts) != 2:
-        raise ValueError(f"size must be two integers, height and width; it is {size!r}")
-    return positive_integer("size", parts[0]), positive_integer("size", parts[1])
+    """Height and width."""
+    height, width = (positive_integer("size", part) for part in pair("size", size))
+    return height, width
 
 
 def resample_matrix(
@@ -168,7 +162,6 @@ def resample_matrix(
         n_in, n_out: Numbers of samples; the matrix is (n_out, n_in). Where there are fewer afterwards, frequencies
             above `(n_out - 1) // 2` are removed first; where there are at least as many, the frequency `n_in / 2` of an
             even side is a cosine.
-        device: None is the CPU.
 
     Examples:
         >>> x = torch.cos(2 * torch.pi * torch.arange(6, dtype=torch.float64) / 6)
@@ -185,43 +178,33 @@ def resample_matrix(
 
 
 @lru_cache(maxsize=256)
-def _resample_matrix(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _resample_matrix(
+    n_in: int, n_out: int, dtype: torch.dtype, device: torch.device, keeps: int | None = None
+) -> Tensor:
+    """Of what both grids can hold, or of frequencies up to `keeps` alone."""
     places, samples = np.arange(n_out)[:, None], np.arange(n_in)[None]
     # places and samples both lie on a grid of this many points
     points = math.lcm(n_in, n_out)
     distances = (places * (points // n_out) - samples * (points // n_in)) % points
-    matrix = _dirichlet_kernel(points, (min(n_in, n_out) - 1) // 2)[distances]
-    if n_in % 2 == 0 and n_out >= n_in:
+    matrix = _dirichlet_kernel(points, (min(n_in, n_out) - 1) // 2 if keeps is None else keeps)[distances]
+    if n_in % 2 == 0 and n_out >= n_in and keeps is None:
         matrix += np.cos(np.pi * n_in * places / n_out) * np.cos(np.pi * samples)
-    return _constant(matrix / n_in, dtype, device)
-
-
-@lru_cache(maxsize=256)
-def _lowpass_matrix(side: int, keeps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The symmetric, circulant matrix (side, side) that keeps frequencies up to `keeps`."""
-    distances = (np.arange(side)[:, None] - np.arange(side)[None]) % side
-    return _constant(_dirichlet_kernel(side, keeps)[distances] / side, dtype, device)
+    # made in inference mode, it could not be used in training afterwards
+    with torch.inference_mode(False):
+        return torch.from_numpy(matrix / n_in).to(dtype=dtype, device=device)
 
 
 # `torch.compile` would trace how a matrix is made, anew in every call; as an operation of its own it stays a lookup.
 @torch.library.custom_op("paperplay::resample_matrix", mutates_args=())
-def _resample_operation(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _resample_matrix(n_in, n_out, dtype, device).clone()
+def _resample_operation(
+    n_in: int, n_out: int, dtype: torch.dtype, device: torch.device, keeps: int | None = None
+) -> Tensor:
+    return _resample_matrix(n_in, n_out, dtype, device, keeps).clone()
 
 
 @_resample_operation.register_fake
-def _(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device, keeps: int | None = None) -> Tensor:  # noqa: ARG001
     return torch.empty(n_out, n_in, dtype=dtype, device=device)
-
-
-@torch.library.custom_op("paperplay::lowpass_matrix", mutates_args=())
-def _lowpass_operation(side: int, keeps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _lowpass_matrix(side, keeps, dtype, device).clone()
-
-
-@_lowpass_operation.register_fake
-def _(side: int, keeps: int, dtype: torch.dtype, device: torch.device) -> Tensor:  # noqa: ARG001
-    return torch.empty(side, side, dtype=dtype, device=device)
 
 
 def _dirichlet_kernel(points: int, highest: int) -> NDArray[np.float64]:
@@ -230,18 +213,11 @@ def _dirichlet_kernel(points: int, highest: int) -> NDArray[np.float64]:
     return kernel
 
 
-def _constant(matrix: NDArray[np.float64], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # made in inference mode, it could not be used in training afterwards
-    with torch.inference_mode(False):
-        return torch.from_numpy(matrix).to(dtype=dtype, device=device)
-
-
 def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = False) -> Picture:
     """Sample the function through a picture on a finer or coarser grid; what the new grid cannot hold is removed.
 
     Args:
-        x: Pictures (..., H, W), or (..., H, W, C) with `channels_last`; floating point, a tensor or an array; so is the
-            result.
+        x: Pictures (..., H, W), or (..., H, W, C) with `channels_last`; floating point, a tensor or an array.
         size: The new height and width. Pixel 0 stays where it is.
 
     Examples:
@@ -267,34 +243,29 @@ def resample(x: Picture, size: tuple[int, int], *, channels_last: bool = False) 
     return _on_tensors(x, resampled, channels_last=channels_last)
 
 
-def _along(x: Tensor, size: int, dim: int) -> Tensor:
-    """Resample along one axis."""
+def _along(x: Tensor, size: int, dim: int, keeps: int | None = None) -> Tensor:
+    """Resample along one axis; on its own grid only to keep frequencies up to `keeps`."""
     before = x.shape[dim]
-    if before == size:
+    if before == size and keeps is None:
         return x
-    if not _by_matrix(x, max(before, size)):
-        return _by_fft(x, size, dim)
+    # an empty batch has no FFT
+    if max(before, size) > _MATRIX_SIDE and x.numel():
+        return _by_fft(x, size, dim, keeps)
     make = _resample_operation if torch.compiler.is_compiling() else _resample_matrix
-    matrix = make(before, size, x.dtype, x.device)
+    matrix = make(before, size, x.dtype, x.device, keeps)
     if dim == -1:
         return x @ matrix.T
     if dim == -2:
         return matrix @ x
     # the axes behind the resampled one are columns of one product
-    flat = matrix @ x.flatten(dim + 1)
-    return flat.reshape(*x.shape[:dim], size, *x.shape[dim + 1 :])
+    return (matrix @ x.flatten(dim + 1)).reshape(*x.shape[:dim], size, *x.shape[dim + 1 :])
 
 
-def _by_matrix(x: Tensor, side: int) -> bool:
-    """Whether a product with a matrix is the faster way, or the only one: an empty batch has no FFT."""
-    return side <= _MATRIX_SIDE or not x.numel()
-
-
-def _by_fft(x: Tensor, size: int, dim: int) -> Tensor:
+def _by_fft(x: Tensor, size: int, dim: int, keeps: int | None) -> Tensor:
     before = x.shape[dim]
     spectrum = torch.fft.rfft(full_precision(x), dim=dim)
-    kept = min((min(before, size) - 1) // 2 + 1, spectrum.shape[dim])
-    low = spectrum.narrow(dim, 0, kept)
+    highest = (min(before, size) - 1) // 2 if keeps is None else keeps
+    low = spectrum.narrow(dim, 0, highest + 1)
     if before % 2 == 0 and size > before:
         # the frequency of an even side's half is a cosine: half of it to either sign, of which rfft stores one
         low = torch.cat([low, spectrum.narrow(dim, before // 2, 1) / 2], dim)
@@ -306,7 +277,7 @@ def ideal_lowpass(x: Picture, size: tuple[int, int]) -> Picture:
     """Remove from pictures all that a grid of another size could not hold, and stay on the grid.
 
     Args:
-        x: Pictures (..., H, W), floating point, a tensor or an array; so is the result.
+        x: Pictures (..., H, W), floating point, a tensor or an array.
         size: The sides of the other grid: frequencies up to `(size - 1) // 2` are kept. A side that is even loses its
             frequency `N / 2` at its own size, and nothing at a larger one.
 
@@ -329,14 +300,5 @@ def lowpass(x: Picture, size: tuple[int, int]) -> Picture:
 
 
 def _lowpass_along(x: Tensor, keeps: int, dim: int) -> Tensor:
-    """Keep frequencies up to `keeps` along one of the last two axes."""
     side = x.shape[dim]
-    if keeps >= side // 2:
-        return x
-    if _by_matrix(x, side):
-        make = _lowpass_operation if torch.compiler.is_compiling() else _lowpass_matrix
-        matrix = make(side, keeps, x.dtype, x.device)
-        return x @ matrix if dim == -1 else matrix @ x
-    low = torch.fft.rfft(full_precision(x), dim=dim).narrow(dim, 0, keeps + 1)
-    result: Tensor = torch.fft.irfft(low, n=side, dim=dim).to(x.dtype)
-    return result
+    return x if keeps >= side // 2 else _along(x, side, dim, keeps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -64,12 +65,9 @@ def equivariance_error(
     with torch.no_grad():
         # copies here and below: a layer may overwrite what it is given
         plain = module(x.clone())
-        if plain.ndim < 3 or not all(
-            math.isclose(side, stride * coarse) for side, coarse in zip(x.shape[-2:], plain.shape[-2:], strict=True)
-        ):
-            raise ValueError(
-                f"module must give pictures coarser by {stride}: {tuple(x.shape)} became {tuple(plain.shape)}"
-            )
+        if plain.ndim < 3 or not np.allclose(x.shape[-2:], stride * np.array(plain.shape[-2:])):
+            sizes = f"{tuple(x.shape)} became {tuple(plain.shape)}"
+            raise ValueError(f"module must give pictures coarser by {stride}: {sizes}")
         return shift_error(module(shifted(x, (down, right))), plain, (down / stride, right / stride))
 
 
@@ -125,10 +123,11 @@ def translate(x: Tensor, shift: tuple[float, float], kind: Kind = "circular", fi
         return x.roll((int(shift[0]), int(shift[1])), (-2, -1)) if _whole(shift) else shifted(x, shift)
     down, right = (math.floor(part) for part in shift)
     moved = torch.zeros_like(x)
-    for i, weight_i in ((down, 1 - (shift[0] - down)), (down + 1, shift[0] - down)):
-        for j, weight_j in ((right, 1 - (shift[1] - right)), (right + 1, shift[1] - right)):
-            if weight_i * weight_j:
-                moved = moved + weight_i * weight_j * _filled(x, i, j, fill)
+    for i, j in product((down, down + 1), (right, right + 1)):
+        # nearest neighbours count as far as they are near
+        weight = (1 - abs(shift[0] - i)) * (1 - abs(shift[1] - j))
+        if weight:
+            moved = moved + weight * _filled(x, i, j, fill)
     return moved
 
 
@@ -181,10 +180,8 @@ class ShiftCounts(NamedTuple):
     """What shifts do to a classifier, as numbers that add up over parts of the data.
 
     Attributes:
-        pictures, right, always_right: How many there are, are right without a shift, and are right without a shift and
-            with each of them.
-        compared, same: Pairs of a picture and a shift, and in how many of them the class is the same as without a
-            shift.
+        pictures, right, always_right: How many there are, are right without a shift, and with each of them too.
+        compared, same: Pairs of a picture and a shift, and in how many the class is the same as without a shift.
         change, largest: Largest change of an output, and largest output.
     """
 
@@ -197,22 +194,15 @@ class ShiftCounts(NamedTuple):
     largest: float
 
     def joined(self, other: ShiftCounts) -> ShiftCounts:
-        """The counts of both parts.
-
-        Examples:
-            >>> ShiftCounts(2, 2, 1, 4, 3, 0.1, 1.0).joined(ShiftCounts(1, 0, 0, 2, 2, 0.3, 0.9)).robustness()[:2]
-            (0.6666666666666666, 0.3333333333333333)
-        """
-        pictures, right, always_right, compared, same = (a + b for a, b in zip(self[:5], other[:5], strict=True))
-        change, output = np.maximum(self[5:], other[5:]).tolist()
-        return ShiftCounts(pictures, right, always_right, compared, same, change, output)
+        """The counts of both parts."""
+        counts = (a + b for a, b in zip(self[:5], other[:5], strict=True))
+        return ShiftCounts(*counts, *np.maximum(self[5:], other[5:]).tolist())
 
     def robustness(self) -> ShiftRobustness:
         """The fractions that they amount to."""
+        accuracies = self.right / self.pictures, self.always_right / self.pictures
         change = self.change / max(self.largest, torch.finfo(torch.float32).tiny)
-        return ShiftRobustness(
-            self.right / self.pictures, self.always_right / self.pictures, self.same / self.compared, change
-        )
+        return ShiftRobustness(*accuracies, self.same / self.compared, change)
 
 
 def shift_robustness(
@@ -274,15 +264,9 @@ def shift_counts(
             always &= found == y
             same += int((found == classes).sum())
             changes.append(float((moved - clean).abs().max()))
-    return ShiftCounts(
-        len(x),
-        int(right.sum()),
-        int(always.sum()),
-        len(x) * len(shifts),
-        same,
-        float(np.max(changes)),  # NaN if one is: what diverged is not robust
-        float(clean.abs().max()),
-    )
+    change = float(np.max(changes))  # NaN if one is: what diverged is not robust
+    counts = len(x), int(right.sum()), int(always.sum()), len(x) * len(shifts), same
+    return ShiftCounts(*counts, change, float(clean.abs().max()))
 
 
 def _classes(outputs: Tensor, none: int) -> Tensor:

@@ -25,13 +25,8 @@ def tone_spectrum(degree: int) -> dict[int, Any]:
         `a`, `abar` (the conjugate of `a`), `b`, and `c0`, `c1`, ...
 
     Examples:
-        A quadratic doubles the frequency, and nothing goes beyond:
-
-        >>> spectrum = tone_spectrum(2)
-        >>> list(spectrum)
-        [-2, -1, 0, 1, 2]
-        >>> spectrum[2], spectrum[1]
-        (a**2*c2, 2*a*b*c2 + a*c1)
+        >>> tone_spectrum(1)
+        {-1: abar*c1, 0: b*c1 + c0, 1: a*c1}
     """
     positive_integer("degree", degree)
     a, conjugate, b = sp.symbols("a abar b")
@@ -49,11 +44,8 @@ def grid_sizes(*, even: bool) -> tuple[Any, Any]:
     The second is an expression in the symbols `m` and `d`, the degree, 2 or more.
 
     Examples:
-        One and a half times an even side, for a quadratic:
-
-        >>> side, points = grid_sizes(even=True)
-        >>> side, points, points.subs("d", 2)
-        (2*m, m*(d + 1), 3*m)
+        >>> grid_sizes(even=True)
+        (2*m, m*(d + 1))
     """
     true_or_false("even", even)
     m, d = sp.symbols("m d")
@@ -63,15 +55,11 @@ def grid_sizes(*, even: bool) -> tuple[Any, Any]:
 def alias_beyond_band(*, even: bool, missing: int = 0) -> Any:
     """How far beyond the kept band the highest frequency of a polynomial appears on a grid.
 
-    On a grid of `M` points the frequency `d B`, `B` the highest of the input, appears at `d B - M`, which is negative;
-    the kept band ends at `-K`.
-
-    `missing` is how many points the grid has less than the smallest exact one. The result is `M - d B - K`: at 1 the
-    alias is the first frequency beyond the band, at 0 it is the band's edge.
+    On a grid of `M` points, `missing` fewer than the smallest exact one has, the frequency `d B`, `B` the highest of
+    the input, appears at `d B - M`, which is negative; the kept band ends at `-K`. The result is `M - d B - K`: at 1
+    the alias is the first frequency beyond the band, at 0 it is the band's edge.
 
     Examples:
-        The smallest exact grid keeps the alias out by one, whatever the side and degree; with a point less it is in:
-
         >>> [alias_beyond_band(even=even, missing=missing) for even in (False, True) for missing in (0, 1)]
         [1, 0, 1, 0]
     """
@@ -87,10 +75,8 @@ def even_part_of_gelu() -> Any:
     """`GELU(x) - x / 2`, in the real symbol `x`: an even function.
 
     Examples:
-        >>> rest = even_part_of_gelu()
-        >>> (x,) = rest.free_symbols
-        >>> rest, rest - rest.subs(x, -x)
-        (x*erf(sqrt(2)*x/2)/2, 0)
+        >>> even_part_of_gelu()
+        x*erf(sqrt(2)*x/2)/2
     """
     x = sp.Symbol("x", real=True)
     return sp.expand(_gelu(x) - x / 2)

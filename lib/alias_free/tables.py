@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import joblib
 import numpy as np
@@ -21,37 +21,38 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.alias_free.attacks import Attack, check_named, standard_attacks
+from lib.alias_free.attacks import Attack, standard_attacks
+from lib.alias_free.convnext import ConvNeXt, Mode
+from lib.alias_free.experiment import trained_network
 from lib.alias_free.robustness import (
     ShiftCounts,
     ShiftRobustness,
+    check_attack,
     check_classification,
     shift_counts,
+    shift_robustness,
 )
+from lib.datasets import clothes
 from lib.experiment import Pieces
+from lib.parallel import in_parallel
 from lib.training import size_of
-from lib.validation import known_device, one_of, positive_integer
+from lib.validation import instance_of, known_device, one_of, positive_integer
 
 __all__ = [
     "RobustnessRow",
+    "attack_table",
     "first_pictures",
     "format_robustness",
-    "robustness_counts",
     "robustness_table",
     "shipped_attacks",
 ]
 
 _ATTACKS = files("lib") / "data" / "alias_free_attacks.json"
+_SHIPPED = ("laptop", "canvas")
 
 
 class RobustnessRow(NamedTuple):
-    """One network against one attack.
-
-    Attributes:
-        network, attack: Their names.
-        pictures: How many were classified.
-        found: What came out.
-    """
+    """What came out of one network against one attack, by their names, and how many pictures were classified."""
 
     network: str
     attack: str
@@ -59,18 +60,9 @@ class RobustnessRow(NamedTuple):
     found: ShiftRobustness
 
     def record(self) -> dict[str, str | int | float]:
-        """All of it as plain values, for JSON or a data frame.
-
-        Examples:
-            >>> RobustnessRow("net", "half pixels", 10, ShiftRobustness(0.9, 0.8, 0.95, 0.1)).record()["consistency"]
-            0.95
-        """
-        return {
-            "network": self.network,
-            "attack": self.attack,
-            "pictures": self.pictures,
-            **self.found._asdict(),
-        }
+        """All of it as plain values, for JSON or a data frame."""
+        named = {"network": self.network, "attack": self.attack, "pictures": self.pictures}
+        return {**named, **self.found._asdict()}
 
 
 def robustness_table(
@@ -93,15 +85,11 @@ def robustness_table(
         folder: Where the counts of finished parts go; a second call takes them from there if weights, attack and
             pictures are the same. None keeps nothing.
         part: Pictures in a part.
-        device: `"cpu"` or `"cuda"`.
         jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry the parts to a
             cluster.
 
     Returns:
         One row for each network and attack, in their order.
-
-    Raises:
-        TypeError, ValueError: As in `shift_robustness`, and if there is no network or no attack.
 
     Examples:
         >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
@@ -129,14 +117,7 @@ def robustness_counts(
     device: str = "cpu",
     jobs: int | None = None,
 ) -> dict[tuple[str, str], list[ShiftCounts]]:
-    """The same as `robustness_table`, before counts of parts are added up, by network and attack.
-
-    Examples:
-        >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)
-        >>> found = robustness_counts({"flat": net}, x, y, {"one": Attack("circular", [(0, 1)])}, part=3)
-        >>> [counts.pictures for counts in found["flat", "one"]]
-        [3, 1]
-    """
+    """The same as `robustness_table`, before counts of parts are added up, by network and attack."""
     attacks = standard_attacks() if attacks is None else attacks
     for name, given in (("networks", networks), ("attacks", attacks)):
         if not isinstance(given, Mapping):
@@ -147,7 +128,8 @@ def robustness_counts(
     for network in networks.values():
         check_classification(network, x, y)
     for name, attack in attacks.items():
-        check_named(name, attack)
+        instance_of(f"attacks[{name!r}]", attack, Attack, "an Attack")
+        check_attack(attack.shifts, attack.kind, attack.fill)
     known_device(device)
     size = positive_integer("part", part)
     parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
@@ -178,12 +160,57 @@ def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
         >>> row.pictures, row.found.clean_accuracy == row.found.adversarial_accuracy
         (2000, True)
     """
-    one_of("preset", preset, ("laptop", "canvas"))
+    one_of("preset", preset, _SHIPPED)
     return [
         _row(network, attack, [ShiftCounts(*part) for part in parts])
         for held, network, attack, parts in json.loads(_ATTACKS.read_text(encoding="utf-8"))
         if held == preset
     ]
+
+
+def attack_table(attacks: Sequence[str], preset: str = "laptop", *, count: int = 100) -> list[RobustnessRow]:
+    """The same for some of the attacks and the first `count` pictures, counted here and remembered.
+
+    Args:
+        attacks: Names in `standard_attacks`.
+        preset: As in `shipped_attacks`.
+
+    Examples:
+        >>> [row.network for row in attack_table(["half pixels"], count=2)]
+        ['baseline', 'blurpool', 'aps', 'afc']
+    """
+    if not isinstance(attacks, (list, tuple)):
+        raise TypeError(f"attacks must be a list of names; it is {attacks!r:.80}")
+    for attack in attacks:
+        one_of("attacks", attack, standard_attacks())
+    one_of("preset", preset, _SHIPPED)
+    _pictures(preset, positive_integer("count", count))
+    modes: tuple[Mode, ...] = get_args(Mode)
+    for mode in modes:  # loaded here: drawing the weights that a file replaces uses torch's one generator
+        _network(mode, preset)
+    work = [(mode, attack, preset, count) for mode in modes for attack in attacks]
+    # torch's work needs no process; where torch itself uses all cores, more threads would only wait for each other
+    with joblib.parallel_config(backend="threading", n_jobs=-1 if torch.get_num_threads() == 1 else 1):
+        found = in_parallel(attacked, work, "attacks")
+        return [RobustnessRow(mode, attack, count, each) for (mode, attack, *_), each in zip(work, found, strict=True)]
+
+
+@functools.lru_cache(maxsize=64)
+def attacked(mode: Mode, attack: str, preset: str, count: int) -> ShiftRobustness:
+    """One row of `attack_table`."""
+    chosen = standard_attacks()[attack]
+    x, y = _pictures(preset, count)
+    return shift_robustness(_network(mode, preset), x, y, chosen.shifts, kind=chosen.kind, fill=chosen.fill)
+
+
+@functools.lru_cache(maxsize=8)
+def _network(mode: Mode, preset: str) -> ConvNeXt:
+    return trained_network(mode if preset == "laptop" else f"{mode}-{preset}").model
+
+
+def _pictures(preset: str, count: int) -> tuple[Tensor, Tensor]:
+    x, y = clothes("test", count, margin=4 if preset == "canvas" else 0).tensors
+    return x, y
 
 
 def _identity(network: nn.Module) -> str:
@@ -224,9 +251,6 @@ def first_pictures(data: Dataset[Any], count: int | None = None) -> tuple[Tensor
         data: Pairs of a picture (C, H, W) and its class.
         count: The first so many, where the data are tensors; where they come from a folder, class by class, so many
             evenly spread ones. None for all.
-
-    Raises:
-        ValueError: If there are fewer pictures.
 
     Examples:
         >>> x, y = first_pictures(TensorDataset(torch.rand(5, 1, 2, 2), torch.arange(5)), 3)

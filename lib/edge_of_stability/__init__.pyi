@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from . import symbolic as symbolic
 from .curvature import hessian_top_eigenvalue as hessian_top_eigenvalue
 from .experiment import PRESETS as PRESETS

@@ -12,7 +12,7 @@ import numpy as np
 from lib.edge_of_stability.flow_solution import gfs_sharpness, gradient_flow_solution
 from lib.edge_of_stability.scalar_network import balances, loss, sharpness
 from lib.edge_of_stability.trajectories import MONOTONE_LIMIT, gd_path, gfs_or_nan
-from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, axis, dots, heatmap, line, swatch
+from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, dots, heatmap, line, swatch
 from lib.style import COLOURS
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class ScalarLab(Explorer):
         "Dotted: 2√2; from below it, with weights that stay positive, the right curve can only fall."
     )
     declared = {
-        "eta_phi": Slider("step size: ηφ at the start", 0.5, 4.0, 0.02, 2.4, format=".2f"),
+        "eta_phi": Slider("step size: ηφ at the start", 0.5, 4.0, 0.02, 1.8, format=".2f"),
         "depth": Slider("number of weights D", 2, 10, 1, 4),
-        "imbalance": Slider("imbalance of the weights", 0.0, 2.0, 0.05, 0.6, format=".2f"),
+        "imbalance": Slider("imbalance of the weights", 0.0, 2.0, 0.05, 1.0, format=".2f"),
         "product": Slider("product at the start", 0.1, 1.5, 0.05, 0.9, format=".2f"),
         "steps": Slider("steps", 100, 3000, 100, 100),
     }
@@ -57,7 +57,7 @@ class ScalarLab(Explorer):
             axis("loss", (-12.5, 1.5), log=True, dtick=2, exponentformat="power"),
         ),
         Panel("η × sharpness", axis("step", Key("ends")), axis("η × sharpness", (0, 6))),
-        Panel("η × φ: {gfs_first:.2f} → {gfs_last:.2f}", axis("step", Key("ends")), axis("η × φ", (0, 4.2))),
+        Panel("η × φ: {landing}", axis("step", Key("ends")), axis("η × φ", (0, 4.2))),
     )
     traces = (
         line("loss", "blue", width=1.5, x="step", y="loss"),
@@ -66,6 +66,39 @@ class ScalarLab(Explorer):
         line("2: the edge", **_EDGE, legend=False, panel=2, x="ends", y=(2.0, 2.0)),
         line("2: the edge", **_EDGE, panel=3, x="ends", y=(2.0, 2.0)),
         line("2√2", "grey", dash="dot", width=1.5, panel=3, x="ends", y=(MONOTONE_LIMIT, MONOTONE_LIMIT)),
+    )
+
+    tries = (
+        Try(
+            "20 % too large",
+            {"eta_phi": 2.4},
+            "The loss rises {rises} times, ηφ falls at every step, from {gfs_first:.2f} to {gfs_last:.2f}, and descent "
+            "comes to rest.",
+            lambda data: data["rises"] > 10 and bool((np.diff(data["gfs"]) < 1e-9).all()) and data["gfs_last"] < 2,
+            not_at={"eta_phi": 1.8},
+        ),
+        Try(
+            "almost 2√2",
+            {"eta_phi": 2.8, "steps": 200},
+            "The loss rises {rises} times, η × sharpness bounces around 2, and ηφ glides from {gfs_first:.2f} to "
+            "{gfs_last:.2f}.",
+            lambda data: data["rises"] > 50 and data["gfs_last"] < 2,
+            not_at={"eta_phi": 2.8, "imbalance": 0.0, "steps": 200},
+        ),
+        Try(
+            "equal weights",
+            {"eta_phi": 2.4, "imbalance": 0.0},
+            "There is no flatter minimum to go to: ηφ stays at {gfs_last:.2f}, and the jumps never end.",
+            lambda data: data["gfs_last"] > 2.39 and data["rises"] > 40,
+            not_at={"eta_phi": 2.4},
+        ),
+        Try(
+            "far too large",
+            {"eta_phi": 3.9, "depth": 2, "product": 0.3},
+            "Beyond 2√2 nothing is promised: φ goes up, and descent flies away.",
+            lambda data: data["verdict"] == "diverged" and data["gfs_last"] > data["gfs_first"],
+            not_at={"eta_phi": 2.8, "depth": 2, "product": 0.3},
+        ),
     )
 
     def compute(self, eta_phi: float, depth: int, imbalance: float, product: float, steps: int) -> Data:
@@ -82,18 +115,20 @@ class ScalarLab(Explorer):
             "loss": np.maximum(values, 1e-17),
             "ends": np.array([0.0, steps]),
             "verdict": "diverged" if diverged else f"{rises} rises",
+            "rises": rises,
             "seen": np.arange(0, steps + 1, stride),
             "sharpness": np.minimum(eta * sharpness(path[::stride]), 1e3),
             "gfs": eta * gfs,
             "gfs_first": eta * gfs[0],
             "gfs_last": eta * gfs[-1],
+            "landing": f"{eta * gfs[0]:.2f} → " + (f"{eta * gfs[-1]:.2f}" if eta * gfs[-1] < 100 else "∞"),
             "converged": bool(values[-1] < 1e-12),
         }
 
 
 _LARGEST = 3.0
 _OUTCOME_COLOURS = (COLOURS["sky"], COLOURS["orange"], "#D9D9D9", COLOURS["black"], COLOURS["green"])
-_OUTCOME_NAMES = ("converges", "cycle of two", "a weight changes sign", "diverges", "still moving")
+_OUTCOME_NAMES = ("converges, weights positive", "cycle of two", "a weight changes sign", "diverges", "still moving")
 
 
 @lru_cache(maxsize=256)
@@ -139,8 +174,8 @@ class PhaseMapExplorer(Explorer):
     )
     declared = {
         "eta": Slider("step size η", 0.1, 1.3, 0.01, 0.5, format=".2f"),
-        "w1": Slider("start w₁", 0.05, 3.0, 0.05, 2.1, format=".2f"),
-        "w2": Slider("start w₂", 0.05, 3.0, 0.05, 0.4, format=".2f"),
+        "w1": Slider("start w₁", 0.05, 3.0, 0.05, 1.2, format=".2f"),
+        "w2": Slider("start w₂", 0.05, 3.0, 0.05, 0.5, format=".2f"),
     }
 
     clicked = ("w1", "w2")
@@ -173,6 +208,31 @@ class PhaseMapExplorer(Explorer):
         *(swatch(name, colour) for name, colour in zip(_OUTCOME_NAMES, _OUTCOME_COLOURS, strict=True)),
     )
 
+    tries = (
+        Try(
+            "η = 0.9",
+            {"eta": 0.9},
+            "{converging:.0f} % of the starts converge with positive weights; at η = 0.5 it was 44 %.",
+            lambda data: 20 < data["converging"] < 35,
+            not_at={"eta": 0.5},
+        ),
+        Try(
+            "η = 1.1",
+            {"eta": 1.1},
+            "No start converges with positive weights: every minimum is too sharp. Cycles of two appear instead.",
+            lambda data: data["converging"] == 0 and bool((data["outcome"] == 1).any()),
+            not_at={"eta": 0.9},
+        ),
+        Try(
+            "a sharp start",
+            {"w1": 2.1, "w2": 0.4},
+            "The path zig-zags inwards from outside of the dashed lines, ηφ = {eta_phi:.2f}, and comes to rest between "
+            "them, ηφ = {eta_phi_last:.2f}.",
+            lambda data: data["eta_phi"] > 2 > data["eta_phi_last"] and abs(data["products"][-1] - 1) < 1e-3,
+            not_at={"w1": 1.2, "w2": 0.8},
+        ),
+    )
+
     def compute(self, eta: float, w1: float, w2: float, *, fine: bool = True) -> Data:
         """A remembered map, coarse while a slider moves; hyperbolas in closed form; one short run."""
         axis, outcome = _map(round(eta, 4), 200 if fine else 80)
@@ -187,6 +247,8 @@ class PhaseMapExplorer(Explorer):
             "products": np.clip(path.prod(axis=1), -10.0, 10.0),
             "two_over_eta": 2 / eta,
             "eta_phi": eta * float(np.hypot(w1**2 - w2**2, 2.0)),
+            "eta_phi_last": eta * float(np.hypot(path[-1, 0] ** 2 - path[-1, 1] ** 2, 2.0)),
+            "converging": 100 * float((outcome == 0).mean()),
         }
 
 
@@ -242,10 +304,10 @@ class CobwebExplorer(Explorer):
         "Left: the product after a step over the product before it (blue), and sixty steps as a cobweb between the map "
         "and the diagonal; it ends where a product would not be positive. Right: where the product settles, over ηφ "
         "(darker: visited more often); the vertical line is the present ηφ. "
-        "The slope at π = 1 is 1 − ηφ: below −1 the fixed point repels."
+        "The slope at p = 1 is 1 − ηφ: below −1 the fixed point repels."
     )
     declared = {
-        "eta_phi": Slider("ηφ", 1.5, 3.0, 0.01, 2.1, format=".2f"),
+        "eta_phi": Slider("ηφ", 1.5, 3.0, 0.01, 1.9, format=".2f"),
         "start": Slider("product at the start", 0.3, 1.4, 0.05, 0.8, format=".2f"),
         "depth": Slider("number of weights D", 2, 6, 1, 3),
         "imbalance": Slider("imbalance of the weights", 0.0, 1.2, 0.05, 0.35, format=".2f"),
@@ -254,9 +316,9 @@ class CobwebExplorer(Explorer):
     figure_layout = {"height": 440}
     panels = (
         Panel(
-            "the map, slope {slope:.2f} at π = 1{ending}", axis("product π", (0, 1.6)), axis("next product", (0, 1.6))
+            "the map, slope {slope:.2f} at p = 1{ending}", axis("product p", (0, 1.6)), axis("next product", (0, 1.6))
         ),
-        Panel("where it settles", axis("ηφ", (1.5, 3.0)), axis("product π", (0, 1.6))),
+        Panel("where it settles", axis("ηφ", (1.5, 3.0)), axis("product p", (0, 1.6))),
     )
     traces = (
         line("next product", "blue", x="x", y="y"),
@@ -274,6 +336,30 @@ class CobwebExplorer(Explorer):
             z="settled",
         ),
         line("here", **_EDGE, panel=2, x="eta_phi", y=(0.0, 1.6)),
+    )
+
+    tries = (
+        Try(
+            "ηφ = 1.9",
+            {"eta_phi": 1.9},
+            "The web winds into the fixed point.",
+            lambda data: data["period"] == 1,
+            not_at={"eta_phi": 2.1},
+        ),
+        Try(
+            "ηφ = 2.3",
+            {"eta_phi": 2.3},
+            "The product jumps between two values.",
+            lambda data: data["period"] == 2,
+            not_at={"eta_phi": 1.9},
+        ),
+        Try(
+            "ηφ = 2.6",
+            {"eta_phi": 2.6},
+            "Four values: the period has doubled again.",
+            lambda data: data["period"] == 4,
+            not_at={"eta_phi": 2.3},
+        ),
     )
 
     def compute(self, eta_phi: float, start: float, depth: int, imbalance: float) -> Data:
@@ -298,6 +384,7 @@ class CobwebExplorer(Explorer):
             "web": web,
             "start": web[0],
             "settled": _bifurcation(depth, round(imbalance, 3)),
+            "period": len(np.unique(orbit[-8:].round(2))),
             "slope": 1 - eta_phi,
             "eta_phi": eta_phi,
             "ending": "; it leaves the positive products" if len(orbit) < 60 else "",
@@ -357,6 +444,31 @@ class MonitorReplay(Explorer):
         dots("now", "green", size=11, legend=False, panel=2, x="step", y="gfs_now"),
     )
 
+    tries = (
+        Try(
+            "clothes, ηφ = 3.3",
+            {"moment": 40, "data": "clothes", "level": "ηφ = 3.3 at the start"},
+            "η × sharpness stays at 2 for hundreds of steps, the loss rises {rises} times, and ηφ comes down to "
+            "{gfs_now:.2f}.",
+            lambda data: data["rises"] > 100 and bool((abs(data["sharpness"][5:] - 2) < 0.2).all()),
+            not_at={"moment": 40, "data": "clothes", "level": "ηφ = 2.2 at the start"},
+        ),
+        Try(
+            "clothes, stable",
+            {"moment": 40, "data": "clothes", "level": "ηφ = 1.8 at the start (stable)"},
+            "η × sharpness rises towards ηφ from below and never reaches 2; φ stays where it was.",
+            lambda data: data["rises"] == 0 and data["sharpness"].max() < 2 and np.ptp(data["gfs"]) < 0.05,
+            not_at={"moment": 40, "data": "clothes", "level": "ηφ = 3.3 at the start"},
+        ),
+        Try(
+            "digits, ηφ = 2.7",
+            {"moment": 6, "level": "ηφ = 2.7 at the start"},
+            "One burst of {rises} rises near step 55; φ drops below the edge in it, and all is calm afterwards.",
+            lambda data: 5 <= data["rises"] <= 20 and data["gfs"][-1] < 2,
+            not_at={"level": "ηφ = 2.2 at the start"},
+        ),
+    )
+
     def compute(self, moment: int, data: str, level: str) -> Data:
         """Index into what was recorded."""
         start = f"{data}/{_STEP_SIZES[level]}/"
@@ -370,6 +482,7 @@ class MonitorReplay(Explorer):
             "steps": run["steps"],
             "sharpness": current,
             "gfs": flow,
+            "rises": int((np.diff(run["losses"]) > 0).sum()),
             "step": int(run["steps"][moment]),
             "loss_now": run["loss"][moment],
             "sharpness_now": current[moment],

@@ -16,15 +16,15 @@ def balance_step() -> tuple[Any, Any]:
 
     Returns:
         new, old_times_factor: The balance `w_i^2 - w_j^2` after the step, and
-            `(w_i^2 - w_j^2)(1 - eta^2 (pi - y)^2 pi^2 / (w_i w_j)^2)`; the same thing. Both weights, the product `pi`,
-            the target `y` and `eta` are symbols: the other weights enter through `pi` alone.
+            `(w_i^2 - w_j^2)(1 - eta^2 (p - y)^2 p^2 / (w_i w_j)^2)`; the same thing. Both weights, the product `p`,
+            the target `y` and `eta` are symbols: the other weights enter through `p` alone.
 
     Examples:
         >>> new, old_times_factor = balance_step()
         >>> sp.simplify(new - old_times_factor)
         0
     """
-    w_i, w_j, product, target, eta = sp.symbols("w_i w_j pi y eta", real=True, nonzero=True)
+    w_i, w_j, product, target, eta = sp.symbols("w_i w_j p y eta", real=True, nonzero=True)
     pull = eta * (product - target) * product
     new = (w_i - pull / w_i) ** 2 - (w_j - pull / w_j) ** 2
     return new, (w_i**2 - w_j**2) * (1 - pull**2 / (w_i * w_j) ** 2)

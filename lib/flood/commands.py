@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lib.flood.downsampler import Detour
     from lib.flood.faces import State
     from lib.flood.geo import Dem
-    from lib.flood.solver import LocalInertialSolver
+    from lib.flood.solver import FloodResult, LocalInertialSolver
 
 __all__ = ["COMMANDS"]
 
@@ -89,13 +90,14 @@ def simulate(
         import torch
 
         from lib.flood.geo import read_dem
-        from lib.flood.maps import flood_picture
         from lib.flood.pooling import Pooling
         from lib.flood.solver import LocalInertialSolver
         from lib.validation import number_between, one_of, positive_integer, positive_number
 
         _check_files(dem, out, picture)
-        times = _saved_times(positive_number("--duration", duration), positive_integer("--frames", frames))
+        positive_number("--duration", duration)
+        pieces = max(positive_integer("--frames", frames) - 1, 1)
+        times = [duration * i / pieces for i in range(frames)] if frames > 1 else [duration]
         positive_integer("--factor", factor)
         number_between("--h0", h0, 0)
         rate = _rate(rain)
@@ -112,10 +114,10 @@ def simulate(
         falls = _rainfall(rate, fine, share)
         water = (h0 * (share > 0).double()).to(z.dtype)
         boundary = _boundary(inflow or [], outflow or [], ground)
-        # a run of no time, for all that is left to check
-        solver.simulate(z, 0.0, water, falls, boundary)
+        # a run of no time looks at all that is left to check
+        start = solver.simulate(z, 0.0, water, falls, boundary)
 
-    flood = _run(solver, z, times, h0=water, rain=falls, boundary=boundary, backend=backend)
+    flood = _run(solver, z, times, start, rain=falls, boundary=boundary, backend=backend)
     if flood is None:
         typer.echo("the run diverged and nothing was written: try a smaller --alpha", err=True)
         raise typer.Exit(1)
@@ -128,13 +130,15 @@ def simulate(
     try:
         written = [_write(path, flood.depths, ground, times, remark) for path in out]
         if picture is not None:
+            from lib.flood.maps import flood_picture
+
             title = f"{dem.stem}: water after {duration:g} s"
             h = flood.depths[-1].numpy()
             written.append(flood_picture(ground.z, h, ground.dx, picture, title=title, profile=ground.profile))
     except OSError as error:
         typer.echo(f"the run is over, but its depths cannot be written: {error}", err=True)
         raise typer.Exit(1) from error
-    for line in _report(flood, ground, h0=float(water.mean(dtype=torch.float64))):
+    for line in _report(flood, ground):
         typer.echo(line)
     typer.echo(f"{'written':14}{', '.join(str(path) for path in written)}")
 
@@ -182,7 +186,11 @@ def _ground(fine: Dem, factor: int, pooling: str, network: Path | None) -> tuple
         # a coarse cell that has some data is as high as these
         means = torch.where(share > 0, pool_dem(z.where(~empty, 0.0), factor) / share, level)
         z = z.where(~empty, means.repeat_interleave(factor, 0).repeat_interleave(factor, 1))
-    coarse = pool_dem(z, factor, pooling) if model is None else _drawn(model, z)  # type: ignore[arg-type]
+    if model is None:
+        coarse = pool_dem(z, factor, pooling)  # type: ignore[arg-type]
+    else:
+        with torch.no_grad():
+            coarse = model((z - z.mean()).float()[None, None])[0, 0].double() + z.mean()
     if empty.any():
         coarse = coarse.where(share > 0, max(fill, float(coarse.max())) + _WALL)
     return fine._replace(z=coarse, dx=fine.dx * factor, profile=coarse_profile(fine.profile, factor)), share
@@ -200,22 +208,12 @@ def _network(network: Path, fine: Dem, factor: int) -> Detour:
     return trained.model
 
 
-def _drawn(model: Detour, z: torch.Tensor) -> torch.Tensor:
-    """The coarse map of a network."""
-    import torch
-
-    level = z.mean()
-    with torch.no_grad():
-        coarse: torch.Tensor = model((z - level).float()[None, None])[0, 0]
-    return coarse.double() + level
-
-
 def _check_files(dem: Path, out: Sequence[Path], picture: Path | None) -> None:
     """Refuse files that could not be written when the run is over."""
-    for name, path, allowed in (
-        *(("--out", path, _DATASETS + _RASTERS) for path in out),
-        *(("--picture", path, (".png",)) for path in (picture,) if path is not None),
-    ):
+    files: list[tuple[str, Path, tuple[str, ...]]] = [("--out", path, _DATASETS + _RASTERS) for path in out]
+    if picture is not None:
+        files.append(("--picture", picture, (".png",)))
+    for name, path, allowed in files:
         if path.suffix.lower() not in allowed:
             raise ValueError(f"{name} must end in {' or '.join(allowed)}; it is {path}")
         if output_file(name, path).resolve() == dem.resolve():
@@ -228,26 +226,21 @@ def _check_files(dem: Path, out: Sequence[Path], picture: Path | None) -> None:
             raise ImportError(f"h5netcdf is needed for NetCDF files: {advice}") from error
 
 
-def _saved_times(duration: float, frames: int) -> list[float]:
-    """Times [s] at which depths are kept; the last is the end."""
-    return [duration * i / (frames - 1) for i in range(frames)] if frames > 1 else [duration]
-
-
 def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Boundary:
     """The sides of the map, from the words of the command line."""
     from lib.flood.boundaries import Boundary
 
     came: dict[str, torch.Tensor] = {}
     for words in inflow:
-        side, value = _side("--inflow", words)
-        amount, _, stretch = value.partition("@")
-        q = _stretch(words, _number("--inflow", words, amount), stretch, ground, side)
+        side, numbers = _side("--inflow", words)
+        if len(numbers) not in (1, 3):
+            raise ValueError(f"--inflow must be SIDE=Q or SIDE=Q@FROM:TO; it is {words!r}")
+        q = _stretch(words, *numbers, has_data=_ground_at(ground, side), dx=ground.dx)
         came[side] = came[side] + q if side in came else q
     went: dict[str, torch.Tensor] = {}
     for words in outflow:
-        side, value = _side("--outflow", words)
-        slope = _number("--outflow", words, value)
-        if slope <= 0:
+        side, (slope, *more) = _side("--outflow", words)
+        if slope <= 0 or more:
             raise ValueError(f"--outflow must have a positive slope; it is {words!r}")
         if side in went:
             raise ValueError(f"--outflow must name a side once; it names {side!r} again")
@@ -262,21 +255,17 @@ def _boundary(inflow: Sequence[str], outflow: Sequence[str], ground: Dem) -> Bou
     return Boundary(came, went)
 
 
-def _side(option: str, words: str) -> tuple[str, str]:
-    """`SIDE=REST` as its two parts."""
+def _side(option: str, words: str) -> tuple[str, list[float]]:
+    """A side of the map and the numbers behind it, which stand between `=`, `@` and `:`."""
     from lib.flood.boundaries import SIDES
 
-    side, equals, rest = words.partition("=")
-    if not equals or side not in SIDES:
+    side, _, rest = words.partition("=")
+    if side not in SIDES:
         raise ValueError(f"{option} must begin with {', '.join(f'{name}=' for name in SIDES)}; it is {words!r}")
-    return side, rest
-
-
-def _number(option: str, words: str, number: str) -> float:
     try:
-        return float(number)
+        return side, [float(number) for number in re.split("[@:]", rest)]
     except ValueError:
-        raise ValueError(f"{option} must hold numbers; {number!r} in {words!r} is none") from None
+        raise ValueError(f"{option} must hold numbers behind the side; it is {words!r}") from None
 
 
 def _ground_at(ground: Dem, side: str) -> torch.Tensor:
@@ -287,72 +276,62 @@ def _ground_at(ground: Dem, side: str) -> torch.Tensor:
     return ~torch.as_tensor(ground.profile.get("missing", False)).expand(ground.z.shape)[edge]
 
 
-def _stretch(words: str, discharge: float, stretch: str, ground: Dem, side: str) -> torch.Tensor:
+def _stretch(
+    words: str, discharge: float, start: float = 0.0, end: float | None = None, *, has_data: torch.Tensor, dx: float
+) -> torch.Tensor:
     """Discharge per metre of width [m^2/s] (L,) of an inflow over a stretch, in which faces may lie with a part."""
     import torch
 
-    has_data = _ground_at(ground, side)
-    length = len(has_data) * ground.dx
-    start, end = 0.0, length
-    if "@" in words:
-        start, end = (_number("--inflow", words, metre) for metre in (stretch.partition(":")[::2]))
+    length = len(has_data) * dx
+    end = length if end is None else end
     if not 0 <= start < end <= length:
         raise ValueError(f"--inflow must lie between 0 and {length:g} m, the length of the side; it is {words!r}")
     if not 0 < discharge < float("inf"):
         raise ValueError(f"--inflow must be a positive discharge; it is {words!r}")
-    faces = torch.arange(len(has_data), dtype=torch.float64) * ground.dx
-    width = ((faces + ground.dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * has_data
+    faces = torch.arange(len(has_data), dtype=torch.float64) * dx
+    width = ((faces + dx).clamp_max(end) - faces.clamp_min(start)).clamp_min(0) * has_data
     if not width.any():
         raise ValueError(f"--inflow must come in over ground; there is no cell with data at {words!r}")
-    return discharge / width.sum() * width / ground.dx
+    return discharge / width.sum() * width / dx
 
 
 @dataclass
 class _Flood:
     """A run in pieces, added up."""
 
-    depths: list[torch.Tensor] = field(default_factory=list)  # (R, C) [m] at the saved times
-    steps: int = 0
-    came: float = 0.0  # [m^3]
-    went: float = 0.0
-    stays: float = 0.0  # on the map at the end
+    depths: list[torch.Tensor]  # (R, C) [m] at the saved times
+    whole: FloodResult
     wet: int = 0  # the most cells deeper than _WET at any time
     fast: int = 0  # the most of them in which the flow is supercritical
 
 
 def _run(
-    solver: LocalInertialSolver,
-    z: torch.Tensor,
-    times: Sequence[float],
-    *,
-    h0: torch.Tensor,
-    rain: float | torch.Tensor,
-    boundary: Boundary,
-    backend: str,
+    solver: LocalInertialSolver, z: torch.Tensor, times: Sequence[float], start: FloodResult, **options: Any
 ) -> _Flood | None:
     """Run in pieces of equal time, several between two saved depths; None if the depths left all bounds."""
     import torch
 
     from lib.progress import progress
 
-    state = solver.initial_state(z, h0)
-    flood = _Flood([] if len(times) == 1 else [state.h])
+    flood = _Flood([] if len(times) == 1 else [start.h], start)
     intervals = max(len(times) - 1, 1)
     each = -(-_PIECES // intervals)
     for piece in progress(range(1, each * intervals + 1), "flood"):
-        seconds = times[-1] / (each * intervals)
-        result = solver.simulate(z, seconds, rain=rain, boundary=boundary, backend=backend, state=state)
-        state = result.state
+        result = solver.simulate(z, times[-1] / (each * intervals), state=flood.whole.state, **options)
         if bool(torch.isnan(result.time)):
             return None
-        flood.steps += int(result.steps)
-        flood.came += float(result.volume_in)
-        flood.went += float(result.volume_out)
-        flood.stays = float(result.volume_after)
-        wet, fast = _supercritical(state, solver.g)
+        so_far = flood.whole
+        flood.whole = replace(
+            result,
+            steps=so_far.steps + result.steps,
+            volume_before=so_far.volume_before,
+            volume_in=so_far.volume_in + result.volume_in,
+            volume_out=so_far.volume_out + result.volume_out,
+        )
+        wet, fast = _supercritical(result.state, solver.g)
         flood.wet, flood.fast = max(flood.wet, wet), max(flood.fast, fast)
         if piece % each == 0:
-            flood.depths.append(state.h)
+            flood.depths.append(result.h)
     return flood
 
 
@@ -381,27 +360,23 @@ def _write(path: Path, depths: Sequence[torch.Tensor], ground: Dem, times: Seque
     return path
 
 
-def _report(flood: _Flood, ground: Dem, *, h0: float) -> list[str]:
+def _report(flood: _Flood, ground: Dem) -> list[str]:
     """What happened, in lines."""
     import numpy as np
 
-    h = flood.depths[-1].double()
-    area = ground.dx**2
+    whole, h, area = flood.whole, flood.depths[-1].double(), ground.dx**2
     rows, columns = h.shape
-    at_start = h0 * area * h.numel()
-    # rain of less than the smallest float brings nothing
-    whole, of = (flood.came, "what came in") if flood.came else (at_start, "the water before")
-    error = (flood.stays + flood.went - at_start - flood.came) / whole if whole else 0.0
+    of = "what came in" if whole.volume_in > 0 else "the water before"
     row, column = divmod(int(h.argmax()), columns)
     x, y = ground.profile["transform"] @ (column + 0.5, row + 0.5)
     flooded, cells = int((h > _FLOODED).sum()), h.numel() - int(np.sum(ground.profile.get("missing", 0)))
     lines = [
         ("cells", f"{h.numel()} ({rows} x {columns} of {ground.dx:g} m)"),
-        ("steps", f"{flood.steps}"),
-        *([("water before", f"{at_start:.1f} m^3")] if at_start else []),
-        ("water in", f"{flood.came:.1f} m^3"),
-        ("water out", f"{flood.went:.1f} m^3"),
-        ("mass error", f"{error:.1e} of {of}"),
+        ("steps", f"{int(whole.steps)}"),
+        *([("water before", f"{float(whole.volume_before):.1f} m^3")] if whole.volume_before else []),
+        ("water in", f"{float(whole.volume_in):.1f} m^3"),
+        ("water out", f"{float(whole.volume_out):.1f} m^3"),
+        ("mass error", f"{float(whole.mass_error):.1e} of {of}"),
         ("deepest", f"{float(h.max()):.3f} m at x = {x:.1f} m, y = {y:.1f} m"),
         ("flooded", f"{flooded * area:.0f} m^2 deeper than {_FLOODED:g} m, {flooded / cells:.1%} of the map"),
     ]

@@ -7,11 +7,11 @@ a map that lies higher gives a coarse map that lies higher by as much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial, wraps
+from functools import partial
 from itertools import pairwise
-from typing import Literal, ParamSpec, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +20,21 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.flood.pooling import blocks, elevation_tensor
 from lib.flood.terrain import FEATURES, block_features
-from lib.models import ResidualBlock
+from lib.models import ResidualBlock, initialize
 from lib.validation import finite_number, one_of, positive_integer, torch_generator, true_or_false
 
 __all__ = ["Detour", "Downsampler", "FeatureDownsampler", "Norm", "PaperDownsampler", "ReliefScale"]
 
 Norm = Literal["batch", "group"]
-P = ParamSpec("P")
 
 #: Metres of elevation that a network's input counts as one.
 _UNIT = 4.0
-
 #: Channels that a group of the group normalisation holds.
 _GROUP = 16
 
 
 class Detour(nn.Module):
-    """Mean pooling plus a correction that a subclass defines.
-
-    Args:
-        factor: Fine cells along a side of a coarse cell.
-    """
+    """Mean pooling by a factor, plus a correction that a subclass defines."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -62,9 +56,7 @@ class Detour(nn.Module):
 class ReliefScale(Detour):
     """Mean pooling, its relief multiplied by one number: the least that a learnt map should beat.
 
-    Args:
-        factor: Fine cells along a side of a coarse cell.
-        relief: The number, a parameter to be trained: 1 is mean pooling, 0 a level map.
+    `relief` is the number, a parameter to be trained: 1 is mean pooling, 0 a level map.
 
     Examples:
         >>> z = torch.tensor([[0.0, 2.0], [4.0, 6.0]]).reshape(1, 1, 2, 2)
@@ -77,20 +69,9 @@ class ReliefScale(Detour):
         self.relief = nn.Parameter(torch.tensor(finite_number("relief", relief)))
 
     def correction(self, z: Tensor) -> Tensor:
-        """What the block means have too much or too little of relief."""
+        """The relief that the block means lack, or have too much."""
         scaled: Tensor = blocks(z, self.factor).mean((-2, -1)) * (self.relief - 1)
         return scaled
-
-
-def _torch_stays(make: Callable[P, None]) -> Callable[P, None]:
-    """A network with a generator of its own leaves torch's where it was, which draws while a layer is made."""
-
-    @wraps(make)
-    def made(*arguments: P.args, **options: P.kwargs) -> None:
-        with torch.random.fork_rng(devices=[], enabled=options.get("generator") is not None):
-            make(*arguments, **options)
-
-    return made
 
 
 class _Residual(nn.Module):
@@ -115,9 +96,8 @@ class Downsampler(Detour):
     network is mean pooling, bit for bit.
 
     Args:
-        factor: Fine cells along a side of a coarse cell, a power of two above 1.
+        factor: A power of two above 1.
         width: Channels after each halving, one number for each; by default 8, 16, 32, 64 as far as the factor goes.
-        generator: Source of the initial weights.
 
     Examples:
         >>> z = torch.rand(2, 1, 64, 32)
@@ -126,7 +106,6 @@ class Downsampler(Detour):
         (True, torch.Size([2, 1, 4, 2]))
     """
 
-    @_torch_stays
     def __init__(
         self, factor: int = 16, width: tuple[int, ...] | None = None, *, generator: torch.Generator | None = None
     ) -> None:
@@ -139,13 +118,13 @@ class Downsampler(Detour):
             raise ValueError(f"width must name {halvings} numbers of channels for the factor {factor}; it is {width}")
         widths = [positive_integer("width", channels) for channels in given]
         layers: list[nn.Module] = []
-        with _drawn_from(generator):
+        with _weights_from(generator, self):
             for before, after in zip((2, *widths), widths, strict=False):
                 down = nn.Conv2d(before, after, 3, stride=2, padding=1, padding_mode="replicate")
                 layers += [down, _Residual(after)]
             layers += [_Residual(widths[-1]), _Residual(widths[-1]), nn.Conv2d(widths[-1], 1, 1)]
             self.layers = nn.Sequential(*layers)
-            _start(self, generator, last=self.layers[-1])
+        _silence(self.layers[-1])
 
     def correction(self, z: Tensor) -> Tensor:
         """Metres to add to the block means, from the elevations and from how far cells stand out of their block."""
@@ -158,12 +137,7 @@ class Downsampler(Detour):
     def paper(
         norm: Norm = "batch", *, checkpointed: bool = False, generator: torch.Generator | None = None
     ) -> PaperDownsampler:
-        """The network of the paper; see `PaperDownsampler`.
-
-        Examples:
-            >>> sum(p.numel() for p in Downsampler.paper().parameters())
-            11168192
-        """
+        """The network of the paper; see `PaperDownsampler`."""
         return PaperDownsampler(norm, checkpointed=checkpointed, generator=generator)
 
 
@@ -177,14 +151,12 @@ class PaperDownsampler(Detour):
     Args:
         norm: `"batch"`, or `"group"`: groups of 16 channels.
         checkpointed: Compute the blocks anew in the backward pass instead of keeping what is inside them.
-        generator: Source of the initial weights.
 
     Examples:
         >>> PaperDownsampler("group")(torch.rand(1, 1, 64, 64)).shape
         torch.Size([1, 1, 4, 4])
     """
 
-    @_torch_stays
     def __init__(
         self, norm: Norm = "batch", *, checkpointed: bool = False, generator: torch.Generator | None = None
     ) -> None:
@@ -193,7 +165,7 @@ class PaperDownsampler(Detour):
         self.checkpointed = true_or_false("checkpointed", checkpointed)
         widths, strides = (64, 64, 128, 256, 512), (1, 2, 2, 1)
         make_norm = nn.BatchNorm2d if norm == "batch" else _group_norm
-        with _drawn_from(generator):
+        with _weights_from(generator, self):
             first = nn.Conv2d(1, 64, 3, stride=2, padding=1, padding_mode="replicate", bias=False)
             self.stem = nn.Sequential(first, make_norm(64), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
             block = partial(ResidualBlock, padding_mode="replicate", norm=make_norm)
@@ -201,7 +173,6 @@ class PaperDownsampler(Detour):
             for (before, after), stride in zip(pairwise(widths), strides, strict=True):
                 self.stages += [block(before, after, stride=stride), block(after, after)]
             self.head = nn.Conv2d(widths[-1], 1, 1, bias=False)
-            _start(self, generator)
 
     def correction(self, z: Tensor) -> Tensor:
         """Metres to add to the block means, from the elevations."""
@@ -223,14 +194,13 @@ def _first_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], Ab
 @contextmanager
 def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
     """Batch normalisation has noted a batch in the forward pass; a second note would count it twice."""
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    momenta = {norm: norm.momentum for norm in block.modules() if isinstance(norm, nn.BatchNorm2d)}
+    for norm in momenta:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum in momenta.items():
             norm.momentum = momentum
 
 
@@ -243,63 +213,49 @@ class FeatureDownsampler(Detour):
 
     Three 3 x 3 convolutions on the coarse grid, and a 1 x 1 layer that starts at zero: mean pooling, bit for bit.
 
-    Args:
-        factor: Fine cells along a side of a coarse cell.
-        width: Channels of its layers.
-        generator: Source of the initial weights.
-
     Examples:
         >>> z = torch.rand(2, 1, 24, 36)
         >>> FeatureDownsampler(12)(z).shape
         torch.Size([2, 1, 2, 3])
     """
 
-    @_torch_stays
     def __init__(self, factor: int = 16, width: int = 32, *, generator: torch.Generator | None = None) -> None:
         super().__init__(factor)
         channels = (len(FEATURES), *[positive_integer("width", width)] * 3)
         layers: list[nn.Module] = []
-        with _drawn_from(generator):
+        with _weights_from(generator, self):
             for before, after in pairwise(channels):
                 layers += [nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate"), nn.ReLU()]
             self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 1))
-            _start(self, generator, last=self.layers[-1])
+        _silence(self.layers[-1])
 
     def correction(self, z: Tensor) -> Tensor:
         """Metres to add to the block means, from the numbers of each block, most of them relative to its mean."""
         features = block_features(z[:, 0], self.factor)
-        mean = features[:, -1:]
-        spread = FEATURES.index("std")
-        # elevations above the block's mean; the spread is one already, and the mean itself is above the map's
-        relative = torch.cat([features[:, :spread] - mean, features[:, spread + 1 : -1] - mean], dim=1)
-        inputs = torch.cat([relative, features[:, spread : spread + 1], mean], dim=1)
+        mean, std = features[:, -1:], FEATURES.index("std")
+        above = features - mean  # of elevations; the spread is none, and the mean itself is above the map's
+        inputs = torch.cat([above[:, :std], above[:, std + 1 : -1], features[:, std : std + 1], mean], dim=1)
         correction: Tensor = self.layers(_of_its_dtype(self, inputs))
         return correction
 
 
 def _of_its_dtype(network: nn.Module, z: Tensor) -> Tensor:
-    """Return the input of a network if its weights are of the same dtype."""
     dtype = next(network.parameters()).dtype
     if z.dtype != dtype:
         raise ValueError(f"z must have the dtype {dtype} of the network's weights; it has {z.dtype}")
     return z
 
 
-def _drawn_from(generator: torch.Generator | None) -> AbstractContextManager[None]:
-    """Where layers are made: each draws weights from torch's global state, which a given generator leaves alone."""
-    given = torch_generator("generator", generator) is not None
-    kept: AbstractContextManager[None] = torch.random.fork_rng(devices=[], enabled=given)
-    return kept
+@contextmanager
+def _weights_from(generator: torch.Generator | None, network: nn.Module) -> Iterator[None]:
+    """Where layers are made: they draw from torch's global state, which a given generator leaves alone."""
+    given = torch_generator("generator", generator)
+    with torch.random.fork_rng(devices=[], enabled=given is not None):
+        yield
+    if given is not None:
+        initialize(network, generator=given)
 
 
-def _start(network: nn.Module, generator: torch.Generator | None, last: nn.Module | None = None) -> None:
-    """Weights and biases as torch draws them by itself, from a generator; the last layer all zero where asked."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            bound = module.weight[0].numel() ** -0.5
-            for part in (module.weight, module.bias):
-                if part is not None:
-                    nn.init.uniform_(part, -bound, bound, generator=generator)
-    if last is not None:
-        for part in last.parameters():
-            nn.init.zeros_(part)
+def _silence(layer: nn.Module) -> None:
+    for part in layer.parameters():
+        nn.init.zeros_(part)

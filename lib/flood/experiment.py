@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from lib.experiment import Count, Positive, Run, Seed, named, prepare
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import DownsamplerTraining, train_downsampler
 from lib.flood.pooling import blocks
-from lib.flood.scenarios import CELL, Kind, TileFolder, draw_floods, solve_tiles
+from lib.flood.scenarios import CELL, FloodDataset, Kind, TileFolder, draw_floods, solve_tiles
 from lib.flood.solver import LocalInertialSolver
 from lib.training import processes
 from lib.validation import job_count, known_device, one_of
@@ -27,6 +28,7 @@ __all__ = [
     "FloodRun",
     "coarse_solver",
     "flood_task",
+    "held_out",
     "train_flood",
     "trained_network",
 ]
@@ -104,12 +106,7 @@ PRESETS = {
 
 
 def coarse_solver(preset: str | FloodPreset = "laptop") -> LocalInertialSolver:
-    """The solver behind the network.
-
-    Examples:
-        >>> coarse_solver("laptop").dx
-        128.0
-    """
+    """The solver behind the network."""
     settings = named(preset, PRESETS)
     return LocalInertialSolver(dx=settings.dx * settings.factor, alpha=settings.alpha, h_cfl_min=settings.coarse_floor)
 
@@ -135,6 +132,13 @@ class FloodRun(Run):
         return Downsampler(preset.factor, generator=weights)
 
 
+@lru_cache(maxsize=4)
+def held_out(kind: Kind) -> FloodDataset:
+    """The floods, 48 of each kind, that all networks of the chapter are tested on; they are remembered."""
+    preset = PRESETS["laptop"]
+    return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind)
+
+
 def flood_task(
     preset: str | FloodPreset, data_path: str | Path | None = None, *, device: str = "cpu", jobs: int | None = None
 ) -> tuple[Detour, Dataset[tuple[Tensor, ...]], Dataset[tuple[Tensor, ...]] | None]:
@@ -143,15 +147,10 @@ def flood_task(
     Fine solutions that are missing are computed first; where several processes train together, they must be there.
 
     Args:
-        preset: A name in `PRESETS`, or a setting.
         data_path: Folder with `train` and, if there are some, `test` tiles (see `TileFolder`), for presets without
             drawn maps.
         device: Of the processes that train together.
         jobs: Processes that solve; None leaves it to a surrounding `joblib.parallel_config`.
-
-    Raises:
-        ValueError: If the folder is missing, a tile is not as it must be, or has no solution that several processes
-            could read.
 
     Examples:
         >>> model, train, test = flood_task(replace(PRESETS["quick"], count=2, test_count=1, side=32))
@@ -170,23 +169,29 @@ def flood_task(
         train = draw_floods(settings.count, seed=settings.data_seed, **drawn)
         test = draw_floods(settings.test_count, seed=settings.data_seed + 1, split="test", **drawn)
         return model, train, test
+    return model, *_tiles(settings, data_path, fine, device=device, jobs=jobs)
+
+
+def _tiles(
+    settings: FloodPreset, data_path: str | Path | None, fine: LocalInertialSolver, *, device: str, jobs: int | None
+) -> tuple[TileFolder, TileFolder | None]:
+    """The folders to train on and to test on, all their tiles solved."""
     if data_path is None:
         raise ValueError("data_path must name the folder of the tiles")
-    folders = [folder for folder in (Path(data_path) / "train", Path(data_path) / "test") if folder.is_dir()]
-    if not folders or folders[0].name != "train":
-        raise ValueError(f"data_path must hold a folder 'train' with tiles; {Path(data_path) / 'train'} is not there")
-    for folder in folders:  # before hours are spent on solving them
-        blocks(TileFolder(folder, settings.dx).elevations(0), settings.factor)
-    if processes(device).num_processes > 1:
-        for folder in folders:  # processes that wait for hours for another one give up
-            waiting = TileFolder(folder, settings.dx)
-            if any(not waiting.solution(index).exists() for index in range(len(waiting))):
-                raise ValueError(f"{folder} has tiles without solutions: run `python -m lib solve flood` first")
-    tiles = [
+    train, test = Path(data_path) / "train", Path(data_path) / "test"
+    if not train.is_dir():
+        raise ValueError(f"data_path must hold a folder 'train' with tiles; {train} is not there")
+    folders = [train, test] if test.is_dir() else [train]
+    for tiles in (TileFolder(folder, settings.dx) for folder in folders):
+        blocks(tiles.elevations(0), settings.factor)  # before hours are spent on solving them
+        # processes that wait for hours for another one give up
+        if processes(device).num_processes > 1 and not all(tiles.solution(i).exists() for i in range(len(tiles))):
+            raise ValueError(f"{tiles.folder} has tiles without solutions: run `python -m lib solve flood` first")
+    solved = [
         solve_tiles(folder, fine, kind=settings.kind, seed=settings.data_seed + place, jobs=jobs)
         for place, folder in enumerate(folders)
     ]
-    return model, tiles[0], tiles[1] if len(tiles) > 1 else None
+    return solved[0], solved[1] if len(solved) > 1 else None
 
 
 def train_flood(
@@ -203,10 +208,8 @@ def train_flood(
     """Train a coarse map through the solver.
 
     Args:
-        preset: A name in `PRESETS`, or a setting of your own.
-        folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
         data_path, jobs: As in `flood_task`.
-        device, precision, every, workers: As in `lib.training.fit`.
+        folder, device, precision, every, workers: As in `lib.training.fit`.
 
     Examples:
         >>> small = replace(PRESETS["quick"], count=4, test_count=2, side=32, epochs=2, batch_size=4)
@@ -217,18 +220,12 @@ def train_flood(
     settings = named(preset, PRESETS)
     solver = coarse_solver(settings)
     job_count(jobs)
-    if (
-        settings.count is not None and settings.batch_size > settings.count
-    ):  # drawn floods are solved first, for minutes
+    # drawn floods are solved first, for minutes
+    if settings.count is not None and settings.batch_size > settings.count:
         raise ValueError(f"batch_size must be at most {settings.count}; it is {settings.batch_size}")
     options: dict[str, Any] = {"device": device, "precision": precision, "every": every, "workers": workers}
-    model, train, test, _ = prepare(
-        settings,
-        folder,
-        lambda: flood_task(settings, data_path, device=device, jobs=jobs),
-        batch_size=settings.batch_size,
-        **options,
-    )
+    task = partial(flood_task, settings, data_path, device=device, jobs=jobs)
+    model, train, test, _ = prepare(settings, folder, task, batch_size=settings.batch_size, **options)
     run = train_downsampler(model, train, solver, settings, test=test, folder=folder, **options)
     return FloodRun(model.eval(), run.losses, run.scores, run.diverged, settings)
 
@@ -244,9 +241,8 @@ SHIPPED = {
 def trained_network(name: str) -> FloodRun:
     """A network that ships with the package, its weights rounded to half precision.
 
-    Args:
-        name: `"rain"`: trained on rain alone; `"mixed"`: on rain and rivers; both coarsen by 16. `"rain-factor8"`: on
-            rain, and coarsens by 8.
+    `"rain"` was trained on rain alone, `"mixed"` on rain and rivers, and both coarsen by 16; `"rain-factor8"` on rain,
+    and coarsens by 8.
 
     Examples:
         >>> trained_network("rain").model.factor

@@ -30,7 +30,6 @@ from lib.explorer import (
 )
 from lib.flood.boundaries import Boundary
 from lib.flood.compiled import run
-from lib.flood.downsampler import Detour
 from lib.flood.exact import planar_wave
 from lib.flood.experiment import SHIPPED, trained_network
 from lib.flood.faces import BOUNDS
@@ -56,7 +55,6 @@ _NOW: dict[str, Any] = {"color": "black", "dash": "dash", "width": 1.5}
 _DEPTHS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.5)
 _WATER = ("#C6E2F2", "#8CC5E5", COLOURS["sky"], "#1F86C4", "#005A94", "#00345C")
 _GROUND, _WALL = "#D5D6B8", "#B4763A"
-
 
 #: Tones from shadow to light of the ground, the wall and each class of depth: together all values of a byte.
 _TONES = 32
@@ -84,10 +82,10 @@ def _painted_scale() -> list[list[Any]]:
     return scale
 
 
-def _painted_map(name: str, hover: str, **where: Any) -> Trace:
-    """A map of what `_painted` gives."""
+def _painted_map(name: str, place: str, **where: Any) -> Trace:
+    """A map of what `_painted` gives; `customdata` is the depth that a pointer is told, behind the place."""
     highest = _TONES * (2 + len(_WATER)) - 1
-    return heatmap(name, _painted_scale(), 0, highest, hover=hover, **where)
+    return heatmap(name, _painted_scale(), 0, highest, hover=f"{place}%{{customdata:.2f}} m of water", **where)
 
 
 def _class_names(classes: tuple[float, ...]) -> list[str]:
@@ -98,41 +96,39 @@ def _class_names(classes: tuple[float, ...]) -> list[str]:
 
 _SIDE, _DX = 64, 24.0
 _MINUTES = 20
-_CENTRES, _MINUTES_AT = (np.arange(_SIDE) + 0.5) * _DX, np.arange(_MINUTES + 1)
-_DIKE = slice(22, 24)
-_VILLAGE = (34, 34)
-_INLET = slice(24, 40)
+_ON_VALLEY = {axis: (np.arange(_SIDE) + 0.5) * _DX for axis in "xy"}
+_MINUTES_AT = np.arange(_MINUTES + 1)
+_DIKE, _INLET, _VILLAGE = slice(22, 24), slice(24, 40), (34, 34)
+#: Metres to the north of the inlet's ends, to the east and to the north of the village.
+_INLET_ENDS = ((_SIDE - _INLET.stop) * _DX, (_SIDE - _INLET.start) * _DX)
+_VILLAGE_AT = ((_VILLAGE[1] + 0.5) * _DX, (_SIDE - _VILLAGE[0] - 0.5) * _DX)
+_TIME_AXIS = axis("time [minutes]", (0, _MINUTES + 0.4), tickvals=[0, 5, 10, 15, 20])
 
 
 @lru_cache(maxsize=1)
-def _valley() -> Array:
-    """A valley that falls gently to the east, with a metre of relief from the real elevations (64, 64) [m]."""
+def _valley() -> tuple[Array, Array]:
+    """A valley that falls gently to the east, with a metre of real relief (64, 64) [m], and its shade."""
     row, column = np.mgrid[:_SIDE, :_SIDE]
     relief = ndimage.gaussian_filter(real_dem().z[100:164, 20:84], 1.5)
     relief = (relief - relief.min()) / np.ptp(relief)
     across = (row - (_SIDE - 1) / 2) / (_SIDE / 2)
-    return np.asarray(1.2 * relief + 3.5 * across**2 - 0.0015 * _DX * column)
-
-
-@lru_cache(maxsize=1)
-def _shade() -> Array:
-    return hillshade(_valley(), _DX)
+    z = 1.2 * relief + 3.5 * across**2 - 0.0015 * _DX * column
+    return z, hillshade(z, _DX)
 
 
 @lru_cache(maxsize=128)
 def _dike_flood(
     width: int, height: float, position: int, rain: float, inflow: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Depths (21, 64, 64) [m], one a minute, and where the dike stands (64, 64)."""
+    """Depths (21, 64, 64) [m], one per minute, and where the dike stands (64, 64)."""
     wall = np.zeros((_SIDE, _SIDE), dtype=bool)
     wall[:, _DIKE] = height > 0
     first = position - width // 2
     wall[max(first, 0) : max(first + width, 0), _DIKE] = False
-    z = _valley() + height * wall
+    z = _valley()[0] + height * wall
     west = torch.zeros(_SIDE)
     west[_INLET] = inflow
-    solver = LocalInertialSolver(dx=_DX, manning=0.035)
-    result = solver.simulate(
+    result = LocalInertialSolver(dx=_DX, manning=0.035).simulate(
         torch.from_numpy(z - z.mean()).float(),
         60.0 * _MINUTES,
         rain=rain * _MM_PER_HOUR,
@@ -174,46 +170,13 @@ class BreakTheDike(Explorer):
             width=0.56,
             equal=True,
         ),
-        Panel(
-            "village: {village_now:.2f} m",
-            axis("time [minutes]", (0, _MINUTES + 0.4), tickvals=[0, 5, 10, 15, 20]),
-            axis("depth [m]", Key("depths")),
-            width=0.22,
-        ),
-        Panel(
-            "east: {share_now:.0%}",
-            axis("time [minutes]", (0, _MINUTES + 0.4), tickvals=[0, 5, 10, 15, 20]),
-            axis("share of the water", (0, 1)),
-            width=0.22,
-        ),
+        Panel("village: {village_now:.2f} m", _TIME_AXIS, axis("depth [m]", Key("depths")), width=0.22),
+        Panel("east: {share_now:.0%}", _TIME_AXIS, axis("share of the water", (0, 1)), width=0.22),
     )
     traces = (
-        _painted_map(
-            "map",
-            "%{x:.0f} m east, %{y:.0f} m north: %{customdata:.2f} m of water",
-            x=_CENTRES,
-            y=_CENTRES,
-            z="map",
-            customdata="shown_depth",
-        ),
-        line(
-            "inflow",
-            "blue",
-            width=6,
-            legend=False,
-            hover=False,
-            x=(4.0, 4.0),
-            y=((_SIDE - _INLET.stop) * _DX, (_SIDE - _INLET.start) * _DX),
-        ),
-        dots(
-            "village",
-            "vermilion",
-            size=12,
-            symbol="diamond",
-            hover=False,
-            x=((_VILLAGE[1] + 0.5) * _DX,),
-            y=((_SIDE - _VILLAGE[0] - 0.5) * _DX,),
-        ),
+        _painted_map("map", "%{x:.0f} m east, %{y:.0f} m north: ", z="map", customdata="shown_depth", **_ON_VALLEY),
+        line("inflow", "blue", width=6, legend=False, hover=False, x=(4.0, 4.0), y=_INLET_ENDS),
+        dots("village", "vermilion", size=12, symbol="diamond", hover=False, x=_VILLAGE_AT[:1], y=_VILLAGE_AT[1:]),
         line("village", "vermilion", legend=False, panel=2, x=_MINUTES_AT, y="village"),
         line("now", **_NOW, panel=2, x="time", y="depths"),
         line("east", "green", legend=False, panel=3, x=_MINUTES_AT, y="share"),
@@ -229,7 +192,7 @@ class BreakTheDike(Explorer):
         village = frames[:, *_VILLAGE].astype(np.float64)
         share = np.divide(east, total, out=np.zeros_like(east), where=total > 0)
         return {
-            "map": _painted(_shade(), wall, frames[time])[::-1],
+            "map": _painted(_valley()[1], wall, frames[time])[::-1],
             "depth": frames[time][::-1],
             "shown_depth": frames[time][::-1].round(2),
             "village": village,
@@ -249,7 +212,6 @@ _CELLS, _CELL = 100, 30.0
 _UNBOUNDED = 1e3
 
 
-@lru_cache(maxsize=1024)
 def _planar_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
     """Depths [m] (100,) of a wave that runs over level ground for half an hour, and the number of steps."""
     minute, speed, manning, h_dry, g = 60.0, 1.0, 0.03, 1e-5, 9.80665
@@ -269,26 +231,29 @@ def _planar_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
         steps += done
         if np.isnan(time):
             break
-    return _bounded(h[0]), steps
+    return h[0], steps
 
 
 @lru_cache(maxsize=1)
-def _hillside() -> Array:
+def _hillside() -> torch.Tensor:
     """A smooth profile of the real elevations (1, 100), 5 m high."""
     z = ndimage.gaussian_filter1d(real_dem().z[120, 20:120], 8)
-    return np.asarray((z - z.min()) * (5.0 / np.ptp(z)), dtype=np.float64)[None]
+    return torch.from_numpy((z - z.min()) * (5.0 / np.ptp(z)))[None]
 
 
-@lru_cache(maxsize=1024)
-def _rain_case(alpha: float, theta: float, floor: float, limiter: bool = False) -> tuple[Array, int]:
+def _rain_case(alpha: float, theta: float, floor: float, *, limiter: bool = False) -> tuple[Array, int]:
     """Depths [m] (100,) after half an hour of rain on a dry hillside, and the number of steps."""
     solver = LocalInertialSolver(dx=_CELL, alpha=alpha, theta=theta, h_cfl_min=floor, limiter=limiter)
-    z = torch.from_numpy(_hillside())
-    result = solver.simulate(z, 1800.0, rain=20 * _MM_PER_HOUR, backend="compiled")
-    return _bounded(result.h[0].numpy()), int(result.steps)
+    result = solver.simulate(_hillside(), 1800.0, rain=20 * _MM_PER_HOUR, backend="compiled")
+    return result.h[0].numpy(), int(result.steps)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1)
+def _gentle_rain() -> Array:
+    """The same depths (100,) by steps that are short enough."""
+    return _rain_case(0.1, 0.7, 0.1, limiter=True)[0]
+
+
 def _basin_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
     """Depths [m] (24, 24) after about thirty steps from water of 20 m with a millimetre of noise, and the steps."""
     depth, cell = 20.0, 10.0
@@ -297,35 +262,39 @@ def _basin_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
     # half a step less: noise makes the first steps a little shorter
     duration = 29.5 * alpha * cell / float(np.sqrt(solver.g * depth))
     result = solver.simulate(torch.zeros(24, 24, dtype=torch.float64), duration, h0=depth + noise, backend="compiled")
-    return _bounded(result.h.numpy()), int(result.steps)
-
-
-def _bounded(depth: Array) -> Array:
-    """Depths that can be drawn: where a run has left all bounds, a kilometre of water."""
-    return np.asarray(np.nan_to_num(depth, nan=_UNBOUNDED).clip(-_UNBOUNDED, _UNBOUNDED), dtype=np.float64)
+    return result.h.numpy(), int(result.steps)
 
 
 @lru_cache(maxsize=1024)
-def _case(case: str, alpha: float, theta: float, floor: float) -> tuple[Array, Array, float, float, int]:
-    """Depths along a line, what they should be, the largest error and the smallest depth on the map, the steps."""
-    if case == _BASIN:
-        depth, steps = _basin_case(alpha, theta, floor)
-        wrong = depth - depth.mean()
-        return wrong[12], np.zeros(24), float(np.abs(wrong).max()), float(depth.min()), steps
+def _case(case: str, alpha: float, theta: float, floor: float) -> dict[str, Any]:
+    """The end of a run: depths [m] along a line, what they should be, the largest error, the smallest depth, steps."""
+    run_case = _planar_case if case == _PLANAR else _rain_case if case == _RAIN else _basin_case
+    found, steps = run_case(alpha, theta, floor)
+    # where a run has left all bounds a kilometre of water is drawn
+    depth = np.nan_to_num(found, nan=_UNBOUNDED).clip(-_UNBOUNDED, _UNBOUNDED)
     if case == _PLANAR:
-        depth, steps = _planar_case(alpha, theta, floor)
-        exact = planar_wave(_centres(), 1800.0, 1.0, 0.03, model="local_inertial")
+        centres = (np.arange(_CELLS) + 0.5) * _CELL
+        shown, exact = depth, planar_wave(centres, 1800.0, 1.0, 0.03, model="local_inertial")
         # the front itself is a jump, which no grid of cells can follow
-        wrong = (depth - exact)[_centres() < 1500]
-    else:
-        depth, steps = _rain_case(alpha, theta, floor)
-        exact, _ = _rain_case(0.1, 0.7, 0.1, limiter=True)
+        wrong = (depth - exact)[centres < 1500]
+        heights = [-0.5, 3.0]
+    elif case == _RAIN:
+        shown, exact = depth, _gentle_rain()
         wrong = depth - exact
-    return depth, exact, float(np.abs(wrong).max()), float(depth.min()), steps
-
-
-def _centres() -> Array:
-    return np.asarray((np.arange(_CELLS) + 0.5) * _CELL, dtype=np.float64)
+        heights = [np.clip(1.1 * depth.min(), -1.0, -0.02), np.clip(1.1 * depth.max(), 0.05, 1.0)]
+    else:
+        wrong = depth - depth.mean()
+        shown, exact = wrong[12], np.zeros(24)
+        top = np.clip(1.1 * np.abs(shown).max(), 0.02, 20.0)
+        heights = [-top, top]
+    return {
+        "depth": shown,
+        "exact": exact,
+        "error": float(np.abs(wrong).max()),
+        "smallest": float(depth.min()),
+        "steps": steps,
+        "heights": [float(height) for height in heights],
+    }
 
 
 class ThreeSettings(Explorer):
@@ -370,67 +339,40 @@ class ThreeSettings(Explorer):
         """A few milliseconds of solver for each point of the right curve, remembered."""
         alpha, theta = round(alpha, 2), round(theta, 2)
         floor = float(10 ** (round(4 * math.log10(floor)) / 4))
-        depth, exact, error, smallest, steps = _case(case, alpha, theta, floor)
-        first_step = alpha * _CELL / float(np.sqrt(9.80665 * floor))
-        cell = 10.0 if case == _BASIN else _CELL
-        data = {
-            "x": (np.arange(len(depth)) + 0.5) * cell,
-            "places": (0.0, len(depth) * cell),
-            "depth": depth,
-            "exact": exact,
-            "error": error,
-            "smallest": smallest,
-            "steps": steps,
-            "first_step": first_step,
-            "height": "depth less its mean [m]" if case == _BASIN else "depth [m]",
-            "heights": self._heights(case, depth),
-            "what": f"{steps} steps: the depths have left all bounds"
-            if np.abs(depth).max() == _UNBOUNDED
-            else f"{steps} steps, smallest depth {smallest:.3g} m",
-        }
+        found, rain = _case(case, alpha, theta, floor), case == _RAIN
+        count, cell = len(found["depth"]), 10.0 if case == _BASIN else _CELL
+        unbounded = np.abs(found["depth"]).max() == _UNBOUNDED
         low, high = {_PLANAR: (-2.5, 2), _RAIN: (-4, 0), _BASIN: (-4, 2)}[case]
-        if case == _RAIN:
-            return data | {
-                "setting": _FLOORS,
-                "setting_name": "depth floor in the CFL step [m]",
-                "setting_scale": "log",
-                "settings": (-5.2, -0.8),
-                "errors": np.array([_case(case, alpha, theta, float(each))[2] for each in _FLOORS]),
-                "error_range": (low, high),
-                "here": floor,
-                "limit": np.nan,
-                "limit_ends": np.full(2, np.nan),
-                "verdict": f"first step {first_step:.0f} s",
-            }
+        setting = _FLOORS if rain else _ALPHAS
+        around = [_case(case, *((alpha, theta, each) if rain else (each, theta, floor))) for each in setting.tolist()]
+        first_step = alpha * _CELL / float(np.sqrt(9.80665 * floor))
         limit = float(np.sqrt(theta if case == _PLANAR else theta / 2))
-        name = "√θ" if case == _PLANAR else "√(θ/2)"
-        return data | {
-            "setting": _ALPHAS,
-            "setting_name": "α",
-            "setting_scale": "linear",
-            "settings": (0.05, 1.05),
-            "errors": np.array([_case(case, float(each), theta, floor)[2] for each in _ALPHAS]),
+        side, name = "above" if alpha > limit else "below", "√θ" if case == _PLANAR else "√(θ/2)"
+        return found | {
+            "x": (np.arange(count) + 0.5) * cell,
+            "places": (0.0, count * cell),
+            "height": "depth less its mean [m]" if case == _BASIN else "depth [m]",
+            "what": f"{found['steps']} steps"
+            + (": the depths have left all bounds" if unbounded else f", smallest depth {found['smallest']:.3g} m"),
+            "setting": setting,
+            "setting_name": "depth floor in the CFL step [m]" if rain else "α",
+            "setting_scale": "log" if rain else "linear",
+            "settings": (-5.2, -0.8) if rain else (0.05, 1.05),
+            "errors": np.array([each["error"] for each in around]),
             "error_range": (low, high),
-            "here": alpha,
-            "limit": limit,
-            "limit_ends": 10.0 ** np.array([low, high]),
-            "verdict": f"α = {alpha:.2f}: {'above' if alpha > limit else 'below'} the limit {name} = {limit:.2f}",
+            "here": floor if rain else alpha,
+            "limit": np.nan if rain else limit,
+            "limit_ends": np.full(2, np.nan) if rain else 10.0 ** np.array([low, high]),
+            "first_step": first_step,
+            "verdict": f"first step {first_step:.0f} s"
+            if rain
+            else f"α = {alpha:.2f}: {side} the limit {name} = {limit:.2f}",
         }
-
-    @staticmethod
-    def _heights(case: str, depth: Array) -> tuple[float, float]:
-        """The range of depths [m] that is shown."""
-        if case == _BASIN:
-            top = float(np.clip(1.1 * np.abs(depth).max(), 0.02, 20.0))
-            return -top, top
-        if case == _RAIN:
-            low, high = float(depth.min()), float(depth.max())
-            return max(-1.0, min(-0.02, 1.1 * low)), min(1.0, max(0.05, 1.1 * high))
-        return -0.5, 3.0
 
 
 _PATCH, _PATCH_DX, _PATCH_TIME = 16, 50.0, 900.0
 _BANK, _GAP, _CANAL, _PATCH_INLET = 8, slice(9, 11), 5, slice(4, 8)
+_PATCH_CELLS = {"x": np.arange(_PATCH), "y": np.arange(_PATCH)}
 _FORCINGS = ("inflow from the west", "rain")
 
 
@@ -467,9 +409,6 @@ def _patch_gradient(row: int, column: int, height: float, forcing: str) -> Array
     z, h, _ = _patch_flood(height, forcing)
     (gradient,) = torch.autograd.grad(h[row, column], z, retain_graph=True)
     return gradient.numpy()
-
-
-_PATCH_CELLS = np.arange(_PATCH)
 
 
 def _patch_marks(panel: int) -> tuple[Trace, ...]:
@@ -515,14 +454,7 @@ class GradientMap(Explorer):
         for title in ("{steps} steps; village {village_depth:.2f} m deep", "{verdict}")
     )
     traces = (
-        _painted_map(
-            "flood",
-            "row %{y}, column %{x}: %{customdata:.2f} m of water",
-            x=_PATCH_CELLS,
-            y=_PATCH_CELLS,
-            z="flood",
-            customdata="depth",
-        ),
+        _painted_map("flood", "row %{y}, column %{x}: ", z="flood", customdata="depth", **_PATCH_CELLS),
         heatmap(
             "gradient",
             DIVERGING,
@@ -530,10 +462,9 @@ class GradientMap(Explorer):
             1,
             hover="row %{y}, column %{x}: %{customdata:.4f} m per m",
             panel=2,
-            x=_PATCH_CELLS,
-            y=_PATCH_CELLS,
             z="shown",
             customdata="gradient",
+            **_PATCH_CELLS,
         ),
         *_patch_marks(1),
         *_patch_marks(2),
@@ -578,21 +509,13 @@ _SHALLOW, _DEEP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), _DEPTHS
 _PLACES = ((0.0, 0.26), (0.295, 0.555), (0.59, 0.85), (0.93, 1.0))
 _RAIN_FLOOD, _RIVER_FLOOD = "rain", "river"
 _FROM_RAIN, _FROM_BOTH = "rain", "rain and rivers"
+_trained = lru_cache(maxsize=4)(trained_network)
 
 
 @lru_cache(maxsize=2)
 def _floods(kind: str) -> FloodDataset:
     """A few floods of the region that no network was trained on."""
     return draw_floods(_MAPS, seed=2, split="test", kind="rain" if kind == _RAIN_FLOOD else "inflow")
-
-
-def _coarse_map(z: torch.Tensor, rule: str, factor: int, relief: float) -> torch.Tensor:
-    """A network's map, or a pooled one with another relief."""
-    if rule in SHIPPED:
-        drawn: torch.Tensor = _network(rule)(z[:, None])[:, 0]
-        return drawn
-    # the map's mean level is zero, so to multiply its heights is to multiply its relief
-    return relief * pool_dem(z, factor, rule)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=512)
@@ -603,17 +526,16 @@ def _coarse_flood(kind: str, index: int, rule: str, factor: int, relief: float) 
     """
     one = _floods(kind).part(slice(index, index + 1))
     solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
-    with torch.no_grad():
-        z = _coarse_map(one.z, rule, factor, relief)
+    if rule in SHIPPED:
+        with torch.no_grad():
+            z = _trained(rule).model(one.z[:, None])[:, 0]
+    else:
+        # the map's mean level is zero, so to multiply its heights is to multiply its relief
+        z = relief * pool_dem(one.z, factor, rule)  # type: ignore[arg-type]
     h = one.forcing.coarse(factor).simulate(solver, z, backend="compiled")
     truth = pool_dem(one.h, factor)
     scores = flood_metrics(h, truth, thresholds=(0.1,))
     return h[0].numpy(), truth[0].numpy(), scores["rmse"], scores["csi_0.1"]
-
-
-@lru_cache(maxsize=4)
-def _network(name: str) -> Detour:
-    return trained_network(name).model
 
 
 @lru_cache(maxsize=12)
@@ -653,7 +575,7 @@ class SameFlood(Explorer):
             Panel(
                 title,
                 axis("metres", (0, 128 * CELL), tickvals=[0, 400, 800]),
-                axis("", (0, 128 * CELL), tickvals=[0, 400, 800], showticklabels=number == 0),
+                axis("", (0, 128 * CELL), tickvals=[0, 400, 800], showticklabels=not number),
                 place=(*_PLACES[number], 0.0, 1.0),
                 equal=True,
             )
@@ -671,13 +593,7 @@ class SameFlood(Explorer):
     traces = (
         *(
             _painted_map(
-                "map",
-                "%{customdata:.2f} m of water",
-                panel=number,
-                x=f"{name}_centres",
-                y=f"{name}_centres",
-                z=name,
-                customdata=f"{name}_depth",
+                "map", "", panel=number, x=f"{name}_centres", y=f"{name}_centres", z=name, customdata=f"{name}_depth"
             )
             for number, name in enumerate(("fine", "pooled", "drawn"), start=1)
         ),
@@ -695,14 +611,12 @@ class SameFlood(Explorer):
         drawn, _, drawn_error, drawn_index = _coarse_flood(flood, index, name, width, 1.0)
         fine = truth if means else _floods(flood).h[index].numpy()
         classes = _SHALLOW if flood == _RAIN_FLOOD else _DEEP
-        shades = [np.full(truth.shape, 0.7)] if means else [_shaded_plain(flood, index)]
-        shades += [np.full(truth.shape, 0.7)] * 2
         data: dict[str, Any] = {}
-        for map_name, shade, depth in zip(("fine", "pooled", "drawn"), shades, (fine, pooled, drawn), strict=True):
-            painted = _painted(shade, np.zeros(depth.shape, dtype=bool), depth, classes)
+        for map_name, depth in (("fine", fine), ("pooled", pooled), ("drawn", drawn)):
             side = len(depth)
+            shade = _shaded_plain(flood, index) if side == 128 else np.full(depth.shape, 0.7)
             data |= {
-                map_name: painted[::-1],
+                map_name: _painted(shade, np.zeros(depth.shape, dtype=bool), depth, classes)[::-1],
                 f"{map_name}_depth": depth[::-1].round(2),
                 f"{map_name}_centres": (np.arange(side) + 0.5) * 128 * CELL / side,
             }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,13 @@ from lib.validation import (
     pair,
     positive_integer,
     positive_number,
-    true_or_false,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
     "CoarseModel",
@@ -56,13 +58,8 @@ __all__ = [
 class CoarseModel(nn.Module):
     """A network and the coarse solver behind it, as one differentiable map from elevations to water.
 
-    Args:
-        downsampler: The network.
-        solver: The coarse one: its cells are `downsampler.factor` times as wide as those of the maps.
-        augment: While training, let the network see each map turned and mirrored at random. The solver commutes with
-            the symmetries of the square, so only the network's answer has to be turned back.
-        generator: Source of these symmetries.
-        checkpoint_every: As in `LocalInertialSolver.simulate`.
+    With `augment` the network sees each map turned and mirrored at random while it trains. The solver commutes with the
+    symmetries of the square, so only the network's answer has to be turned back.
     """
 
     def __init__(
@@ -75,8 +72,7 @@ class CoarseModel(nn.Module):
         checkpoint_every: int = 0,
     ) -> None:
         super().__init__()
-        self.downsampler, self.solver = downsampler, solver
-        self.augment = true_or_false("augment", augment)
+        self.downsampler, self.solver, self.augment = downsampler, solver, augment
         self.generator, self.checkpoint_every = generator, checkpoint_every
 
     def forward(self, z: Tensor, *forcing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,32 +82,25 @@ class CoarseModel(nn.Module):
         # water stays in the maps' precision whatever the network computes in
         with torch.autocast(z.device.type, enabled=False):
             coarse = coarse.to(z.dtype)
-            h = (
-                Forcing(*forcing)
-                .coarse(factor)
-                .simulate(self.solver, coarse, checkpoint_every=self.checkpoint_every)
-            )  # fmt: skip
-            return h, coarse, blocks(z, factor).mean((-2, -1))
+            there = Forcing(*forcing).coarse(factor)
+            h = there.simulate(self.solver, coarse, checkpoint_every=self.checkpoint_every)
+            return h, coarse, pool_dem(z, factor)
 
     def _seen_turned(self, z: Tensor) -> Tensor:
         """The network's maps of maps that it saw turned and mirrored."""
-        # a map that is not square cannot be transposed
-        square = z.shape[-2] == z.shape[-1]
-        which = torch.randint(8 if square else 4, (len(z),), generator=self.generator).tolist()
+        count = 8 if z.shape[-2] == z.shape[-1] else 4  # a map that is not square cannot be transposed
+        which = torch.randint(count, (len(z),), generator=self.generator).tolist()
         turned = torch.stack([_turn(each, s) for each, s in zip(z, which, strict=True)])
         seen = self.downsampler(turned[:, None])[:, 0]
-        return torch.stack([_turn_back(each, s) for each, s in zip(seen, which, strict=True)])
+        return torch.stack([_turn(each, s, back=True) for each, s in zip(seen, which, strict=True)])
 
 
-def _turn(z: Tensor, symmetry: int) -> Tensor:
-    """One of the 8 symmetries of the square: bits for two mirrors, then for a transposition."""
-    z = z.flip([d for d, bit in ((-2, 1), (-1, 2)) if symmetry & bit])
-    return z.transpose(-2, -1) if symmetry & 4 else z
-
-
-def _turn_back(z: Tensor, symmetry: int) -> Tensor:
-    z = z.transpose(-2, -1) if symmetry & 4 else z
-    return z.flip([d for d, bit in ((-2, 1), (-1, 2)) if symmetry & bit])
+def _turn(z: Tensor, symmetry: int, *, back: bool = False) -> Tensor:
+    """One of the 8 symmetries of the square, or its inverse: bits for two mirrors, then for a transposition."""
+    mirrors = [axis for axis, bit in ((-2, 1), (-1, 2)) if symmetry & bit]
+    if not symmetry & 4:
+        return z.flip(mirrors)
+    return z.mT.flip(mirrors) if back else z.flip(mirrors).mT
 
 
 #: Depth [m] of a flood that is hardly one.
@@ -120,10 +109,9 @@ _LITTLE = 0.01
 
 @dataclass(frozen=True)
 class FloodLoss:
-    """The loss of a batch, and what it is measured in.
+    """The loss of a batch (`downsample_loss`), and what it is measured in.
 
     Attributes:
-        factor, kind, beta: As in `downsample_loss`.
         unit: What counts as 1: a number, or None for the loss of each map if it stayed dry, but at least that of a
             centimetre of water.
         smoothness: Weight of the paper's regularizer: Huber distance between the network's map, averaged over 2 x 2
@@ -144,7 +132,7 @@ class FloodLoss:
         else:
             least = self._distance(torch.full_like(h[0], _LITTLE), torch.zeros_like(h_fine[0]))
             losses = [
-                self._distance(one, fine) / self._distance(torch.zeros_like(one), fine).clamp_min(least)
+                self._distance(one, fine) / self.if_dry(fine).clamp_min(least)
                 for one, fine in zip(h, h_fine, strict=True)
             ]
             loss = torch.stack(losses).mean()
@@ -153,6 +141,10 @@ class FloodLoss:
             smooth = functional.avg_pool2d(above, 2, stride=1)[:, 0]
             loss = loss + self.smoothness * functional.smooth_l1_loss(smooth, pooled)
         return loss
+
+    def if_dry(self, h_fine: Tensor) -> Tensor:
+        """The loss of coarse maps that stay dry, in metres."""
+        return self._distance(torch.zeros_like(blocks(h_fine, self.factor)[..., 0, 0]), h_fine)
 
     def _distance(self, h: Tensor, h_fine: Tensor) -> Tensor:
         return downsample_loss(h, h_fine, self.factor, self.kind, self.beta)
@@ -213,85 +205,85 @@ def train_downsampler(
     """Train a network in place, through the coarse solver.
 
     Args:
-        model: The network.
         data: `FloodDataset` or `TileFolder`.
         solver: The coarse one, its `dx` that of a coarse cell (`LocalInertialSolver.coarse`).
-        training: How.
-        test: Maps on which the mean square error [m^2] is measured after each epoch.
+        test: Maps on which the mean square error [m^2], the run's score, is measured after each epoch.
         folder, every, device, precision, workers: As in `lib.training.fit`.
-
-    Returns:
-        Losses before every step, and scores if there are test maps.
 
     Examples:
         >>> from lib.flood import Downsampler, draw_floods
         >>> data = draw_floods(4, seed=1, side=32)
         >>> model = Downsampler(8, (4, 4, 4), generator=torch.Generator().manual_seed(0))
         >>> solver = LocalInertialSolver(dx=64.0, h_cfl_min=0.05)
-        >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=20, batch_size=4))
+        >>> run = train_downsampler(model, data, solver, DownsamplerTraining(epochs=4, batch_size=4, lr=0.03))
         >>> bool(run.losses[-1] < run.losses[0])
         True
     """
+    options: dict[str, Any] = {"folder": folder, "every": every, "device": device, "precision": precision}
+    options["workers"] = workers
     instance_of("training", training, DownsamplerTraining)
-    check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
+    check_options(**options)
     instance_of("model", model, Detour, "a network that draws coarse maps")
     instance_of("solver", solver, LocalInertialSolver)
-    lr, batch_size, warmup = training.lr, training.batch_size, training.warmup
-    per_epoch = steps_an_epoch(data, batch_size, device)
-    measured = FloodLoss(model.factor, training.loss, training.beta, smoothness=training.smoothness)
-    unit = None if training.unit == "map" else 1.0 if training.unit == "metres" else _dry_loss(data, measured)
-    measured = replace(measured, unit=unit)
+    per_epoch = steps_an_epoch(data, training.batch_size, device)
     if isinstance(data, TileFolder) and not math.isclose(solver.dx, data.dx * model.factor):
         raise ValueError(
             f"solver.dx must be {data.dx * model.factor:g} m, that of a coarse cell; it is {solver.dx:g} m"
         )
+    measured = _loss(training, model.factor, data)
     turns = torch.Generator().manual_seed(training.seed)
     whole = CoarseModel(
         model, solver, augment=training.augment, generator=turns, checkpoint_every=training.checkpoint_every
     )
-    moves = (
-        torch.optim.Adam(model.parameters(), lr=lr)
-        if training.optimizer == "adam"
-        else torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    )
-    score = partial(
-        mean_square_error, solver=solver, batch_size=-(-batch_size // processes(device).num_processes), device=device
-    )
+    optimizer, schedule = _optimizer(training, model, training.epochs * per_epoch)
+    share = training.batch_size // processes(device).num_processes
+    score = partial(mean_square_error, solver=solver, batch_size=share, device=device)
     return fit(
         whole,
         data,
         measured,
-        moves,
+        optimizer,
         epochs=training.epochs,
-        batch_size=batch_size,
+        batch_size=training.batch_size,
         seed=training.seed,
-        schedule=None if warmup is None else one_cycle(moves, lr, training.epochs * per_epoch, rise=warmup),
+        schedule=schedule,
         noise=(turns,),
         evaluate=None if test is None else lambda _: score(model, test),
-        folder=folder,
-        every=every,
         clip=training.clip,
-        device=device,
-        precision=precision,
-        workers=workers,
         facts={"training": repr(training), "measured": repr(measured), "solver": repr(solver)},
         description="through the solver",
+        **options,
     )
+
+
+def _loss(training: DownsamplerTraining, factor: int, data: Dataset[tuple[Tensor, ...]]) -> FloodLoss:
+    """The loss in its unit."""
+    loss = FloodLoss(factor, training.loss, training.beta, smoothness=training.smoothness)
+    if training.unit == "metres":
+        return loss
+    return replace(loss, unit=None if training.unit == "map" else _dry_loss(data, loss))
 
 
 def _dry_loss(data: Dataset[tuple[Tensor, ...]], loss: FloodLoss) -> float:
     """The mean loss over maps that stay dry."""
-    total = 0.0
-    for index in range(size_of(data)):
-        h_fine = data[index][-1]
-        dry = torch.zeros_like(blocks(h_fine, loss.factor)[..., 0, 0])
-        total += float(downsample_loss(dry, h_fine, loss.factor, loss.kind, loss.beta)) / size_of(data)
-    if not total > 0:
+    count = size_of(data)
+    mean = math.fsum(float(loss.if_dry(data[index][-1])) for index in range(count)) / count
+    if not mean > 0:
         raise ValueError("data must hold floods; all maps stay dry")
-    return total
+    return mean
 
 
-class CoarseResult(NamedTuple):
+def _optimizer(training: DownsamplerTraining, model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimizer, and how its learning rate rises and falls."""
+    kind: Any = torch.optim.Adam if training.optimizer == "adam" else partial(torch.optim.SGD, momentum=0.9)
+    optimizer = kind(model.parameters(), lr=training.lr)
+    if training.warmup is None:
+        return optimizer, None
+    return optimizer, one_cycle(optimizer, training.lr, steps, rise=training.warmup)
+
+
+@dataclass(frozen=True)
+class CoarseResult:
     """Water on coarse maps and what it should be, each (B, R, C) [m].
 
     Attributes:
@@ -311,14 +303,8 @@ def coarse_floods(
     """Run the floods of a data set on coarse maps, without gradients, by the compiled loop.
 
     Args:
-        rule: A network, or a way of pooling (`pool_dem`).
-        data: The floods.
+        rule: A network, or a way of pooling (`pool_dem`), which needs a `factor`.
         solver: The coarse one.
-        factor: Of a pooling; a network has its own.
-
-    Raises:
-        ValueError: If a pooling comes without a factor, a network with another one than its own, or a side is no
-            multiple.
 
     Examples:
         >>> from lib.flood import draw_floods, flood_metrics
@@ -327,8 +313,10 @@ def coarse_floods(
         >>> bool(flood_metrics(found.h, found.truth)["rmse"] < 0.1)
         True
     """
-    _known_rule(rule, solver)
-    instance_of("data", data, FloodDataset, "a FloodDataset")
+    if not isinstance(rule, Detour):
+        one_of("rule", rule, get_args(Pooling))
+    instance_of("data", data, FloodDataset)
+    instance_of("solver", solver, LocalInertialSolver)
     if isinstance(rule, Detour):
         if factor not in (None, rule.factor):
             raise ValueError(f"factor must be that of the network, {rule.factor}; it is {factor}")
@@ -342,13 +330,7 @@ def coarse_floods(
     h = data.forcing.coarse(factor).simulate(solver, z, backend="compiled")
     if not bool((h.abs() < DEPTH_LIMIT).all()):
         raise RuntimeError("a coarse flood has grown beyond all bounds: take a smaller alpha")
-    return CoarseResult(h, blocks(data.h, factor).mean((-2, -1)), z)
-
-
-def _known_rule(rule: Detour | Pooling, solver: LocalInertialSolver) -> None:
-    if not isinstance(rule, Detour):
-        one_of("rule", rule, get_args(Pooling))
-    instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
+    return CoarseResult(h, pool_dem(data.h, factor), z)
 
 
 def mean_square_error(
@@ -365,7 +347,6 @@ def mean_square_error(
     Args:
         rule, solver, factor: As in `coarse_floods`.
         data: `FloodDataset` or `TileFolder`.
-        batch_size: Maps at a time.
         device: Of the processes that train together.
 
     Examples:
@@ -376,14 +357,12 @@ def mean_square_error(
     """
     from accelerate.utils import reduce
 
-    _known_rule(rule, solver)
     state = processes(known_device(device))
     mine = range(state.process_index, size_of(data), state.num_processes)
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(mine), positive_integer("batch_size", batch_size)):
-        z, *forcing, h = (
-            torch.stack(parts) for parts in zip(*(data[i] for i in mine[start : start + batch_size]), strict=True)
-        )
+        items = [data[i] for i in mine[start : start + batch_size]]
+        z, *forcing, h = (torch.stack(parts) for parts in zip(*items, strict=True))
         found = coarse_floods(rule, FloodDataset(z, h, Forcing(*forcing)), solver, factor=factor)
         total += (found.h - found.truth).square().mean((-2, -1), dtype=torch.float64).sum()
     if state.num_processes > 1:
@@ -391,7 +370,8 @@ def mean_square_error(
     return float(total) / size_of(data)
 
 
-class DescentResult(NamedTuple):
+@dataclass(frozen=True)
+class DescentResult:
     """What gradient descent on coarse maps found.
 
     Attributes:
@@ -412,28 +392,24 @@ def descend_coarse_maps(
     a learning rate that falls to zero along a cosine; the best map on the way is kept.
 
     Args:
-        data: The floods.
         solver: The coarse one.
-        factor: Fine cells along a side of a coarse one.
         iterations, lr: Of Adam; `lr` [m].
 
     Examples:
         >>> from lib.flood import draw_floods
-        >>> data = draw_floods(2, seed=2, split="test", side=64)
-        >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=5)
+        >>> data = draw_floods(2, seed=2, split="test", side=32)
+        >>> found = descend_coarse_maps(data, LocalInertialSolver(dx=64.0, h_cfl_min=0.05), factor=8, iterations=3)
         >>> bool((found.errors.amin(0) < found.errors[0]).all())
         True
     """
     positive_integer("iterations", iterations)
-    instance_of("data", data, FloodDataset, "a FloodDataset")
-    instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
-    pooled = pool_dem(data.z, factor)
-    truth = blocks(data.h, factor).mean((-2, -1))
-    forcing = data.forcing.coarse(factor)
-    z = pooled.clone().requires_grad_()
+    instance_of("data", data, FloodDataset)
+    instance_of("solver", solver, LocalInertialSolver)
+    best, truth, forcing = pool_dem(data.z, factor), pool_dem(data.h, factor), data.forcing.coarse(factor)
+    z = best.clone().requires_grad_()
     adam = torch.optim.Adam([z], lr=positive_number("lr", lr))
     falls = torch.optim.lr_scheduler.CosineAnnealingLR(adam, iterations)
-    best, least = pooled.clone(), pooled.new_full((len(pooled),), torch.inf)
+    least = best.new_full((len(best),), torch.inf)
     errors: list[Tensor] = []
     for iteration in range(iterations + 1):
         h = forcing.simulate(solver, z)
@@ -462,9 +438,6 @@ def depth_gradient(
     Returns:
         h, gradient: Depths at the end [m] and `d h[cell] / d z` [-], both (R, C).
 
-    Raises:
-        ValueError: If there is more than one map, or the cell is not on it.
-
     Examples:
         A cell that lies higher is less deep; a map that lies higher as a whole changes nothing:
 
@@ -473,7 +446,7 @@ def depth_gradient(
         >>> bool(gradient[1, 1] < -0.5), bool(gradient.sum().abs() < 1e-12)
         (True, True)
     """
-    instance_of("solver", solver, LocalInertialSolver, "a LocalInertialSolver")
+    instance_of("solver", solver, LocalInertialSolver)
     if elevation_tensor("z", z).ndim != 2:
         raise ValueError(f"z must be one map (R, C); its shape is {tuple(z.shape)}")
     row, column = (integer_at_least("cell", place, 0) for place in pair("cell", cell))

@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lib.files import atomic_path
 from lib.style import COLOURS, MATPLOTLIB
@@ -33,16 +39,9 @@ _SHOWN_SLOPE = 0.3
 _SHADOW, _SUN = np.array([100.0, 95.0, 88.0]), np.array([253.0, 251.0, 246.0])
 
 
-def _between(colours: tuple[str, ...], count: int) -> NDArray[np.uint8]:
-    """`count` colours (count, 3) from the first to the last of some, as red, green, blue."""
-    stops = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours])
-    places = np.linspace(0, len(colours) - 1, count)
-    columns = [np.interp(places, np.arange(len(colours)), channel) for channel in stops.T]
-    return np.stack(columns, axis=-1).round().astype(np.uint8)
-
-
+_SCALE = LinearSegmentedColormap.from_list("water", ("#A8D8F4", COLOURS["sky"], COLOURS["blue"], "#08264F"), 256)
 #: The colours of water (256, 3) uint8, from shallow to deep.
-WATER = _between(("#A8D8F4", COLOURS["sky"], COLOURS["blue"], "#08264F"), 256)
+WATER = (255 * _SCALE(np.arange(256))[:, :3]).round().astype(np.uint8)
 
 
 def _slopes(z: NDArray[np.float64], dx: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -64,12 +63,8 @@ def exaggeration(z: ArrayLike, dx: float) -> float:
         >>> exaggeration([[0.0, 1.0, 0.0], [1.0, 2.0, 1.0]], 100.0)
         20.0
     """
-    return _round_factor(*_slopes(_ground(z), positive_number("dx", dx)))
-
-
-def _round_factor(east: NDArray[np.float64], north: NDArray[np.float64]) -> float:
     # the mean, not its square: a few steep walls must not hide the rest
-    slope = float(np.sqrt(east * east + north * north).mean())
+    slope = float(np.hypot(*_slopes(_ground(z), positive_number("dx", dx))).mean())
     wanted = min(max(_SHOWN_SLOPE / max(slope, 1e-9), 1.0), 1000.0)
     power = 10.0 ** math.floor(math.log10(wanted))
     return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= wanted)
@@ -86,7 +81,7 @@ def hillshade(z: ArrayLike, dx: float) -> NDArray[np.float64]:
         dx: Side of a cell [m].
 
     Returns:
-        (R, C) float64 from 0 to 1; level ground is 0.707.
+        (R, C), from 0 to 1; level ground is 0.707.
 
     Examples:
         A ridge from north to south: light on its western side, shadow on its eastern side.
@@ -94,9 +89,8 @@ def hillshade(z: ArrayLike, dx: float) -> NDArray[np.float64]:
         >>> hillshade([[0.0, 50.0, 100.0, 50.0, 0.0]] * 2, 100.0).round(2)[0]
         array([0.86, 0.86, 0.71, 0.41, 0.41])
     """
-    east, north = _slopes(_ground(z), positive_number("dx", dx))
-    factor = _round_factor(east, north)
-    east, north = factor * east, factor * north
+    factor = exaggeration(z, dx)
+    east, north = (factor * slope for slope in _slopes(_ground(z), dx))
     lit = (_LIGHT[2] - _LIGHT[0] * east - _LIGHT[1] * north) / np.sqrt(1 + east * east + north * north)
     return np.clip(lit, 0.0, 1.0, out=lit)
 
@@ -135,8 +129,7 @@ def shaded_flood(
 
 def _land(shade: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Colours (R, C, 3) of dry ground; `shade` is (R, C, 1)."""
-    land: NDArray[np.uint8] = (_SHADOW + (_SUN - _SHADOW) * shade).astype(np.uint8)
-    return land
+    return np.asarray(_SHADOW + (_SUN - _SHADOW) * shade, dtype=np.uint8)
 
 
 def _water(depth: NDArray[np.float64], shade: NDArray[np.float64], deepest: float) -> NDArray[np.uint8]:
@@ -168,7 +161,7 @@ def flood_picture(
 
     Args:
         z, h, dx, threshold: See `shaded_flood`.
-        path: The file; an old one is replaced, missing folders are made.
+        path: An old file is replaced, missing folders are made.
         vmax: Depth [m] of the darkest colour; by default one that 5 per cent of the flooded cells exceed, rounded up.
         title: A line above the map.
         profile: From `read_dem`: the axes then show coordinates of the map instead of distances from its south-western
@@ -181,12 +174,6 @@ def flood_picture(
         ...     path.read_bytes()[1:4]
         b'PNG'
     """
-    from matplotlib import rc_context
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     ground = _ground(z)
     extent = _extent(ground.shape, positive_number("dx", dx), profile)
     empty = np.broadcast_to(False if profile is None else profile.get("missing", False), ground.shape)
@@ -210,10 +197,9 @@ def flood_picture(
         _label(axis, profile, exaggeration(ground, dx))
         if title is not None:
             axis.set_title(title, loc="left")
-        scale = ScalarMappable(Normalize(0, top), ListedColormap(WATER / 255.0))
+        scale = ScalarMappable(Normalize(0, top), _SCALE)
         beyond = "max" if flooded.size and flooded.max() > top else "neither"
-        bar = figure.colorbar(scale, ax=axis, extend=beyond, shrink=0.85, pad=0.02, aspect=25)
-        bar.set_label("water depth [m]")
+        bar = figure.colorbar(scale, ax=axis, extend=beyond, shrink=0.85, pad=0.02, aspect=25, label="water depth [m]")
         bar.outline.set_visible(False)
         if not flooded.size:
             words = f"no water deeper than {threshold:g} m"
@@ -228,9 +214,8 @@ def _top_of_scale(flooded: NDArray[np.float64], threshold: float) -> float:
     """A depth that few cells exceed, rounded up to a number that reads well."""
     depth = max(float(np.quantile(flooded, 0.95)), 2 * threshold) if flooded.size else 2 * threshold
     power = 10.0 ** math.floor(math.log10(depth))
-    return next(
-        step * power for step in (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0) if step * power >= depth
-    )
+    steps = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+    return next(step * power for step in steps if step * power >= depth)
 
 
 def _extent(shape: tuple[int, ...], dx: float, profile: Mapping[str, Any] | None) -> tuple[float, float, float, float]:
@@ -249,8 +234,6 @@ def _extent(shape: tuple[int, ...], dx: float, profile: Mapping[str, Any] | None
 
 def _label(axis: Axes, profile: Mapping[str, Any] | None, factor: float) -> None:
     """Names and numbers of the axes, and how the ground is shaded."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     names = ("easting [m]", "northing [m]") if profile is not None else ("west to east [m]", "south to north [m]")
     for side, name in zip((axis.xaxis, axis.yaxis), names, strict=True):
         # few ticks: coordinates have six or seven digits, set in groups of three
@@ -261,7 +244,6 @@ def _label(axis: Axes, profile: Mapping[str, Any] | None, factor: float) -> None
     for label in axis.get_yticklabels():
         label.set_verticalalignment("center")
     if factor > 1:
-        axis.annotate(
-            f"slopes of the ground shaded {factor:g}-fold", (1, 0), (0, -30), "axes fraction", "offset points",
-            ha="right", va="top", fontsize=8, color=COLOURS["grey"],
-        )  # fmt: skip
+        words = f"slopes of the ground shaded {factor:g}-fold"
+        look: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": COLOURS["grey"]}
+        axis.annotate(words, (1, 0), (0, -30), "axes fraction", "offset points", **look)

@@ -241,7 +241,7 @@ def flood_map(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> Tenso
         tensor([[[0.0100, 0.0100],
                  [0.0100, 0.0100]]])
     """
-    h = forcing.simulate(solver, z, backend="compiled")
+    h = forcing.simulate(solver, z.detach(), backend="compiled")
     if not bool((h.abs() < DEPTH_LIMIT).all()):
         raise RuntimeError("a fine flood has grown beyond all bounds: take a smaller alpha")
     return h

@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from . import symbolic as symbolic
 from .clipping_fit import fit_sawb as fit_sawb
 from .comparison import ROUNDINGS as ROUNDINGS

@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from . import symbolic as symbolic
 from .diagonal import DeepDiagonalPotential as DeepDiagonalPotential
 from .diagonal import DiagonalPotential as DiagonalPotential

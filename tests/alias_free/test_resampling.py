@@ -7,18 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.alias_free import fourier_shift, ideal_lowpass, ideal_resample, resample_matrix
-from lib.alias_free.resampling import _lowpass_matrix, _resample_matrix
+from lib.alias_free.resampling import _resample_matrix
+from tests.alias_free.pictures import noise, pictures
 
-F64 = torch.float64
 SIDES = (1, 2, 3, 4, 5, 7, 8, 12, 15, 28)
-
-
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
-
-
-def without_nyquist(x: torch.Tensor) -> torch.Tensor:
-    return fourier_shift(x, (0, 0), nyquist="zero")
 
 
 def function_at(x: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -43,6 +35,8 @@ def test_rows_and_columns_are_shifted_apart_from_each_other(shape, shift, seed) 
     rows = np.stack([function_at(column, np.arange(shape[0]) - shift[0]) for column in x.T], 1)
     wanted = np.stack([function_at(row, np.arange(shape[1]) - shift[1]) for row in rows])
     np.testing.assert_allclose(fourier_shift(x, shift), wanted, rtol=0, atol=1e-12)
+    whole = tuple(map(round, shift))
+    np.testing.assert_allclose(fourier_shift(x, whole), np.roll(x, whole, (0, 1)), rtol=0, atol=1e-12)
 
 
 @given(
@@ -63,16 +57,9 @@ def test_rows_and_columns_are_resampled_apart_from_each_other(shape, finer, seed
     assert lost or np.allclose(back, x, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(7, 8), (8, 7), (1, 5), (6, 6)])
-def test_whole_shifts_are_rolls(shape) -> None:
-    x = noise(2, 3, *shape)
-    for shift in ((0, 0), (1, 0), (-2, 3), (shape[0] + 1, -shape[1])):
-        assert torch.allclose(fourier_shift(x, shift), x.roll(shift, (-2, -1)), rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("shape", [(7, 9), (8, 10), (8, 7)])
 def test_shifts_add_up_and_keep_energy_without_the_nyquist_frequency(shape) -> None:
-    x = without_nyquist(noise(3, *shape))
+    x = pictures(3, *shape)
     twice = fourier_shift(fourier_shift(x, (0.5, 1 / 3)), (0.7, -2.2))
     assert torch.allclose(twice, fourier_shift(x, (1.2, 1 / 3 - 2.2)), rtol=0, atol=1e-12)
     assert torch.allclose(fourier_shift(x, (0.5, 0.5)).norm(), x.norm(), rtol=1e-12, atol=0)
@@ -83,16 +70,15 @@ def test_shifts_add_up_and_keep_energy_without_the_nyquist_frequency(shape) -> N
 
 
 @pytest.mark.parametrize("n_in", SIDES)
-@pytest.mark.parametrize("n_out", SIDES)
-def test_the_matrix_samples_the_function(n_in: int, n_out: int) -> None:
-    x = noise(n_in)
-    t = np.arange(n_out) * n_in / n_out
-    samples = x.numpy()
-    if n_out < n_in:  # what the coarser grid cannot hold is removed first
-        kept = np.fft.fft(samples)
-        kept[np.abs(np.fft.fftfreq(n_in, 1 / n_in)) > (n_out - 1) // 2] = 0
-        samples = np.fft.ifft(kept).real
-    np.testing.assert_allclose((resample_matrix(n_in, n_out) @ x).numpy(), function_at(samples, t), rtol=0, atol=1e-12)
+def test_the_matrix_samples_the_function(n_in: int) -> None:
+    for n_out in SIDES:
+        t, samples = np.arange(n_out) * n_in / n_out, noise(n_in).numpy()
+        found = resample_matrix(n_in, n_out).numpy() @ samples
+        if n_out < n_in:  # what the coarser grid cannot hold is removed first
+            kept = np.fft.fft(samples)
+            kept[np.abs(np.fft.fftfreq(n_in, 1 / n_in)) > (n_out - 1) // 2] = 0
+            samples = np.fft.ifft(kept).real
+        np.testing.assert_allclose(found, function_at(samples, t), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("before", "after"), [(260, 390), (390, 260), (260, 520), (520, 261), (261, 300), (64, 280)])
@@ -106,7 +92,7 @@ def test_large_sides_by_fft_agree_with_the_matrix(before: int, after: int) -> No
 
 
 @pytest.mark.parametrize("size", [(9, 14), (6, 10), (5, 4), (1, 1), (12, 7)])
-def test_channels_last_arrays_and_dtypes(size) -> None:
+def test_channels_last_and_arrays(size) -> None:
     x = noise(2, 3, 6, 10)
     wanted = ideal_resample(x, size)
     assert wanted.shape == (2, 3, *size)
@@ -115,50 +101,32 @@ def test_channels_last_arrays_and_dtypes(size) -> None:
     array = ideal_resample(x.numpy(), size)
     assert isinstance(array, np.ndarray)
     np.testing.assert_allclose(array, wanted.numpy(), rtol=0, atol=1e-13)
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
-        other = ideal_resample(x.to(dtype), size)
-        assert other.dtype == dtype
-        assert (other.to(F64) - wanted).abs().max() < tolerance * x.abs().max() * 2
 
 
 @pytest.mark.parametrize("shape", [(12, 15), (8, 8), (280, 9)])
 def test_the_low_pass_is_coarse_and_fine_again(shape) -> None:
     x = noise(2, *shape)
+    assert torch.equal(ideal_lowpass(x, (shape[0] + 1, shape[1] + 1)), x)
     for size in ((3, 3), (4, 6), (7, 5), shape):
         rows, columns = (
             torch.fft.fftfreq(side, 1 / side).abs() <= (cut - 1) // 2 for side, cut in zip(shape, size, strict=True)
         )
         low = ideal_lowpass(x, size)
-        assert torch.allclose(
-            low, torch.fft.ifft2(torch.fft.fft2(x) * (rows[:, None] & columns)).real, rtol=0, atol=1e-12
-        )
+        wanted = torch.fft.ifft2(torch.fft.fft2(x) * (rows[:, None] & columns)).real
+        assert torch.allclose(low, wanted, rtol=0, atol=1e-12)
         if size != shape:  # the same size is no resampling, and keeps what an even side's half holds
             assert torch.allclose(ideal_resample(low, size), ideal_resample(x, size), rtol=0, atol=1e-12)
 
 
-def test_a_low_pass_of_its_own_size_takes_the_half_frequency_alone() -> None:
-    x = noise(2, 8, 6)
-    assert torch.allclose(ideal_lowpass(x, (8, 6)), without_nyquist(x), rtol=0, atol=1e-13)
-    assert torch.equal(ideal_lowpass(x, (9, 7)), x)
-
-
-def test_what_inference_caches_can_be_trained_with() -> None:
+def test_what_inference_caches_can_be_trained_with_and_is_nobodys_to_change() -> None:
     _resample_matrix.cache_clear()
-    _lowpass_matrix.cache_clear()
-    x = noise(1, 9, 10)
+    x = noise(1, 9, 9)
     with torch.inference_mode():
-        ideal_lowpass(ideal_resample(x, (13, 17)), (5, 5))
-    x.requires_grad_()
-    ideal_lowpass(ideal_resample(x, (13, 17)), (5, 5)).square().sum().backward()
-    assert x.grad is not None
-
-
-def test_a_matrix_that_is_handed_out_can_be_changed() -> None:
-    x = noise(1, 6, 6)
-    before = ideal_resample(x, (9, 9))
-    resample_matrix(6, 9).zero_()
-    assert torch.equal(ideal_resample(x, (9, 9)), before)
-    assert resample_matrix(6, 9, dtype=torch.bfloat16).dtype == torch.bfloat16
+        before = ideal_lowpass(ideal_resample(x, (13, 13)), (5, 5))
+    resample_matrix(9, 13).zero_()
+    after = ideal_lowpass(ideal_resample(x.requires_grad_(), (13, 13)), (5, 5))
+    assert torch.equal(after, before)
+    after.sum().backward()
 
 
 #: One of each, for any picture.
@@ -169,31 +137,22 @@ FUNCTIONS = (
 )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("side", [20, 280])
-def test_autocast_changes_nothing(side: int) -> None:
-    x = noise(2, 10, side, dtype=torch.float32)
-    for function in FUNCTIONS:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            mixed = function(x)
-        assert mixed.dtype == torch.float32
-        assert torch.equal(mixed, function(x))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("side", [20, 280])
-def test_half_precision(dtype: torch.dtype, side: int) -> None:
+def test_lower_precision(dtype: torch.dtype, side: int) -> None:
     x = noise(2, 10, side).to(dtype)
     allowed = 4 * torch.finfo(dtype).eps * float(x.abs().max())
     for function in FUNCTIONS:
         result = function(x)
         assert result.dtype == dtype
         assert (result.double() - function(x.double())).abs().max() < allowed
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(function(x), result)
 
 
-@pytest.mark.parametrize("side", [6, 280])
-def test_empty_batches(side: int) -> None:
-    x = noise(0, 3, 4, side)
-    assert ideal_resample(x, (6, side + 3)).shape == (0, 3, 6, side + 3)
+def test_empty_batches() -> None:
+    x = noise(0, 3, 4, 280)
+    assert ideal_resample(x, (6, 283)).shape == (0, 3, 6, 283)
     assert ideal_lowpass(x, (3, 3)).shape == fourier_shift(x, (0.5, 0.5)).shape == x.shape
 
 
@@ -220,18 +179,12 @@ def test_gradients_of_first_and_second_order() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: fourier_shift(x, (0.5,)), ValueError, "shift must be two finite numbers"),
+        (lambda x: fourier_shift(x, (0.5,)), ValueError, "shift must be a pair"),
         (lambda x: fourier_shift(x[0, 0], (0, 0)), ValueError, r"x must have the shape \(..., H, W\)"),
         (lambda x: fourier_shift(x.numpy().astype(np.longdouble), (0, 0)), TypeError, "of 64 bits at most"),
-        (lambda x: ideal_resample(x.numpy().astype(np.uint8), (3, 3)), TypeError, "it is uint8"),
-        (lambda x: ideal_resample(x, (3,)), ValueError, "size must be two integers, height and width"),
-        (lambda x: ideal_resample(x, (3.0, 3)), TypeError, "size must be an integer; it is 3.0"),
+        (lambda x: ideal_resample(x, (3,)), ValueError, "size must be a pair"),
         (lambda x: ideal_resample(x[..., None][:, :0], (3, 3), channels_last=True), ValueError, "and hold pixels"),
-        (lambda x: ideal_resample(x, (0, 3)), ValueError, "size must be at least 1"),
         (lambda x: ideal_resample(x[0], (3, 3), channels_last=True), ValueError, r"the shape \(..., H, W, C\)"),
-        (lambda x: ideal_lowpass(x, (3, 0)), ValueError, "size must be at least 1"),
-        (lambda x: fourier_shift(x, (10**400, 0)), TypeError, "shift must be two finite numbers"),
-        (lambda _: resample_matrix(4, 6, dtype=torch.int64), TypeError, "dtype must be a floating-point dtype"),
     ],
 )
 def test_bad_input_is_refused(call, error, message) -> None:

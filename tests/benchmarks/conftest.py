@@ -11,6 +11,12 @@ from lib.files import atomic_path
 RESULTS = Path(__file__).with_name("results.json")
 
 
+def label(benchmark, group: str, name: str, note: str = "") -> None:
+    """Name a row, and the group that it is in."""
+    benchmark.group = group
+    benchmark.extra_info.update(label=name, note=note)
+
+
 def _machine() -> str:
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, one thread"

@@ -25,6 +25,7 @@ from lib.alias_free import (
 from lib.alias_free.claims.plain import plain_upsample, plain_version
 from lib.alias_free.convnext import _GELUMLP
 from lib.training import reproducible
+from tests.benchmarks.conftest import label
 from tests.needs import needs_gpu
 
 OURS, PLAIN = "ours", "published form: zeros between, twice the grid, FFTs at full size"
@@ -65,8 +66,7 @@ def check_same(ours: Call, other: Call, x: Tensor, tolerance: float = SAME) -> N
 
 def measure(benchmark, group: str, name: str, layer: Call, *, x: Tensor, way: str, rounds: int = 7) -> None:
     """The median of some rounds of one layer."""
-    benchmark.group = f"{group}, {way}"
-    benchmark.extra_info.update(label=name, note=torch.cuda.get_device_name() if x.is_cuda else "")
+    label(benchmark, f"{group}, {way}", name, torch.cuda.get_device_name() if x.is_cuda else "")
 
     def forward() -> None:
         with torch.no_grad():

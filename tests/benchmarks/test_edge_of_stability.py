@@ -21,6 +21,7 @@ from lib.edge_of_stability import (
 )
 from lib.edge_of_stability.phase_map import _PART
 from lib.models import fully_connected
+from tests.benchmarks.conftest import label
 from tests.needs import needs_gpu
 
 MILLION = "the sharpness φ of 1,000,000 scalar networks of depth 4"
@@ -48,11 +49,6 @@ def plain_newton(b: np.ndarray) -> np.ndarray:
         if np.abs(step).max() < 1e-12:
             break
     return np.exp(z)
-
-
-def label(benchmark, group: str, name: str) -> None:
-    benchmark.group = group
-    benchmark.extra_info["label"] = name
 
 
 def note(benchmark, text: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from lib.flood import LocalInertialSolver, real_dem
 from lib.flood.claims.peer import THETAS, SharedFlood, landlab_reference, shared_flood, solver_like_landlab
+from tests.benchmarks.conftest import label
 from tests.needs import needs_gpu
 
 SIDE = 256
@@ -28,11 +29,6 @@ def compiles(test):
     for ignored in ("ignore::DeprecationWarning", "ignore:The .grad attribute:UserWarning"):
         test = pytest.mark.filterwarnings(ignored)(test)
     return pytest.mark.timeout(900)(test)
-
-
-def label(benchmark, group: str, name: str, note: str = "") -> None:
-    benchmark.group = group
-    benchmark.extra_info.update(label=name, note=note)
 
 
 @functools.cache

@@ -9,14 +9,13 @@ from torch import nn
 
 from lib.four_bit import LUQConfig, luq, luq_pack, quantize_model
 from lib.models import residual_network
+from tests.benchmarks.conftest import label
 from tests.needs import needs_gpu, needs_triton
 
 COUNT = 1 << 22
 CORE = "quantise 4,194,304 gradients to 4 bits, one thread"
 GPU = "quantise {count:,} gradients to 4 bits on a GPU"
 STEP = "training step of a residual network of 11 million weights, 128 images of 64 × 64, bfloat16"
-# torch's compiler warns about torch's own code when it is first imported
-compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @functools.cache
@@ -39,93 +38,59 @@ def written_first(x: torch.Tensor) -> torch.Tensor:
     return torch.sign(x) * torch.where(y > 0, level, torch.zeros_like(y)) * alpha
 
 
-def label(benchmark, group: str, name: str, note: str = "") -> None:
-    benchmark.group = group
-    benchmark.extra_info.update(label=name, note=note)
-
-
-def rate(benchmark, moved: int) -> float:
+def rate(benchmark, moved: float) -> float:
     """Bytes a second, in GB."""
     return moved / benchmark.stats.stats.median / 1e9
 
 
-def on_the_core(benchmark, name: str, call, rounds: int = 25, moved: float = 0.0):
-    """Time a call; the note says how fast bytes went by, where `moved` bytes an entry do."""
-    label(benchmark, CORE, name)
-    result = benchmark.pedantic(call, rounds=rounds, warmup_rounds=2)
-    if moved:
-        benchmark.extra_info["note"] = f"{rate(benchmark, int(moved * COUNT)):.1f} GB/s"
-    return result
+def eager(x: torch.Tensor):
+    generator = torch.Generator().manual_seed(0)
+    return lambda: luq(x, generator=generator, check=False)
 
 
-def test_compiled(benchmark) -> None:
-    x = gradients()
-    on_the_core(
-        benchmark, "ours: luq_pack, compiled loop, hashed numbers", lambda: luq_pack(x, seed=1, check=False), 25
-    )
+def compiled(x: torch.Tensor):
+    quantise = torch.compile(written_first)
+    return lambda: quantise(x)
 
 
-def test_eager_in_parts(benchmark) -> None:
-    x = gradients()
-    eager = functools.partial(luq_pack, x, seed=1, check=False, backend="eager")
-    on_the_core(benchmark, "ours: eager, in parts, hashed numbers", eager, 5)
-
-
-def test_eager(benchmark) -> None:
-    x, generator = gradients(), torch.Generator().manual_seed(0)
-    on_the_core(benchmark, "ours: eager luq, drawn numbers", lambda: luq(x, generator=generator, check=False), 5)
-
-
-def test_clone(benchmark) -> None:
-    on_the_core(benchmark, "limit: torch.clone", gradients().clone, moved=8)
-
-
-def test_aminmax(benchmark) -> None:
-    x = gradients()
-    on_the_core(benchmark, "limit: torch.aminmax, one read", lambda: torch.aminmax(x), moved=4)
-
-
-def test_randint(benchmark) -> None:
-    draw = functools.partial(torch.randint, 1 << 23, (COUNT,), dtype=torch.int32)
-    on_the_core(benchmark, "torch.randint of 23 bits alone", draw, 5)
-
-
-def test_written_first(benchmark) -> None:
-    x = gradients()
-    on_the_core(benchmark, "log2, pow and two random tensors, eager", lambda: written_first(x), 3)
-
-
-@compiles
-def test_written_first_compiled(benchmark) -> None:
-    x, compiled = gradients(), torch.compile(written_first)
-    on_the_core(benchmark, "the same under torch.compile", lambda: compiled(x), 5)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_bitsandbytes(benchmark) -> None:
+def bitsandbytes(x: torch.Tensor):
     functional = pytest.importorskip("bitsandbytes.functional", reason="the bench extra is not installed")
-    x = gradients()
-
-    def quantise():
-        return functional.quantize_4bit(x, blocksize=64, quant_type="fp4")
-
-    on_the_core(benchmark, "bitsandbytes quantize_4bit (fp4, blocks of 64)", quantise, 3)
-    benchmark.extra_info["note"] = "to nearest, a scale for each block"
+    return lambda: functional.quantize_4bit(x, blocksize=64, quant_type="fp4")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_torchao(benchmark) -> None:
+def torchao(x: torch.Tensor):
     """Eager only: torchao 0.18 under the torch.compile of torch 2.13 fails on the processor."""
     logging.disable(logging.CRITICAL)  # about its GPU libraries
     mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="the bench extra is not installed")
     logging.disable(logging.NOTSET)
-    x = gradients().view(-1, 1024)
+    return lambda: mx.to_mx(x.view(-1, 1024), torch.float4_e2m1fn_x2, 32)
 
-    def quantise():
-        return mx.to_mx(x, torch.float4_e2m1fn_x2, 32)
 
-    on_the_core(benchmark, "torchao to_mx (E2M1, blocks of 32)", quantise, 3)
-    benchmark.extra_info["note"] = "to nearest, a scale for each block"
+BLOCKS = "to nearest, a scale for each block"
+#: Each row: from the gradients what is timed, rounds, and a note, or how many bytes go by for an entry.
+CORE_ROWS = {
+    "ours: luq_pack, compiled loop, hashed numbers": (lambda x: lambda: luq_pack(x, seed=1, check=False), 25, ""),
+    "ours: eager, in parts, hashed numbers": (
+        lambda x: lambda: luq_pack(x, seed=1, check=False, backend="eager"), 5, "",
+    ),
+    "ours: eager luq, drawn numbers": (eager, 5, ""),
+    "limit: torch.clone": (lambda x: x.clone, 25, 8),
+    "limit: torch.aminmax, one read": (lambda x: x.aminmax, 25, 4),
+    "torch.randint of 23 bits alone": (lambda _: lambda: torch.randint(1 << 23, (COUNT,), dtype=torch.int32), 5, ""),
+    "log2, pow and two random tensors, eager": (lambda x: lambda: written_first(x), 3, ""),
+    "the same under torch.compile": (compiled, 5, ""),
+    "bitsandbytes quantize_4bit (fp4, blocks of 64)": (bitsandbytes, 3, BLOCKS),
+    "torchao to_mx (E2M1, blocks of 32)": (torchao, 3, BLOCKS),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler and the peers warn about torch's own code
+@pytest.mark.parametrize("name", CORE_ROWS)
+def test_on_the_core(benchmark, name: str) -> None:
+    make, rounds, note = CORE_ROWS[name]
+    label(benchmark, CORE, name)
+    benchmark.pedantic(make(gradients()), rounds=rounds, warmup_rounds=2)
+    benchmark.extra_info["note"] = note if isinstance(note, str) else f"{rate(benchmark, note * COUNT):.1f} GB/s"
 
 
 def on_the_gpu(benchmark, name: str, call, moved: int) -> float:

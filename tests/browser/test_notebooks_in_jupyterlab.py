@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -67,6 +68,11 @@ READ_FIGURE = """element => {
 }"""
 DRAWN = """expected => [...document.querySelectorAll('.js-plotly-plot')].filter(
     e => e.querySelector('.trace, .heatmaplayer .hm, .barlayer .point')).length === expected"""
+
+
+#: A figure that was drawn while it was hidden has grown to the width of its cell.
+FILLS = """figure => figure.querySelector('.main-svg')?.getBoundingClientRect().width
+    > 0.95 * figure.closest('.jp-OutputArea-output').getBoundingClientRect().width - 20"""
 
 
 class Watch:
@@ -148,8 +154,9 @@ def test_notebook_runs_and_explorers_follow_the_keyboard(name: str, lab, browser
         print(f"\n{name}: {cells} in {time.perf_counter() - start:.0f} s")
         errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]')
         assert errors.count() == 0, errors.all_inner_texts()
-        expected = (ROOT / "notebooks" / name).read_text().count(WIDGET)
+        expected = figures_in(name)
         figures = page.locator(".js-plotly-plot")
+        answer_predictions(page)
         if expected:
             figures.first.scroll_into_view_if_needed()
             page.wait_for_selector(".js-plotly-plot .main-svg", timeout=30_000)
@@ -167,6 +174,42 @@ def test_notebook_runs_and_explorers_follow_the_keyboard(name: str, lab, browser
         lab.api(f"sessions/{session}", "DELETE")
 
 
+def figures_in(name: str) -> int:
+    """How many live figures a notebook holds: widgets with a still picture."""
+    cells = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    return sum(WIDGET in data and "image/png" in data for data in outputs)
+
+
+def answer_predictions(page) -> None:
+    """Answer the first question by keyboard, and ask to see the other figures; each shows itself in its full width."""
+    asked = page.locator(".jp-OutputArea-output", has=page.locator("b", has_text="Predict:"))
+    for number in range(asked.count()):
+        cell = asked.nth(number)
+        options = cell.locator("button.paperplay-option")
+        (cell.get_by_text("Show me without an answer") if number else options.first).focus()
+        page.keyboard.press("Enter")
+        figure = cell.locator(".js-plotly-plot")
+        figure.wait_for(timeout=20_000)
+        page.wait_for_function(FILLS, arg=figure.element_handle(), timeout=10_000)
+        assert options.first.is_disabled()
+        assert cell.locator('[role="status"]', has_text=re.compile(r"\w")).count() == 1, "an answer is not explained"
+
+
+def press_tries(page, explorer, figure) -> None:
+    """Press each try by keyboard: it says what there is to see, and the figure changes."""
+    tries = explorer.locator('button[title^="Try"]')
+    for number in range(tries.count()):
+        before = figure.evaluate(READ_DATA)
+        tries.nth(number).focus()
+        page.keyboard.press("Enter")
+        end = time.monotonic() + 10
+        while figure.evaluate(READ_DATA) == before and time.monotonic() < end:
+            time.sleep(0.05)
+        assert figure.evaluate(READ_DATA) != before, f"try {number + 1} changes nothing"
+        assert len(explorer.locator('[role="status"]').last.inner_text()) > 20
+
+
 def move_and_check(page, name: str, number: int) -> None:
     """Move the first slider of an explorer by keyboard, and expect other data and a picture of all its traces."""
     explorer = page.locator(".jp-OutputArea-output", has=page.locator(".js-plotly-plot")).nth(number)
@@ -178,6 +221,8 @@ def move_and_check(page, name: str, number: int) -> None:
         >= 1
     )
     assert figure.evaluate(MAPS_ARE_WHOLE), f"a heat map of explorer {number} of {name} has lost its shape"
+    press_tries(page, explorer, figure)
+    before = figure.evaluate(READ_DATA)
     handle = explorer.locator(".noUi-handle").first
     handle.focus()
     page.evaluate(

@@ -7,8 +7,8 @@ from importlib import import_module
 
 import torch
 
-from lib.flood import downsampler, experiment, faces, learning, solver, symbolic
-from lib.flood.claims import coarse_maps, peer, verification
+from lib.flood import downsampler, exact, experiment, faces, learning, solver, symbolic
+from lib.flood.claims import coarse_maps, peer
 from lib.flood.claims import solver as solver_claims
 from lib.flood.downsampler import Detour, Downsampler, ReliefScale
 from lib.flood.experiment import PRESETS, trained_network
@@ -171,13 +171,13 @@ BREAKS: dict[str, list[Break]] = {
         edit(*COMPILED, "float(self.manning)", "float(self.manning) * 1.001"),
     ],
     "converges-to-its-own-wave": [
-        edit(verification, "planar_wave", 'if model == "full"', "if model"),
+        edit(exact, "planar_wave", 'if model == "full"', "if model"),
         SHALLOWER_FRICTION,
-        edit(verification, "planar_wave", "speed**2 / gravity", "2 * speed**2 / gravity"),
+        edit(exact, "planar_wave", "speed**2 / gravity", "2 * speed**2 / gravity"),
     ],
     "not-to-hunters-wave": [
-        edit(verification, "planar_wave", 'if model == "full"', "if not model"),
-        edit(verification, "planar_wave", "(7 / 3 * fall)", "(5 / 3 * fall)"),
+        edit(exact, "planar_wave", 'if model == "full"', "if not model"),
+        edit(exact, "planar_wave", "(7 / 3 * fall)", "(5 / 3 * fall)"),
         SHALLOWER_FRICTION,
     ],
     "symmetries-of-the-square": [

@@ -3,13 +3,13 @@
 import inspect
 import re
 import sys
-from dataclasses import replace as with_settings
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import rasterio
 import torch
-import typer
 import xarray
 from typer.testing import CliRunner
 
@@ -30,23 +30,35 @@ def dem(tmp_path_factory):
     return sample_geotiff(tmp_path_factory.mktemp("map") / "valley.tif", shape=(64, 96))
 
 
-@pytest.fixture
-def basin(tmp_path):
-    """A level basin, 8 x 12 cells of 10 m, 300 m above the sea."""
-    path = tmp_path / "basin.tif"
-    settings = {"height": 8, "width": 12, "count": 1, "dtype": "float32", "crs": "EPSG:32616"}
+def write(path, values, **settings):
+    """A raster of cells of 10 m."""
+    values = np.asarray(values, dtype=np.float32)
     transform = rasterio.Affine(10, 0, 700000, 0, -10, 4000000)
-    with rasterio.open(path, "w", driver="GTiff", transform=transform, **settings) as dataset:
-        dataset.write(np.full((1, 8, 12), 300, np.float32))
+    shape = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": "float32"}
+    with rasterio.open(
+        path, "w", driver="GTiff", crs="EPSG:32616", transform=transform, **shape, **settings
+    ) as dataset:
+        dataset.write(values, 1)
     return path
 
 
+@pytest.fixture
+def basin(tmp_path):
+    """A level basin, 8 x 12 cells of 10 m, 300 m above the sea."""
+    return write(tmp_path / "basin.tif", np.full((8, 12), 300))
+
+
+def call(verb, *words):
+    return CliRunner().invoke(app, [verb, "flood", *(str(word) for word in words)], env={"COLUMNS": "200"})
+
+
 def run(*words):
-    """The command on its own, as the chapter's place in `python -m lib` calls it."""
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    app.command("flood")(commands.COMMANDS["simulate"])
-    return CliRunner().invoke(app, ["flood", *(str(word) for word in words)], env={"COLUMNS": "200"})
+    return call("simulate", *words)
+
+
+def solve(tiles, *words):
+    """For tiles of cells of 400 m."""
+    return call("solve", "--tiles", tiles, "--dx", 400, "--kind", "rain", *words)
 
 
 def said(done):
@@ -54,23 +66,38 @@ def said(done):
     return re.sub(r"[\s│╭╮╰╯─]+", " ", done.output)
 
 
-def solve(tiles, *words):
-    """The command `solve` on its own, for tiles of cells of 400 m."""
-    app = typer.Typer()
-    app.command("solve")(commands.COMMANDS["solve"])
-    words = [str(word) for word in ("--tiles", tiles, "--dx", 400, "--kind", "rain", *words)]
-    return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+def flooded(*words):
+    """A run that ends well."""
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def refused(*words):
+    """What a run says that is refused."""
+    done = run(*words)
+    assert done.exit_code == 2, done.output
+    return said(done)
 
 
 def line(done, name):
     return re.search(rf"^{name} +(.+)$", done.output, re.MULTILINE).group(1)
 
 
+def amount(done, name):
+    return float(line(done, name).split()[0])
+
+
+def depths(path):
+    """Depths [m] of a file, masked where there is no ground."""
+    with rasterio.open(path) as dataset:
+        return dataset.read(1, masked=True)
+
+
 def test_rain_on_a_valley_becomes_three_files(dem, tmp_path):
     files = [tmp_path / name for name in ("new/depth.nc", "depth.tif", "depth.png")]
-    done = run("--dem", dem, "--rain", 50, "--duration", 1800, "--out", files[0], "--out", files[1],
-               "--picture", files[2], "--frames", 4)  # fmt: skip
-    assert done.exit_code == 0, done.output
+    done = flooded("--dem", dem, "--rain", 50, "--duration", 1800, "--out", files[0], "--out", files[1],
+                   "--picture", files[2], "--frames", 4)  # fmt: skip
     assert [file.is_file() for file in files] == [True] * 3
     assert sorted(tmp_path.rglob(".*")) == []
     with xarray.open_dataset(files[0], engine="h5netcdf") as flood:
@@ -91,20 +118,19 @@ def test_rain_on_a_valley_becomes_three_files(dem, tmp_path):
     assert again.profile["transform"] == read_dem(dem).profile["transform"]
     assert again.profile["dtype"] == "float32"
     assert line(done, "cells") == "6144 (64 x 96 of 90 m)"
-    assert float(line(done, "water in").split()[0]) == pytest.approx(0.025 * 6144 * AREA, rel=1e-6)
-    assert float(line(done, "water out").split()[0]) == 0
-    assert abs(float(line(done, "mass error").split()[0])) < 1e-5
+    assert amount(done, "water in") == pytest.approx(0.025 * 6144 * AREA, rel=1e-6)
+    assert amount(done, "water out") == 0
+    assert abs(amount(done, "mass error")) < 1e-5
     assert line(done, "deepest") == f"{last.max():.3f} m at x = {x:.1f} m, y = {y:.1f} m"
     assert line(done, "flooded").startswith(f"{(last > 0.1).sum() * AREA:.0f} m^2")
     assert all(str(file) in line(done, "written") for file in files)
 
 
 def test_the_depths_are_those_of_the_solver(basin, tmp_path):
-    done = run("--dem", basin, "--inflow", "west=2@0:25", "--inflow", "west=1@70:80", "--inflow", "north=0.5",
-               "--outflow", "east=0.001", "--outflow", "west=0.002", "--duration", 300, "--precision", "float64",
-               "--h0", 0.1, "--out", tmp_path / "depth.tif", "--manning", 0.04, "--theta", 0.8,
-               "--alpha", 0.4)  # fmt: skip
-    assert done.exit_code == 0, done.output
+    done = flooded("--dem", basin, "--inflow", "west=2@0:25", "--inflow", "west=1@70:80", "--inflow", "north=0.5",
+                   "--outflow", "east=0.001", "--outflow", "west=0.002", "--duration", 300, "--precision", "float64",
+                   "--h0", 0.1, "--out", tmp_path / "depth.tif", "--manning", 0.04, "--theta", 0.8,
+                   "--alpha", 0.4)  # fmt: skip
     west = torch.tensor([0.08, 0.08, 0.04, 0, 0, 0, 0, 0.1], dtype=torch.float64)
     boundary = Boundary({"west": west, "north": 0.5 / 120}, {"east": 0.001, "west": (west == 0).double() * 0.002})
     solver = LocalInertialSolver(dx=10.0, manning=0.04, theta=0.8, alpha=0.4)
@@ -114,30 +140,23 @@ def test_the_depths_are_those_of_the_solver(basin, tmp_path):
         torch.zeros(8, 12, dtype=torch.float64), 300.0, 0.1, boundary=boundary, save_times=pieces, backend="compiled"
     )
     torch.testing.assert_close(read_dem(tmp_path / "depth.tif").z, expected.h, rtol=0, atol=1e-13)
-    assert float(line(done, "water in").split()[0]) == pytest.approx(3.5 * 300, abs=0.06)
-    assert float(line(done, "water out").split()[0]) == pytest.approx(expected.volume_out.item(), abs=0.06)
+    assert amount(done, "water in") == pytest.approx(3.5 * 300, abs=0.06)
+    assert amount(done, "water out") == pytest.approx(expected.volume_out.item(), abs=0.06)
     assert line(done, "water before") == "960.0 m^3"
-    assert abs(float(line(done, "mass error").split()[0])) < 1e-12
+    assert abs(amount(done, "mass error")) < 1e-12
 
 
-def test_the_backends_agree_and_one_frame_is_the_last(basin, tmp_path):
-    depths = []
-    for backend in ("compiled", "torch"):
-        path = tmp_path / f"{backend}.nc"
-        done = run("--dem", basin, "--inflow", "south=3@20:50", "--duration", 120, "--frames", 1, "--out", path,
-                   "--backend", backend, "--precision", "float64")  # fmt: skip
-        assert done.exit_code == 0, done.output
-        with xarray.open_dataset(path, engine="h5netcdf") as flood:
-            assert dict(flood.sizes) == {"time": 1, "y": 8, "x": 12}
-            depths.append(flood.depth.values)
-    np.testing.assert_allclose(*depths, atol=1e-12)
-    assert depths[0].sum() * 100 == pytest.approx(360)
+def test_one_frame_is_the_last(basin, tmp_path):
+    path = tmp_path / "depth.nc"
+    flooded("--dem", basin, "--inflow", "south=3@20:50", "--duration", 120, "--frames", 1, "--out", path)
+    with xarray.open_dataset(path, engine="h5netcdf") as flood:
+        assert dict(flood.sizes) == {"time": 1, "y": 8, "x": 12}
+        assert float(flood.depth.sum()) * 100 == pytest.approx(360)
 
 
 def test_a_coarse_map_lies_where_the_fine_one_does(dem, tmp_path):
     path = tmp_path / "depth.tif"
-    done = run("--dem", dem, "--rain", 50, "--duration", 600, "--out", path, "--factor", 8, "--pooling", "max")
-    assert done.exit_code == 0, done.output
+    done = flooded("--dem", dem, "--rain", 50, "--duration", 600, "--out", path, "--factor", 8, "--pooling", "max")
     fine, coarse = read_dem(dem), read_dem(path)
     assert coarse.dx == 720
     assert coarse.profile["transform"] == coarse_profile(fine.profile, 8)["transform"]
@@ -149,32 +168,24 @@ def test_a_coarse_map_lies_where_the_fine_one_does(dem, tmp_path):
 
 @pytest.mark.parametrize("backend", ["torch", "compiled"])
 def test_a_drizzle_on_deep_water_arrives_in_float32_and_is_what_the_balance_is_of(basin, tmp_path, backend):
-    out = tmp_path / "depth.tif"
-    done = run("--dem", basin, "--h0", 20, "--rain", 1, "--duration", 60, "--out", out, "--backend", backend)
-    assert done.exit_code == 0, done.output
-    error, _, of = line(done, "mass error").partition(" ")
+    words = ("--dem", basin, "--h0", 20, "--duration", 60, "--out", tmp_path / "depth.tif", "--backend", backend)
+    error, _, of = line(flooded(*words, "--rain", 1), "mass error").partition(" ")
     assert abs(float(error)) < 1e-4
     assert of == "of what came in"
-    still = run("--dem", basin, "--h0", 20, "--duration", 60, "--out", out, "--backend", backend)
-    assert line(still, "mass error") == "0.0e+00 of the water before"
+    assert line(flooded(*words), "mass error") == "0.0e+00 of the water before"
 
 
-def test_high_ground_costs_float32_no_digits(tmp_path, basin):
-    with rasterio.open(basin, "r+") as dataset:
-        dataset.write(np.full((1, 8, 12), 8000.0, np.float32))
-    done = run("--dem", basin, "--h0", 0.01, "--rain", 1, "--duration", 60, "--out", tmp_path / "a.tif")
-    assert done.exit_code == 0, done.output
-    torch.testing.assert_close(
-        read_dem(tmp_path / "a.tif").z, torch.full((8, 12), 0.01 + 1 / 60000, dtype=torch.float64), rtol=1e-5, atol=0
-    )
+def test_high_ground_costs_float32_no_digits(tmp_path):
+    high = write(tmp_path / "high.tif", np.full((8, 12), 8000))
+    flooded("--dem", high, "--h0", 0.01, "--rain", 1, "--duration", 60, "--out", tmp_path / "a.tif")
+    np.testing.assert_allclose(depths(tmp_path / "a.tif"), 0.01 + 1 / 60000, rtol=1e-5)
 
 
 def test_fast_flow_is_told(tmp_path, basin):
-    words = ("--dem", basin, "--out", tmp_path / "a.tif", "--duration", 60, "--inflow", "west=40")
-    assert "Warning" not in run(*words, "--h0", 2).output
-    with rasterio.open(basin, "r+") as dataset:
-        dataset.write(np.repeat(-2.0 * np.arange(12, dtype=np.float32)[None, None], 8, axis=1))
-    done = run(*words)
+    words = ("--out", tmp_path / "a.tif", "--duration", 60, "--inflow", "west=40")
+    assert "Warning" not in run("--dem", basin, *words, "--h0", 2).output
+    steep = write(tmp_path / "steep.tif", np.tile(-2.0 * np.arange(12), (8, 1)))
+    done = run("--dem", steep, *words)
     assert re.search(r"Warning: the flow was supercritical .* \d+ cells at a time, \d+% of the up to \d+", said(done))
 
 
@@ -193,9 +204,7 @@ def test_a_run_that_diverges_leaves_nothing(basin, tmp_path, monkeypatch):
     class Bursting(LocalInertialSolver):
         def simulate(self, *args, **kwargs):
             result = super().simulate(*args, **kwargs)
-            result.h[0, 0] = float("nan")
-            result.time.fill_(float("nan"))
-            return result
+            return result if args[1] == 0 else replace(result, time=result.time * float("nan"))
 
     monkeypatch.setattr("lib.flood.solver.LocalInertialSolver", Bursting)
     done = run("--dem", basin, "--rain", 5, "--out", tmp_path / "a.nc")
@@ -205,26 +214,19 @@ def test_a_run_that_diverges_leaves_nothing(basin, tmp_path, monkeypatch):
 
 
 def test_the_defaults_are_the_solvers():
-    options = inspect.signature(commands.COMMANDS["simulate"]).parameters
-    solver = LocalInertialSolver(dx=1.0)
-    assert {name: options[name].default for name in ("manning", "theta", "alpha")} == {
-        name: getattr(solver, name) for name in ("manning", "theta", "alpha")
-    }
+    options, solver = inspect.signature(commands.COMMANDS["simulate"]).parameters, LocalInertialSolver(dx=1.0)
+    assert all(options[name].default == getattr(solver, name) for name in ("manning", "theta", "alpha"))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--dem", "nowhere.tif", "--rain", 5], "there is no file nowhere.tif"),
-        (["--rain", 5, "--dem", ""], "no raster that can be read"),
         (["--rain", -5], "--rain must be finite and at least 0; it is -5.0"),
-        (["--rain", "nan"], "--rain must be finite"),
         (["--rain", "inf"], "--rain must be finite"),
         (["--rain", 1e60], "rain must be finite"),
         (["--rain", "much"], "there is no file much"),
-        (["--rain", ""], "there is no water"),
         (["--rain", 5, "--h0", -1], "--h0 must be finite and at least 0"),
-        (["--rain", 5, "--h0", "nan"], "--h0 must be finite"),
         (["--rain", 5, "--h0", 1e39], "h0 must be finite"),
         ([], "there is no water: give --rain, --inflow or --h0"),
         (["--rain", 5, "--duration", 0], "--duration must be positive"),
@@ -233,38 +235,25 @@ def test_the_defaults_are_the_solvers():
         (["--rain", 5, "--backend", "cuda"], "--backend must be one of compiled, torch; it is 'cuda'"),
         (["--rain", 5, "--pooling", "mode"], "--pooling must be one of mean, max"),
         (["--rain", 5, "--factor", 5], "multiples of the factor 5; this map has 8 x 12 cells: crop it to 5 x 10"),
-        (["--rain", 5, "--factor", 0], "--factor must be at least 1"),
-        (["--rain", 5, "--factor", -2], "--factor must be at least 1"),
-        (["--rain", 5, "--manning", 0], "manning must be positive"),
-        (["--rain", 5, "--theta", 2], "theta must lie between 0 and 1"),
-        (["--rain", 5, "--alpha", 1.5], "alpha must lie between 0 and 1"),
         (["--rain", 5, "--fill", "inf"], "fill must be finite"),
-        (["--rain", 5, "--nodata", "inf"], "nodata must be finite"),
-        (["--rain", 5, "--crs", "EPSG:99999"], "crs must be a coordinate reference system"),
         (["--rain", 5, "--crs", "EPSG:32617"], "crs must be that of"),
         (["--rain", 5, "--z-unit", "stones"], "z_unit must be one of length"),
-        (["--rain", 5, "--network", ""], "no network that can be read"),
         (["--rain", 5, "--network", "nowhere.npz"], "nowhere.npz"),
         (["--inflow", "up=3"], "--inflow must begin with west=, east=, north=, south=; it is 'up=3'"),
-        (["--inflow", "west"], "--inflow must begin with west="),
-        (["--inflow", "west=much"], "--inflow must hold numbers; 'much' in 'west=much' is none"),
+        (["--inflow", "west=much"], "--inflow must hold numbers behind the side; it is 'west=much'"),
         (["--inflow", "west=-3"], "--inflow must be a positive discharge; it is 'west=-3'"),
         (["--inflow", "west=3@40:20"], "--inflow must lie between 0 and 80 m"),
-        (["--inflow", "west=3@0:81"], "--inflow must lie between 0 and 80 m"),
-        (["--inflow", "west=3@5"], "--inflow must hold numbers; '' in 'west=3@5'"),
-        (["--inflow", "west=3@nan:5"], "--inflow must lie between 0 and 80 m"),
+        (["--inflow", "west=3@5"], "--inflow must be SIDE=Q or SIDE=Q@FROM:TO; it is 'west=3@5'"),
         (["--rain", 5, "--outflow", "left=0.1"], "--outflow must begin with west="),
         (["--rain", 5, "--outflow", "west=0"], "--outflow must have a positive slope"),
         (["--rain", 5, "--outflow", "west=inf"], "outflow['west'] must be finite"),
         (["--rain", 5, "--outflow", "west=1", "--outflow", "west=2"], "--outflow must name a side once"),
         (["--inflow", "west=3", "--outflow", "west=1"], "a part of a side without inflow; 'west' has none"),
         (["--rain", 5, "--out", "depth.csv"], "--out must end in .nc or .tif or .tiff; it is depth.csv"),
-        (["--rain", 5, "--out", ""], "--out must end in"),
         (["--rain", 5, "--out", "basin.tif"], "--out must not be the map itself"),
         (["--rain", 5, "--out", "basin.tif/a.tif"], "--out must lie in a folder"),
         (["--rain", 5, "--out", "folder.tif"], "--out must name a file"),
         (["--rain", 5, "--picture", "depth.jpg"], "--picture must end in .png; it is depth.jpg"),
-        (["--rain", 5, "--picture", ""], "--picture must end in"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_the_run(basin, tmp_path, monkeypatch, words, message):
@@ -276,9 +265,7 @@ def test_bad_input_is_refused_before_the_run(basin, tmp_path, monkeypatch, words
     (tmp_path / "folder.tif").mkdir()
     before = sorted(tmp_path.iterdir())
     start = [] if "--dem" in words else ["--dem", basin.name]
-    done = run(*start, "--out", "depth.nc", *words)
-    assert done.exit_code == 2, done.output
-    assert message in said(done)
+    assert message in refused(*start, "--out", "depth.nc", *words)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -287,25 +274,24 @@ def test_a_missing_package_is_named_before_the_run(tmp_path, basin, monkeypatch)
     done = run("--dem", basin, "--rain", 5, "--out", tmp_path / "a.nc")
     assert done.exit_code == 1
     assert "h5netcdf is needed for NetCDF files" in done.output
-    assert run("--dem", basin, "--rain", 5, "--duration", 5, "--out", tmp_path / "a.tif").exit_code == 0
+    flooded("--dem", basin, "--rain", 5, "--duration", 5, "--out", tmp_path / "a.tif")
 
 
 def test_the_coarse_map_of_a_trained_network(dem, tmp_path):
     trained = trained_network("rain")
-    fitting = with_settings(trained, preset=with_settings(trained.preset, dx=90.0))
+    fitting = replace(trained, preset=replace(trained.preset, dx=90.0))
     fitting.save(tmp_path / "network.npz")
     path, asked = tmp_path / "depth.tif", ("--rain", 50, "--duration", 600)
-    done = run("--dem", dem, *asked, "--out", path, "--network", tmp_path / "network.npz")
-    assert done.exit_code == 0, done.output
+    done = flooded("--dem", dem, *asked, "--out", path, "--network", tmp_path / "network.npz")
     assert line(done, "cells") == "24 (4 x 6 of 1440 m)"
-    depths = read_dem(path)
-    assert depths.dx == 1440
+    found = read_dem(path)
+    assert found.dx == 1440
     fine = read_dem(dem)
     with torch.no_grad():
         z = trained.model((fine.z - fine.z.mean()).float()[None, None])[0, 0]
     wanted = LocalInertialSolver(dx=1440.0).simulate(z, 600.0, rain=50 / 3.6e6, backend="compiled").h
     # the command runs in a hundred pieces, whose steps are shorter
-    assert (depths.z - wanted).abs().max() < 2e-3
+    assert (found.z - wanted).abs().max() < 2e-3
     # for other cells, another factor, and from a file that holds no network
     trained.save(tmp_path / "small.npz")
     for words, message in (
@@ -313,137 +299,97 @@ def test_the_coarse_map_of_a_trained_network(dem, tmp_path):
         (["--network", tmp_path / "network.npz", "--factor", 8], "--factor must be that of the network, 16; it is 8"),
         (["--network", dem], "holds no network that can be read"),
     ):
-        refused = run("--dem", dem, *asked, "--out", tmp_path / "other.tif", *words)
-        assert refused.exit_code == 2
-        assert message in said(refused)
+        assert message in refused("--dem", dem, *asked, "--out", tmp_path / "other.tif", *words)
     assert not (tmp_path / "other.tif").exists()
 
 
 def test_training_and_solving_from_the_command_line(tmp_path):
-    def call(verb, *words):
-        return CliRunner().invoke(app, [verb, "flood", *(str(word) for word in words)], env={"COLUMNS": "200"})
-
-    small = ["--preset", "quick", "--count", 4, "--batch-size", 4, "--epochs", 1]
+    small = ["--count", 4, "--test-count", 1, "--side", 32, "--batch-size", 4, "--epochs", 1]
     done = call("train", *small, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "mean square error on the test maps" in done.output
     assert FloodRun.load(tmp_path / "run" / "network.npz").preset.count == 4
     assert call("train", "--preset", "huge", "--out", tmp_path / "x").exit_code == 2
-    tiles = tmp_path / "tiles"
-    tiles.mkdir()
-    np.save(tiles / "a.npy", np.zeros((16, 16)))
-    done = call("solve", "--tiles", tiles, "--dx", 400, "--kind", "rain")
-    assert "1 tiles of 16 x 16 cells are solved" in done.output
-    assert (tiles / "a.flood.npz").exists()
-    assert call("solve", "--tiles", tmp_path / "nowhere", "--dx", 400).exit_code == 2
+    np.save(tmp_path / "a.npy", np.zeros((16, 16)))
+    assert "1 tiles of 16 x 16 cells are solved" in solve(tmp_path).output
+    assert (tmp_path / "a.flood.npz").exists()
+    assert solve(tmp_path / "nowhere").exit_code == 2
 
 
 # --- what a user's file hides
 
 
+Y, X = np.mgrid[:48, :48]
+#: Where the bowl has data, and how high it lies [m].
+GROUND, HEIGHTS = np.hypot(Y - 24, X - 24) <= 18, 100 + 0.2 * np.hypot(Y - 24, X - 24)
+
+
 @pytest.fixture
 def bowl(tmp_path):
     """A bowl of 18 cells' radius, 48 x 48 cells of 10 m, in a square without data."""
-    y, x = np.mgrid[:48, :48]
-    r = np.hypot(y - 24, x - 24)
-    path = tmp_path / "bowl.tif"
-    settings = {"height": 48, "width": 48, "count": 1, "dtype": "float32", "crs": "EPSG:32616", "nodata": -9999}
-    with rasterio.open(path, "w", transform=rasterio.Affine(10, 0, 700000, 0, -10, 4000000), **settings) as dataset:
-        dataset.write(np.where(r <= 18, 100 + 0.2 * r, -9999).astype(np.float32), 1)
-    return path
+    return write(tmp_path / "bowl.tif", np.where(GROUND, HEIGHTS, -9999), nodata=-9999)
 
 
 @pytest.mark.parametrize(
-    ("fill", "words"),
-    [
-        (104, []),
-        (1000, ["--factor", 4]),
-        (104, ["--factor", 8, "--pooling", "max"]),
-        (8000, ["--factor", 4]),
-        (8000, ["--precision", "float64"]),
-    ],
+    ("fill", "factor", "words"),
+    [(104, 1, []), (104, 8, ["--pooling", "max"]), (8000, 4, []), (8000, 1, ["--precision", "float64"])],
 )
-def test_cells_without_data_are_walls(bowl, tmp_path, words, fill):
+def test_cells_without_data_are_walls(bowl, tmp_path, fill, factor, words):
     files = [tmp_path / name for name in ("h.tif", "h.nc", "h.png")]
-    done = run("--dem", bowl, "--fill", fill, "--rain", 50, "--duration", 300, "--h0", 0.01, "--frames", 2, "--out",
-               files[0], "--out", files[1], "--picture", files[2], *words)  # fmt: skip
-    assert done.exit_code == 0, done.output
-    with rasterio.open(bowl) as dataset:
-        ground = dataset.read(1) > -9999
-    factor = words[1] if "--factor" in words else 1
-    share = ground.reshape(48 // factor, factor, 48 // factor, factor).mean((1, 3))
-    with rasterio.open(files[0]) as dataset:
-        h = dataset.read(1, masked=True)
+    picture = ["--picture", files[2]] if fill == 104 else []
+    done = flooded("--dem", bowl, "--fill", fill, "--rain", 50, "--duration", 300, "--h0", 0.01, "--frames", 2, "--out",
+                   files[0], "--out", files[1], "--factor", factor, *picture, *words)  # fmt: skip
+    share = GROUND.reshape(48 // factor, factor, 48 // factor, factor).mean((1, 3))
+    h = depths(files[0])
     assert np.array_equal(h.mask, share == 0)
     area = (10 * factor) ** 2
     water = area * (0.01 * (share > 0).sum() + 0.05 / 12 * share.sum())
     assert h.sum(dtype=float) * area == pytest.approx(water, rel=1e-5)
-    assert float(line(done, "water in").split()[0]) == pytest.approx(ground.sum() * 100 * 0.05 / 12, rel=1e-4)
-    assert abs(float(line(done, "mass error").split()[0])) < 1e-5
+    assert amount(done, "water in") == pytest.approx(GROUND.sum() * 100 * 0.05 / 12, rel=1e-4)
+    assert abs(amount(done, "mass error")) < 1e-5
     with xarray.open_dataset(files[1], engine="h5netcdf") as flood:
         assert np.array_equal(np.isnan(flood.depth), np.stack([share == 0] * 2))
         assert np.array_equal(flood.depth[1].values[share > 0], h.data[share > 0])
 
 
 def test_walls_are_above_all_ground_and_rivers_come_in_over_ground(bowl, tmp_path):
-    def refused(*words):
-        done = run("--dem", bowl, "--fill", 1000, "--out", tmp_path / "h.tif", *words)
-        assert done.exit_code == 2
-        return said(done)
-
-    assert "--fill must lie above the highest ground, 103.6 m" in refused("--rain", 5, "--fill", 103)
-    assert "--inflow must come in over ground" in refused("--inflow", "west=3")
-    assert "--outflow must leave through ground" in refused("--rain", 5, "--outflow", "west=0.01")
+    words = ("--dem", bowl, "--fill", 1000, "--out", tmp_path / "h.tif")
+    assert "--fill must lie above the highest ground, 103.6 m" in refused(*words, "--rain", 5, "--fill", 103)
+    assert "--inflow must come in over ground" in refused(*words, "--inflow", "west=3")
+    assert "--outflow must leave through ground" in refused(*words, "--rain", 5, "--outflow", "west=0.01")
     # cut such that ground lies at a side: the river keeps its discharge, none of it on the walls
-    with rasterio.open(bowl) as dataset:
-        profile, values = dataset.profile | {"width": 24}, dataset.read()[:, :, 24:]
-    with rasterio.open(tmp_path / "half.tif", "w", **profile) as dataset:
-        dataset.write(values)
-    done = run("--dem", tmp_path / "half.tif", "--fill", 1000, "--inflow", "west=3", "--duration", 100, "--out",
-               tmp_path / "h.tif")  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert float(line(done, "water in").split()[0]) == pytest.approx(300, rel=1e-4)
-    with rasterio.open(tmp_path / "h.tif") as dataset:
-        assert dataset.read(1, masked=True).sum() * 100 == pytest.approx(300, rel=1e-4)
+    half = write(tmp_path / "half.tif", np.where(GROUND, HEIGHTS, -9999)[:, 24:], nodata=-9999)
+    done = flooded(*words, "--dem", half, "--inflow", "west=3", "--duration", 100)
+    assert amount(done, "water in") == pytest.approx(300, rel=1e-4)
+    assert depths(tmp_path / "h.tif").sum() * 100 == pytest.approx(300, rel=1e-4)
 
 
 def test_the_coarse_map_of_a_network_has_walls_too(bowl, tmp_path):
     trained = trained_network("rain")
-    with_settings(trained, preset=with_settings(trained.preset, dx=10.0)).save(tmp_path / "n.npz")
-    done = run("--dem", bowl, "--fill", 1000, "--rain", 50, "--duration", 60, "--out", tmp_path / "h.tif", "--network",
-               tmp_path / "n.npz")  # fmt: skip
-    assert done.exit_code == 0, done.output
-    with rasterio.open(bowl) as dataset:
-        ground = dataset.read(1) > -9999
-    with rasterio.open(tmp_path / "h.tif") as dataset:
-        h = dataset.read(1, masked=True)
-    assert np.array_equal(h.mask, ~ground.reshape(3, 16, 3, 16).any((1, 3)))
-    assert h.sum() * 160**2 == pytest.approx(ground.sum() * 100 * 0.05 / 60, rel=1e-4)
+    replace(trained, preset=replace(trained.preset, dx=10.0)).save(tmp_path / "n.npz")
+    flooded("--dem", bowl, "--fill", 1000, "--rain", 50, "--duration", 60, "--out", tmp_path / "h.tif", "--network",
+            tmp_path / "n.npz")  # fmt: skip
+    h = depths(tmp_path / "h.tif")
+    assert np.array_equal(h.mask, ~GROUND.reshape(3, 16, 3, 16).any((1, 3)))
+    assert h.sum() * 160**2 == pytest.approx(GROUND.sum() * 100 * 0.05 / 60, rel=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1, 4])
-@pytest.mark.parametrize("suffix", [".tif", ".nc"])
+@pytest.mark.parametrize(("factor", "suffix"), [(1, ".tif"), (4, ".nc")])
 def test_rain_from_a_file(basin, tmp_path, factor, suffix):
     rain = np.zeros((8, 12))
     rain[:, 8:] = 36.0
     path = tmp_path / f"rain{suffix}"
-    _z, _dx, profile = read_dem(basin)
     if suffix == ".nc":
-        field = to_xarray(torch.from_numpy(rain), profile, [0.0]).isel(time=0, drop=True)
+        field = to_xarray(torch.from_numpy(rain), read_dem(basin).profile, [0.0]).isel(time=0, drop=True)
         field.depth.attrs = {"units": "mm/h"}
         field.to_netcdf(path, engine="h5netcdf")
     else:
-        with rasterio.open(path, "w", **profile) as dataset:
-            dataset.write(rain[None].astype(np.float32))
-    done = run("--dem", basin, "--rain", path, "--duration", 100, "--factor", factor, "--out", tmp_path / "h.tif")
-    assert done.exit_code == 0, done.output
-    assert float(line(done, "water in").split()[0]) == pytest.approx(8 * 4 * 100 * 1e-3, abs=0.06)
-    h = read_dem(tmp_path / "h.tif").z
+        write(path, rain)
+    done = flooded("--dem", basin, "--rain", path, "--duration", 100, "--factor", factor, "--out", tmp_path / "h.tif")
+    assert amount(done, "water in") == pytest.approx(8 * 4 * 100 * 1e-3, abs=0.06)
+    h = depths(tmp_path / "h.tif")
     assert float(h.sum()) * (10 * factor) ** 2 == pytest.approx(3.2, rel=1e-4)
     assert h[:, -1].min() > 5e-4
-    refused = run("--dem", basin, "--rain", tmp_path / "no.tif", "--out", tmp_path / "h.tif")
-    assert refused.exit_code == 2
-    assert "there is no file" in said(refused)
 
 
 def test_units_voids_and_systems_are_told_on_the_command_line(tmp_path):
@@ -456,53 +402,39 @@ def test_units_voids_and_systems_are_told_on_the_command_line(tmp_path):
         (["--nodata", -999], "1 of the 8 cells"),
         (["--fill", 20], "have no elevation"),
     ):
-        done = run(*words)
-        assert done.exit_code == 2
-        assert message in said(done)
+        assert message in refused(*words)
         words += more
     words += ["--z-unit", "ft"]
-    done = run(*words)
-    assert done.exit_code == 0, done.output
+    done = flooded(*words)
     assert line(done, "water before") == "350.0 m^3"
     # 9 ft are 2.7432 m
-    assert run(*words, "--fill", 2.75).exit_code == 0
-    assert "highest ground, 2.7432 m" in said(run(*words, "--fill", 2.74))
+    flooded(*words, "--fill", 2.75)
+    assert "highest ground, 2.7432 m" in refused(*words, "--fill", 2.74)
 
 
-def test_a_disk_that_fills_up_is_one_line(basin, tmp_path, monkeypatch):
-    def full(*_args, **_kwargs):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("lib.flood.geo.write_depth", full)
+def test_what_fails_after_the_checks_is_one_line(basin, tmp_path, monkeypatch):
+    full, grown = OSError("no space left on device"), RuntimeError("a fine flood has grown beyond all bounds")
+    monkeypatch.setattr("lib.flood.geo.write_depth", Mock(side_effect=full))
     done = run("--dem", basin, "--rain", 5, "--duration", 1, "--out", tmp_path / "a.tif")
     assert done.exit_code == 1
     assert "cannot be written: no space left on device" in said(done)
-
-
-def test_a_fine_flood_that_left_all_bounds_is_one_line(tmp_path, monkeypatch):
-    def grown(*_args, **_kwargs):
-        raise RuntimeError("a fine flood has grown beyond all bounds: take a smaller alpha")
-
-    monkeypatch.setattr("lib.flood.scenarios.flood_map", grown)
-    np.save(tmp_path / "a.npy", np.zeros((16, 16)))
-    done = solve(tmp_path)
+    monkeypatch.setattr("lib.flood.scenarios.flood_map", Mock(side_effect=grown))
+    (tmp_path / "tiles").mkdir()
+    np.save(tmp_path / "tiles" / "a.npy", np.zeros((16, 16)))
+    done = solve(tmp_path / "tiles")
     assert done.exit_code == 1
-    assert "take a smaller alpha" in said(done)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+    assert "grown beyond all bounds" in said(done)
+    assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["a.npy"]
 
 
 def test_bad_calls_of_solve_are_one_line(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((16, 16)))
     for words, message in (
-        (["--tiles", ""], "--tiles must be a path; it is ''"),
         (["--tiles", tmp_path / "a.npy"], "--tiles must be a folder"),
         (["--dx", 0], "dx must be positive"),
         (["--kind", "snow"], "kind must be one of"),
-        (["--manning", "nan"], "manning must be positive"),
-        (["--alpha", 2], "alpha must"),
         (["--seed", -1], "--seed must be at least 0"),
         (["--jobs", 0], "jobs must be at least 1"),
-        (["--jobs", -3], "jobs must be at least 1"),
     ):
         done = solve(tmp_path, *words)
         assert done.exit_code == 2, done.output
@@ -511,15 +443,10 @@ def test_bad_calls_of_solve_are_one_line(tmp_path):
     assert solve(tmp_path).exit_code == 0
     solution = tmp_path / "a.flood.npz"
     whole = solution.read_bytes()
-    for damaged in (b"", b"text", whole[:200], whole[: len(whole) // 2], whole[:-1], np.save):
-        if callable(damaged):
-            with solution.open("wb") as file:
-                damaged(file, np.zeros(3))
-        else:
-            solution.write_bytes(damaged)
-        done = solve(tmp_path)
-        assert done.exit_code == 2, done.output
-        assert "a.flood.npz is damaged" in said(done)
-    for place in range(40, len(whole), max(1, len(whole) // 50)):
+    solution.write_bytes(whole[:-1])
+    done = solve(tmp_path)
+    assert done.exit_code == 2
+    assert "a.flood.npz is damaged" in said(done)
+    for place in range(40, len(whole), len(whole) // 10):
         solution.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert solve(tmp_path).exit_code in (0, 2)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from lib.checkpoints import checkpoint_steps, load_checkpoint
 from lib.flood import learning
@@ -23,8 +22,8 @@ from lib.flood.learning import (
     CoarseModel,
     DownsamplerTraining,
     FloodLoss,
+    _loss,
     _turn,
-    _turn_back,
     coarse_floods,
     depth_gradient,
     descend_coarse_maps,
@@ -80,21 +79,17 @@ class Raised(Detour):
 def test_each_symmetry_can_be_turned_back(shape, count) -> None:
     z = torch.arange(float(np.prod(shape))).reshape(shape)
     turned = [_turn(z, symmetry) for symmetry in range(count)]
-    assert all(torch.equal(_turn_back(each, symmetry), z) for symmetry, each in enumerate(turned))
+    assert all(torch.equal(_turn(each, symmetry, back=True), z) for symmetry, each in enumerate(turned))
     assert len({tuple(each.flatten().tolist()) for each in turned}) == count
-    batch = torch.stack([z, z + 100])
-    assert all(torch.equal(_turn(batch, symmetry)[1], turned[symmetry] + 100) for symmetry in range(count))
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (24, 32)])
-@pytest.mark.parametrize("build", [Raised, lambda factor: FeatureDownsampler(factor, 4)])
-def test_a_network_that_knows_no_directions_does_not_notice_augmentation(shape, build) -> None:
+@pytest.mark.parametrize(("rows", "build"), [(32, Raised), (24, lambda factor: FeatureDownsampler(factor, 4))])
+def test_a_network_that_knows_no_directions_does_not_notice_augmentation(rows, build) -> None:
     data = as_double(floods())
-    z = data.z[:, : shape[0]]
     whole = CoarseModel(build(FACTOR).double(), COARSE, augment=True)
     with torch.no_grad():
-        seen = [part.clone() for part in whole.train()(z, *data.forcing.parts)]
-        plain = whole.eval()(z, *data.forcing.parts)
+        seen = whole.train()(data.z[:, :rows], *data.forcing.parts)
+        plain = whole.eval()(data.z[:, :rows], *data.forcing.parts)
     for turned, straight in zip(seen, plain, strict=True):
         torch.testing.assert_close(turned, straight, rtol=0, atol=1e-9)
 
@@ -127,23 +122,11 @@ def test_a_coarse_flood_is_the_networks_map_and_the_water_on_it() -> None:
     h, coarse, pooled = CoarseModel(model, COARSE)(data.z, *data.forcing.parts)
     assert torch.equal(pooled, pool_dem(data.z, FACTOR))
     assert torch.equal(coarse, model(data.z[:, None])[:, 0])
-    wanted = data.forcing.coarse(FACTOR).simulate(COARSE, coarse.detach())
-    assert torch.equal(h, wanted)
+    assert torch.equal(h, data.forcing.coarse(FACTOR).simulate(COARSE, coarse.detach()))
     assert h.requires_grad
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = CoarseModel(network(), COARSE)(data.z, *data.forcing.parts)
     assert {part.dtype for part in half} == {torch.float32}
-
-
-def test_segments_of_the_solver_change_no_gradient() -> None:
-    data, grads = as_double(floods(3)), []
-    for every in (0, 1, 5, 1000):
-        model = Raised(FACTOR).double()
-        h, _, _ = CoarseModel(model, COARSE, checkpoint_every=every)(data.z, *data.forcing.parts)
-        h.square().sum().backward()
-        grads.append(float(model.height.grad))
-    assert grads[0] != 0
-    assert grads[1:] == grads[:1] * 3
 
 
 # --- the loss
@@ -181,25 +164,15 @@ def test_the_regularizer_by_hand() -> None:
         assert float(found) == pytest.approx(weight * wanted, rel=1e-12)
 
 
-@pytest.mark.parametrize(("unit", "wanted"), [("data", 1.0), ("map", 1.0), ("metres", None)])
 @pytest.mark.parametrize("kind", ["mse", "huber"])
-def test_a_map_that_stays_dry_costs_one(unit, wanted, kind, monkeypatch) -> None:
-    """In units of the data or of each map; in metres it costs its own depth."""
+def test_maps_that_stay_dry_cost_one_but_in_metres_their_depth(kind) -> None:
     data = floods(4, "rain", short=False)
     assert float(pool_dem(data.h, FACTOR).square().mean((1, 2)).min()) > 1e-4  # all deeper than what hardly is a flood
-    seen = []
-
-    def watched(self, outputs, h_fine):
-        h, coarse, pooled = outputs
-        loss = call(self, (h * 0, coarse, pooled), h_fine)
-        seen.append(float(loss.detach()))
-        return loss + 0 * h.sum()
-
-    call = FloodLoss.__call__
-    monkeypatch.setattr(FloodLoss, "__call__", watched)
-    train(network(), data, epochs=1, batch_size=4, unit=unit, loss=kind, beta=0.1)
-    dry = float(downsample_loss(torch.zeros(4, 4, 4), data.h, FACTOR, kind, 0.1))
-    assert seen == [pytest.approx(dry if wanted is None else wanted, rel=1e-4)]
+    dry = torch.zeros(4, 4, 4)
+    metres = float(downsample_loss(dry, data.h, FACTOR, kind, 0.1))
+    for unit, wanted in (("data", 1.0), ("map", 1.0), ("metres", metres)):
+        measured = _loss(DownsamplerTraining(unit=unit, loss=kind, beta=0.1), FACTOR, data)
+        assert float(measured((dry, dry, dry), data.h)) == pytest.approx(wanted, rel=1e-4)
 
 
 # --- training
@@ -211,56 +184,34 @@ def train(model, data, *, test=None, folder=None, every=None, device="cpu", prec
 
 
 def test_training_lowers_the_loss_to_what_the_score_says() -> None:
-    data = floods(8, "rain", short=False)
+    data = floods(4, "rain", short=False)
     model = network()
     # float32 rounding alone moves the end by some percent: gradients through floods are steep
-    run = train(model, data, test=data, epochs=16, batch_size=4, lr=1e-2, augment=False)
-    assert run.losses.shape == (32,)
-    assert run.scores.shape == (16,)
+    run = train(model, data, test=data, epochs=6, batch_size=4, lr=3e-2, augment=False)
+    assert run.losses.shape == run.scores.shape == (6,)
     assert not run.diverged
-    assert run.losses[-2:].mean() < 0.8 * run.losses[:2].mean()
     assert run.scores[-1] < 0.8 * mean_square_error("mean", data, COARSE, factor=FACTOR)
     assert run.scores[-1] == mean_square_error(model, data, COARSE)
-    # at the end the rate is all but zero: losses over an epoch are the score of the network that it ends with
+    # at the end the rate is all but zero: the last loss is the score of the network that it ends with
     unit = float(pool_dem(data.h, FACTOR).square().mean())
-    assert run.losses[-2:].mean() * unit == pytest.approx(run.scores[-1], rel=5e-3)
+    assert run.losses[-1] * unit == pytest.approx(run.scores[-1], rel=5e-3)
 
 
 def test_a_run_as_the_paper_has_it() -> None:
     """Gradient descent with momentum, a constant rate, the regularizer, gradients of any length, segments."""
-    settings = {"optimizer": "sgd", "warmup": None, "clip": None, "unit": "metres", "augment": False, "epochs": 2}
-    settings |= {"batch_size": 4, "lr": 0.1}
-    runs = {}
-    for name, change in {
-        "plain": {},
-        "smooth": {"smoothness": 0.5},
-        "huber": {"loss": "huber", "beta": 0.1},
-        "segments": {"checkpoint_every": 5},
-        "adam": {"optimizer": "adam"},
-        "cycle": {"warmup": 0.5},
-    }.items():
-        runs[name] = train(network(), floods(8), **{**settings, **change}).losses
-        assert np.isfinite(runs[name]).all()
-    np.testing.assert_allclose(runs["segments"], runs["plain"], rtol=1e-5)
-    # the first loss is that of mean pooling; the regularizer adds the block means' own roughness
-    assert runs["plain"][0] == runs["adam"][0] == runs["cycle"][0]
-    assert (runs["plain"][1:] != runs["adam"][1:]).all()
-    assert (runs["plain"][1:] != runs["cycle"][1:]).all()
-    order = np.random.default_rng((0, 0)).permutation(8)[:4]
-    pooled = pool_dem(floods(8).z[order], FACTOR)
-    smooth = functional.avg_pool2d(functional.pad(pooled[:, None], (1, 0, 1, 0), mode="replicate"), 2, stride=1)[:, 0]
-    rough = 0.5 * float(functional.smooth_l1_loss(smooth, pooled))
-    assert runs["smooth"][0] - runs["plain"][0] == pytest.approx(rough, rel=1e-4)
-
-
-@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0.15), (2, 0.5), (10, 0.1)])
-def test_a_warmup_of_one_step_or_less(epochs, warmup) -> None:
-    run = train(network(), floods(2), epochs=epochs, batch_size=2, warmup=warmup)
-    assert len(run.losses) == epochs
+    settings = {"optimizer": "sgd", "warmup": None, "clip": None, "unit": "metres", "augment": False, "epochs": 1}
+    settings |= {"batch_size": 2, "lr": 0.1}
+    changes = ({}, {"checkpoint_every": 5}, {"optimizer": "adam"}, {"warmup": 0.5}, {"smoothness": 0.5})
+    runs = [train(network(), floods(4), **{**settings, **change}).losses for change in changes]
+    plain, segments, adam, cycle, smooth = runs
+    np.testing.assert_allclose(segments, plain, rtol=1e-5)
+    # the first loss is that of mean pooling, and of its roughness
+    assert plain[0] == adam[0] == cycle[0] < smooth[0]
+    assert len({plain[1], adam[1], cycle[1]}) == 3
 
 
 def train_small(folder: Path | None = None, **change):
-    settings = {"epochs": 3, "batch_size": 4, "lr": 1e-2, "seed": 3, "unit": "map", "test": floods(4, seed=2), **change}
+    settings = {"epochs": 2, "batch_size": 4, "lr": 1e-2, "seed": 3, "unit": "map", "test": floods(4, seed=2), **change}
     model = network()
     return train(model, floods(8), folder=folder, **settings), model
 
@@ -273,7 +224,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path) -> None:
     again, other = train_small(tmp_path, every=1)
     np.testing.assert_array_equal(again.losses, whole.losses)
     np.testing.assert_array_equal(again.scores, whole.scores)
-    assert len(whole.losses) == 6
+    assert len(whole.losses) == 4
     for key, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
     # it is the seed that orders and turns the maps
@@ -291,29 +242,12 @@ def test_two_processes_train_as_one_does(tmp_path) -> None:
     command = [*TWO_PROCESSES, "-m", "tests.flood.test_learning", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    two = load_checkpoint(tmp_path, 6)
+    two = load_checkpoint(tmp_path, 4)
     assert len(two["extra"]) == 2  # two processes it was
     one = train_together(None)
     np.testing.assert_allclose(two["losses"], one.losses, rtol=1e-4)
     np.testing.assert_allclose(two["scores"], one.scores, rtol=1e-3)
     assert one.losses.std() > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch_size": 3}, "batch_size must be at most 2; it is 3"),
-        ({"loss": "mae"}, "loss must be one of mse, huber; it is 'mae'"),
-        ({"warmup": 1.0}, "warmup must lie between 0 and 1, and be neither; it is 1.0"),
-        ({"device": "gpu"}, "device must be cpu"),
-        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
-    ],
-)
-def test_bad_settings_are_refused(change, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        train(network(), floods(2), **{"epochs": 1, "batch_size": 2, **change})
-    with pytest.raises(TypeError, match="training must be a DownsamplerTraining"):
-        train_downsampler(network(), floods(2), COARSE, {"epochs": 1})
 
 
 def test_data_without_a_flood_are_refused() -> None:
@@ -328,30 +262,24 @@ def test_data_without_a_flood_are_refused() -> None:
 # --- coarse floods
 
 
-@pytest.mark.parametrize("rule", ["mean", "max", "median", "bilateral"])
+@pytest.mark.parametrize("rule", ["mean", "median"])
 def test_water_on_a_pooled_map(rule) -> None:
     data = floods(4)
     found = coarse_floods(rule, data, COARSE, factor=FACTOR)
     z = pool_dem(data.z, FACTOR, rule)
     river = data.forcing.inflow[:, 0].reshape(4, 4, FACTOR).mean(-1)
-    h = COARSE.simulate(
-        z,
-        data.forcing.duration,
-        rain=data.forcing.rain[:, None, None],
-        boundary=Boundary({"west": river}),
-        backend="compiled",
-    ).h
+    sides, rain = Boundary({"west": river}), data.forcing.rain[:, None, None]
+    h = COARSE.simulate(z, data.forcing.duration, rain=rain, boundary=sides, backend="compiled").h
     assert torch.equal(found.z, z)
     assert torch.equal(found.h, h)
     assert torch.equal(found.truth, pool_dem(data.h, FACTOR))
-    torch.testing.assert_close(data.forcing.coarse(FACTOR).simulate(COARSE, z), h, rtol=0, atol=1e-5)
 
 
 def test_a_fresh_network_floods_as_the_mean_does_and_stays_as_it_is() -> None:
     data = floods(4)
     model = network().train()
     found, mean = coarse_floods(model, data, COARSE), coarse_floods("mean", data, COARSE, factor=FACTOR)
-    assert all(torch.equal(a, b) for a, b in zip(found, mean, strict=True))
+    assert all(torch.equal(getattr(found, part), getattr(mean, part)) for part in ("h", "truth", "z"))
     assert model.training
     assert not found.h.requires_grad
     coarse_floods(model.eval(), data, COARSE, factor=FACTOR)
@@ -360,26 +288,20 @@ def test_a_fresh_network_floods_as_the_mean_does_and_stays_as_it_is() -> None:
         coarse_floods(model, data, COARSE, factor=4)
     with pytest.raises(ValueError, match="factor must be given for the pooling 'mean'"):
         coarse_floods("mean", data, COARSE)
-    with pytest.raises(ValueError, match="multiples of the factor 5"):
-        coarse_floods("mean", data, COARSE, factor=5)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 8, 100])
-def test_the_mean_square_error_does_not_depend_on_batches(batch) -> None:
+def test_the_mean_square_error_does_not_depend_on_batches() -> None:
     data = floods(8)
     found = coarse_floods("max", data, COARSE, factor=FACTOR)
-    wanted = float(((found.h - found.truth).double() ** 2).mean())
-    assert mean_square_error("max", data, COARSE, factor=FACTOR, batch_size=batch) == pytest.approx(wanted, rel=1e-6)
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        mean_square_error("max", data, COARSE, factor=FACTOR, batch_size=0)
+    wanted = pytest.approx(float(((found.h - found.truth).double() ** 2).mean()), rel=1e-6)
+    for batch in (3, 100):
+        assert mean_square_error("max", data, COARSE, factor=FACTOR, batch_size=batch) == wanted
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_descent_keeps_the_best_map_of_each_flood(dtype) -> None:
-    data = floods(3) if dtype == torch.float32 else as_double(floods(3))
+def test_descent_keeps_the_best_map_of_each_flood() -> None:
+    data = floods(3)
     # steps so large that it gets worse again
     found = descend_coarse_maps(data, COARSE, factor=FACTOR, iterations=12, lr=0.1)
-    assert found.z.dtype == found.errors.dtype == dtype
     assert found.errors.shape == (13, 3)
     best = found.errors.amin(0)
     assert bool((best < 0.9 * found.errors[0]).all())
@@ -391,17 +313,7 @@ def test_descent_keeps_the_best_map_of_each_flood(dtype) -> None:
     torch.testing.assert_close((mean.h - truth).square().mean((-2, -1)), found.errors[0], rtol=1e-3, atol=0)
 
 
-def test_descents_that_cannot_be() -> None:
-    for change, message in (
-        ({"iterations": 0}, "iterations must be at least 1"),
-        ({"lr": -1.0}, "lr must be positive"),
-        ({"factor": 5}, "multiples of the factor 5"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            descend_coarse_maps(floods(2), COARSE, **{"factor": FACTOR, **change})
-
-
-@pytest.mark.parametrize("cell", [(2, 3), (0, 0), (4, 5)])
+@pytest.mark.parametrize("cell", [(2, 3), (4, 5)])
 def test_the_gradient_of_a_depth_is_that_of_finite_differences(cell) -> None:
     z = torch.rand(5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     solver = LocalInertialSolver(dx=10.0)
@@ -413,17 +325,16 @@ def test_the_gradient_of_a_depth_is_that_of_finite_differences(cell) -> None:
     assert not h.requires_grad
     segments = depth_gradient(solver, z, 15.0, cell, checkpoint_every=7, **options)
     assert torch.equal(segments[1], gradient)
-    # what it returns is no map with a gradient of its own
-    assert not z.requires_grad
 
 
 def test_cells_that_are_not_there() -> None:
-    z = torch.zeros(3, 4)
-    for cell in ((3, 0), (0, 4), (-1, 0)):
-        with pytest.raises(ValueError, match=r"cell must (lie on the map of 3 x 4 cells; it is \(|be at least 0)"):
-            depth_gradient(COARSE, z, 60.0, cell)
-    with pytest.raises(ValueError, match=r"z must be one map \(R, C\); its shape is \(2, 3, 4\)"):
-        depth_gradient(COARSE, torch.zeros(2, 3, 4), 60.0, (0, 0))
+    for shape, cell, message in (
+        ((3, 4), (3, 0), r"cell must lie on the map of 3 x 4 cells; it is \(3, 0\)"),
+        ((3, 4), (0, 4), "cell must lie on the map"),
+        ((2, 3, 4), (0, 0), r"z must be one map \(R, C\); its shape is \(2, 3, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            depth_gradient(COARSE, torch.zeros(shape), 60.0, cell)
 
 
 if __name__ == "__main__":

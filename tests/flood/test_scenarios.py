@@ -190,6 +190,7 @@ def test_maps_to_test_on_come_from_elsewhere() -> None:
     assert not torch.allclose(train.z, test.z)
 
 
+@pytest.mark.slow
 def test_more_processes_draw_the_same() -> None:
     one = draw_floods(3, seed=1, kind="mixed", side=32)
     two = draw_floods(3, seed=1, kind="mixed", side=32, jobs=2)
@@ -260,6 +261,7 @@ def test_tiles_are_found_solved_and_read(folder) -> None:
     assert TileFolder(folder, 40.0)[1][-1].shape == (16, 24)
 
 
+@pytest.mark.slow
 def test_two_processes_solve_the_same_and_a_surrounding_configuration_is_heard(folder) -> None:
     def solved() -> list[bytes]:
         tiles = TileFolder(folder, 40.0)

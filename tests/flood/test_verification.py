@@ -7,11 +7,10 @@ import pytest
 import sympy
 import torch
 
-from lib.flood import symbolic
+from lib.flood import exact, symbolic
 from lib.flood.boundaries import Boundary
-from lib.flood.claims import verification
-from lib.flood.claims.verification import finite_difference_gradient, two_cell_wave_growth, uniform_flow_state, wave_run
-from lib.flood.exact import normal_depth, planar_wave
+from lib.flood.claims.verification import finite_difference_gradient, two_cell_wave_growth, uniform_flow_state
+from lib.flood.exact import normal_depth, planar_wave, wave_run
 from lib.flood.learning import depth_gradient
 from lib.flood.pooling import pool_dem
 from lib.flood.solver import LocalInertialSolver
@@ -28,7 +27,7 @@ def test_a_wave_is_measured_behind_its_front_only() -> None:
     run = wave_run(100.0, duration=3000.0)
     assert run.x.tolist() == [50.0 + 100 * i for i in range(50)]
     np.testing.assert_array_equal(run.exact, planar_wave(run.x, 3000.0, 1.0, 0.03, model="local_inertial"))
-    behind = run.x < verification.BEHIND_THE_FRONT
+    behind = run.x < exact.BEHIND_THE_FRONT
     assert behind.sum() == 30
     assert run.error == pytest.approx(math.sqrt(((run.h - run.exact)[behind] ** 2).mean()), rel=1e-12)
     # the water that came in is there, but for what the rule of middles makes of the sudden start

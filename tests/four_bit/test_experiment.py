@@ -87,6 +87,7 @@ def test_momentum_is_used_and_any_number_of_steps_can_be_made() -> None:
         assert len(train_four_bit(replace(SHORT, count=32 * steps, epochs=1)).losses) == steps
 
 
+@pytest.mark.slow
 def test_four_processes_go_on_bit_for_bit(tmp_path) -> None:
     """With more than two, a sum depends on the order of its terms."""
     launch = [word if word != "2" else "4" for word in TWO_PROCESSES]
@@ -100,6 +101,7 @@ def test_four_processes_go_on_bit_for_bit(tmp_path) -> None:
     assert all(torch.equal(whole["model"][key], again["model"][key]) for key in whole["model"])
 
 
+@pytest.mark.slow
 def test_noise_of_two_processes_is_independent_and_scales_can_be_shared(tmp_path) -> None:
     done = subprocess.run(
         [*TWO_PROCESSES, "-m", "tests.four_bit.launched", str(tmp_path)], capture_output=True, text=True, check=False
@@ -134,6 +136,7 @@ def launched(out, *options: str) -> list[str]:
     return [*command, "--epochs", "1", "--hindsight", "0.9", "--every", "5", *options]
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_two_processes_goes_on_to_the_same_end(tmp_path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = subprocess.run(launched(whole), capture_output=True, text=True, check=False)
@@ -215,6 +218,7 @@ def test_command_prints_path_and_accuracy(tmp_path) -> None:
     assert (config.fmt, config.samples) == ("fp3", 2)
 
 
+@pytest.mark.slow
 def test_sweep_with_two_workers_is_the_same_and_goes_on(tmp_path) -> None:
     small = replace(SHORT, count=96, epochs=1)
     ways = ["FP32", "FP3 LUQ"]
@@ -240,6 +244,7 @@ def test_sweep_from_the_command_line(tmp_path) -> None:
     assert sorted(path.name for path in (tmp_path / "fp32").iterdir()) == ["seed-0", "seed-5"]
 
 
+@pytest.mark.slow
 def test_shipped_runs_are_what_the_script_makes() -> None:
     """A part of them, again: the first steps of one way a kind; and those of another way are not taken for them."""
     runs = trained_runs()
@@ -255,6 +260,7 @@ def test_shipped_runs_are_what_the_script_makes() -> None:
         assert (off < 2e-3) == (other == "4 bits"), (other, off)
 
 
+@pytest.mark.slow
 def test_shipped_gradient_is_what_the_script_makes() -> None:
     second = list(train_and_capture().values())[1]
     stored = captured_gradient()

@@ -19,10 +19,7 @@ from lib.alias_free.layers import (
     AliasFreeActivation,
     AliasFreeMLP,
     CircularConv2d,
-    CircularConvTranspose2d,
     IdealDownsample2d,
-    IdealPixelShuffle,
-    IdealResample2d,
     PolyActivation,
 )
 
@@ -46,17 +43,13 @@ def _filtered(x: Tensor, size: tuple[int, int], edge: float) -> Tensor:
     return result
 
 
-def _among_zeros(x: Tensor, factor: int, edge: float) -> Tensor:
+def plain_upsample(x: Tensor, factor: int = 2) -> Tensor:
+    """Zeros between the pixels, then a low-pass on the finer grid: (..., H, W) to (..., factor H, factor W)."""
     height, width = x.shape[-2:]
     stuffed = x.new_zeros(*x.shape[:-2], factor * height, factor * width)
     stuffed[..., ::factor, ::factor] = x
-    return _filtered(stuffed, (height, width), edge)
-
-
-def plain_upsample(x: Tensor, factor: int = 2) -> Tensor:
-    """Zeros between the pixels, then a low-pass on the finer grid: (..., H, W) to (..., factor H, factor W)."""
     # the zeros take all but one in factor^2 of the mean; half of an even side's middle frequency goes to either sign
-    return factor**2 * _among_zeros(x, factor, edge=0.5)
+    return factor**2 * _filtered(stuffed, (height, width), edge=0.5)
 
 
 def plain_downsample(x: Tensor, stride: int = 2) -> Tensor:
@@ -76,14 +69,14 @@ def _polynomial(x: Tensor, poly: PolyActivation) -> Tensor:
 
 class _PlainActivation(AliasFreeActivation):
     def forward(self, x: Tensor) -> Tensor:
-        factor = 2 if self.oversample is None else self.oversample
+        factor = self.oversample or 2
         fine = plain_upsample(x, factor)
         return plain_downsample(_polynomial(fine.movedim(1, -1), self.poly).movedim(-1, 1), factor)
 
 
 class _PlainMLP(AliasFreeMLP):
     def forward(self, x: Tensor) -> Tensor:
-        factor = 2 if self.oversample is None else self.oversample
+        factor = self.oversample or 2
         fine = plain_upsample(x.movedim(-1, 1), factor).movedim(1, -1)
         narrow: Tensor = self.pwconv2(_polynomial(self.pwconv1(fine), self.act))
         return plain_downsample(narrow.movedim(-1, 1), factor).movedim(1, -1)
@@ -99,30 +92,6 @@ class _PlainConv2d(CircularConv2d):
         return plain_downsample(full, stride)
 
 
-class _PlainConvTranspose2d(CircularConvTranspose2d):
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002
-        stride, padding, reach = self.stride[0], int(self.padding[0]), self.dilation[0] * (self.kernel_size[0] - 1)
-        fine = _among_zeros(x, stride, edge=0.0)
-        wide = functional.pad(fine.roll((-padding, -padding), (-2, -1)), (reach, 0, reach, 0), mode="circular")
-        return functional.conv_transpose2d(
-            wide, self.weight, self.bias, padding=reach, dilation=self.dilation, groups=self.groups
-        )
-
-
-class _PlainPixelShuffle(IdealPixelShuffle):
-    def forward(self, x: Tensor) -> Tensor:
-        factor = self.upscale_factor
-        fine = _among_zeros(x, factor, edge=0.0)
-        parts = fine.reshape(len(x), -1, factor, factor, *fine.shape[-2:])
-        places = [(i, j) for i in range(factor) for j in range(factor)]
-        return torch.stack([parts[:, :, i, j].roll((i, j), (-2, -1)) for i, j in places]).sum(0)
-
-
-class _PlainResample2d(IdealResample2d):
-    def forward(self, x: Tensor) -> Tensor:
-        return plain_upsample(x, super().forward(x[:1, :1]).shape[-1] // x.shape[-1])
-
-
 class _PlainDownsample2d(IdealDownsample2d):
     def forward(self, x: Tensor) -> Tensor:
         return plain_downsample(x, self.stride)
@@ -132,10 +101,7 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {
     AliasFreeActivation: _PlainActivation,
     AliasFreeMLP: _PlainMLP,
     CircularConv2d: _PlainConv2d,
-    CircularConvTranspose2d: _PlainConvTranspose2d,
     IdealDownsample2d: _PlainDownsample2d,
-    IdealPixelShuffle: _PlainPixelShuffle,
-    IdealResample2d: _PlainResample2d,
 }
 
 
@@ -143,7 +109,7 @@ def plain_version(module: nn.Module) -> nn.Module:
     """A copy of a layer or network that computes the same in the plain form, with the same `state_dict`.
 
     Activation functions run on a grid of twice the size, as published, unless their `oversample` says otherwise:
-    enough for degree 3. `IdealResample2d` must make pictures finer by one whole factor.
+    enough for degree 3.
 
     Examples:
         >>> mlp, x = AliasFreeMLP(4).double(), torch.rand(1, 7, 6, 4, dtype=torch.float64)

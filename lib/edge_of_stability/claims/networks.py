@@ -75,7 +75,7 @@ def squared_regression_descends() -> Evidence:
         at_most(losses, 1e-20, label="final loss", shown="< 1e-20"),
         at_least(finals, 1.4, label="least final ηφ"),
         at_most(finals, 2.02, label="largest", shown="≤ 2.02"),
-        at_most(rises.mean(), 0.05, label="part of rises", shown="{:.1%}"),
+        at_most(rises.mean(), 0.05, label="fraction of rises", shown="{:.1%}"),
         at_most(changes, 0.01, label="largest rise", shown="< 1%"),
         remark="n = 20, d = 100; 4 data sets, ηφ = 2.2 and 2.5 at the start; 3000 steps, looked at every 25",
     )
@@ -127,7 +127,7 @@ def fashion_network() -> Evidence:
 @claim(
     source="derived here",
     statement="Exponential Gauss-Newton steps follow gradient flow to the same sharpness as Runge-Kutta, "
-    "in a small part of the steps.",
+    "in a small fraction of the steps.",
 )
 def flow_integrator() -> Evidence:
     model, data = edge_task(replace(PRESETS["quick"], count=20))
@@ -139,6 +139,6 @@ def flow_integrator() -> Evidence:
     ]
     return combine(
         at_most(abs(values[0] / values[1] - 1), 2e-3, label="difference of φ", shown="< 0.2%"),
-        at_least(classical.n_steps / ours.n_steps, 5, label="RK4 steps a step of ours"),
+        at_least(classical.n_steps / ours.n_steps, 5, label="RK4 steps per step of ours"),
         remark="64-8-1 tanh network, 20 digits, loss 1e-4",
     )

@@ -55,7 +55,7 @@ def flow_solution_is_algebraic() -> Evidence:
 @claim(
     source="derived here",
     statement="One step of gradient descent multiplies the balance of weights i and j by "
-    "1 − η²(π−y)²π²/(w_i w_j)², where π is the product and y the target.",
+    "1 − η²(p−y)²p²/(w_i w_j)², where p is the product and y the target.",
 )
 def balance_identity() -> Evidence:
     import sympy as sp
@@ -134,7 +134,7 @@ def _random_steps(count: int = 100_000) -> dict[int, _Steps]:
 @claim(
     source="abstract (monotone); constants derived here",
     statement="One step from positive weights to positive weights never raises φ while ηφ ≤ 2√2, "
-    "nor while the largest balance factor η²(π−y)²π²/(w_i w_j)² is at most 2.",
+    "nor while the largest balance factor η²(p−y)²p²/(w_i w_j)² is at most 2.",
     paper="monotone in scalar networks",
 )
 def one_step_is_monotone() -> Evidence:
@@ -162,7 +162,7 @@ def boundary_is_real() -> Evidence:
     fraction = (rises * far).sum() / far.sum()
     first = two.eta_phi[rises > 0].min(initial=np.inf)
     return combine(
-        within(fraction, 0.01, 0.5, label="part of steps that rise"),
+        within(fraction, 0.01, 0.5, label="fraction of steps that rise"),
         within(first, round(MONOTONE_LIMIT, 2), 3.3, label="smallest ηφ of a rise"),
         remark="the steps of the claim before, D = 2",
     )
@@ -227,7 +227,7 @@ def whole_runs_are_monotone() -> Evidence:
     return combine(
         none(rises, "rises of φ"),
         at_most(tops, 2.0, label="largest final ηφ", shown="≤ 2"),
-        at_most(left, 0.01, label="part that left the orthant", shown="< 1%"),
+        at_most(left, 0.01, label="fraction that left the orthant", shown="< 1%"),
         remark=f"{_LONG_RUNS} starts each for D = 2, 3, 4, 5, 8; 3000 steps, ηφ from 1 to 2√2 at the start",
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
 from lib.flood.downsampler import FeatureDownsampler, ReliefScale
-from lib.flood.experiment import PRESETS, SHIPPED, coarse_solver, trained_network
+from lib.flood.experiment import PRESETS, SHIPPED, coarse_solver, held_out, trained_network
 from lib.flood.learning import CoarseResult, coarse_floods, descend_coarse_maps, train_downsampler
 from lib.flood.metrics import flood_metrics
 from lib.flood.pooling import Pooling, pool_dem
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HELD_OUT = "48 maps of the region kept for tests, 128 x 128 cells of 8 m, half an hour"
-
-
-@lru_cache(maxsize=4)
-def held_out(kind: Kind) -> FloodDataset:
-    """The floods that the presets test on."""
-    preset = PRESETS["laptop"]
-    return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind)
 
 
 def pooled(how: Pooling, kind: Kind, factor: int) -> CoarseResult:

@@ -15,9 +15,8 @@ from lib.flood.claims.verification import (
     finite_difference_gradient,
     two_cell_wave_growth,
     uniform_flow_state,
-    wave_run,
 )
-from lib.flood.exact import normal_depth
+from lib.flood.exact import normal_depth, wave_run
 from lib.flood.learning import depth_gradient
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.symbolic import two_cell_wave_bound

@@ -2,75 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.flood.boundaries import Boundary
-from lib.flood.exact import planar_wave
 from lib.flood.faces import State
 from lib.flood.solver import LocalInertialSolver
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
-__all__ = ["WaveRun", "finite_difference_gradient", "two_cell_wave_growth", "wave_run"]
-
-#: Only cells up to here [m] count: the front itself is a shock, which no grid can place better than to a cell.
-BEHIND_THE_FRONT = 3000.0
-
-
-@dataclass(frozen=True)
-class WaveRun:
-    """A wave over dry, level ground.
-
-    Attributes:
-        x: Middles of the cells [m] (C,).
-        h, exact: Depths found, and as they should be [m] (C,).
-    """
-
-    x: NDArray[np.float64]
-    h: NDArray[np.float64]
-    exact: NDArray[np.float64]
-
-    @property
-    def error(self) -> float:
-        """Root mean square error [m] behind the front."""
-        wrong = (self.h - self.exact)[~(self.x >= BEHIND_THE_FRONT)]
-        return math.sqrt(np.mean(wrong**2))
-
-
-def wave_run(
-    dx: float, model: str = "local_inertial", *, u: float = 1.0, manning: float = 0.03, duration: float = 3600.0
-) -> WaveRun:
-    """Let a wave come in as a model has it, and hold the depths against that model at the end.
-
-    Args:
-        dx: Side of a cell [m].
-        model: As in `planar_wave`.
-        u, manning, duration: Velocity [m/s], roughness [s m^-1/3], seconds.
-
-    Examples:
-        >>> run = wave_run(100.0, duration=1800.0)
-        >>> bool(run.error < 0.1)
-        True
-    """
-    solver = LocalInertialSolver(dx=dx, manning=manning, theta=1.0, alpha=0.7)
-    z = torch.zeros(1, round(5000 / dx), dtype=torch.float64)
-    x = np.asarray((np.arange(z.shape[1]) + 0.5) * dx, dtype=np.float64)
-    state, t = solver.initial_state(z), 0.0
-    while t < duration:
-        dt = min(float(solver.time_step(state.h)), duration - t)
-        # what a step lets in is the mean over the step, so the middle of it is of second order
-        depth = float(planar_wave(0.0, t + dt / 2, u, manning, model=model))
-        state = solver.step(z, state, dt, boundary=Boundary({"west": u * depth}))
-        t += dt
-    exact = planar_wave(x, duration, u, manning, model=model)
-    return WaveRun(x, state.h[0].numpy(), exact)
+__all__ = ["finite_difference_gradient", "two_cell_wave_growth"]
 
 
 def two_cell_wave_growth(alpha: float, theta: float, *, plane: bool = True, steps: int = 60) -> float:
