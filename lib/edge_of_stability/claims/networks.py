@@ -16,7 +16,11 @@ from lib.edge_of_stability.networks import half_mean_square, integrate_gradient_
 from lib.edge_of_stability.squared_regression import SquaredRegression
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lib.edge_of_stability.experiment import EdgeRun
+
+    Array = NDArray[np.float64]
 
 
 @claim(
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 def squared_regression_solution() -> Evidence:
     import torch
 
+    def velocity(model: SquaredRegression, s: Array) -> Array:
+        return -np.concatenate(model.gradient(s[:12], s[12:]))
+
     def loss(X: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         u, v = s.chunk(2)
         return ((X @ (u**2 - v**2) - y) ** 2).mean() / 2
@@ -36,7 +43,7 @@ def squared_regression_solution() -> Evidence:
     for _ in range(10):
         model = SquaredRegression(rng.standard_normal((4, 12)), rng.standard_normal(4))
         start = 0.5 * rng.standard_normal(24)
-        end = end_of_flow(lambda s, model=model: -np.concatenate(model.gradient(s[:12], s[12:])), start)
+        end = end_of_flow(partial(velocity, model), start)
         errors.append(np.abs(np.concatenate(model.gradient_flow_solution(start[:12], start[12:])) - end))
         here = partial(loss, torch.from_numpy(model.X), torch.from_numpy(model.y))
         dense = torch.autograd.functional.hessian(here, torch.from_numpy(end.copy()))  # type: ignore[no-untyped-call]
