@@ -195,7 +195,6 @@ def train_edge_of_stability(
         folder: Where everything goes; what is there already is not done again. More or fewer steps are the same
             experiment.
         data_path: As in `edge_task`.
-        device: `"cpu"` or `"cuda"`.
         jobs: Processes that look for flow solutions; None leaves it to a surrounding `joblib.parallel_config`.
 
     Examples:
@@ -242,7 +241,7 @@ def _identity(settings: EdgePreset) -> dict[str, Any]:
 
 def _measured(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Loss, sharpness and GFS sharpness of the present weights."""
-    flow: dict[str, Any] = {name: getattr(settings, name) for name in ("method", "tol", "rtol")}
+    flow: dict[str, Any] = {"method": settings.method, "tol": settings.tol, "rtol": settings.rtol}
     monitor = GFSMonitor(1, model, half_mean_square, data, **flow)
     monitor(0)
     return {name: getattr(monitor, name)[0] for name in ("loss", "sharpness", "gfs_sharpness")}

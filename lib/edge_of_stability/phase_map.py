@@ -34,7 +34,6 @@ def phase_map(
     Args:
         w1, w2: Starting weights, arrays of one shape (...), none of them zero.
         n_steps: At least 2.
-        device: `"cpu"` or `"cuda"`.
 
     Returns:
         ndarray of shape (...): 0: the product ended within a thousandth of the target. 1: it jumps between two values.

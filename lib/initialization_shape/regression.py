@@ -67,7 +67,6 @@ def sparse_regression(
     Draws, in this order: training inputs, test inputs, the teacher's support, the label noise.
 
     Args:
-        sparsity: Number of non-zero weights of the teacher.
         noise: Standard deviation of the label noise (the paper's variance of 0.01 is 0.1 here).
         rng: Source of randomness. A legacy `RandomState` is accepted because the paper's own data come from one.
 

@@ -131,7 +131,6 @@ def sweep_initialization_shape(
     """Run a sweep in independent pieces, so that an interrupted one goes on where it stopped.
 
     Args:
-        preset: A name in `PRESETS`, or a preset of your own.
         folder: Where the pieces go; pieces that are there already are not computed again. None keeps nothing.
         shard: `(i, n)`: do only the pieces whose place is `i` modulo `n`, for a cluster of `n` workers that share
             `folder`.

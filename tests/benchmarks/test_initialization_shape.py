@@ -12,6 +12,7 @@ from lib.initialization_shape import (
     minimize_potential,
     scale_shape_to_weights,
 )
+from tests.benchmarks.conftest import label
 
 ALPHA, SHAPE = 1e-4, 0.5
 
@@ -21,9 +22,8 @@ def problem(d: int, n: int):
     return rng.standard_normal((n, d)), rng.standard_normal(n), DiagonalPotential.from_scale_shape(ALPHA, SHAPE, d)
 
 
-def label(benchmark, d: int, n: int, name: str) -> None:
-    benchmark.group = f"the minimiser of Q, d = {d}, n = {n} (α = {ALPHA:g}, s = {SHAPE})"
-    benchmark.extra_info["label"] = name
+def group(d: int, n: int) -> str:
+    return f"the minimiser of Q, d = {d}, n = {n} (α = {ALPHA:g}, s = {SHAPE})"
 
 
 def agreement(potential, w, best) -> str:
@@ -35,7 +35,7 @@ def agreement(potential, w, best) -> str:
 @pytest.mark.parametrize(("d", "n"), [(100, 10), (300, 30), (1000, 100)])
 def test_ours(benchmark, d: int, n: int) -> None:
     X, y, potential = problem(d, n)
-    label(benchmark, d, n, "ours: dual Newton")
+    label(benchmark, group(d, n), "ours: dual Newton")
     solution = benchmark.pedantic(minimize_potential, args=(potential, X, y), rounds=50, warmup_rounds=3)
     benchmark.extra_info["note"] = f"misfit {solution.residual:.0e}"
     assert solution.converged
@@ -44,7 +44,7 @@ def test_ours(benchmark, d: int, n: int) -> None:
 @pytest.mark.parametrize("analytic", [True, False], ids=["analytic", "numerical"])
 def test_slsqp(benchmark, analytic: bool) -> None:
     X, y, potential = problem(100, 10)
-    label(benchmark, 100, 10, f"scipy SLSQP, {'analytic' if analytic else 'numerical'} derivatives")
+    label(benchmark, group(100, 10), f"scipy SLSQP, {'analytic' if analytic else 'numerical'} derivatives")
     derivatives = {"jac": potential.grad} if analytic else {}
     constraint = {"type": "eq", "fun": lambda w: X @ w - y, **({"jac": lambda _: X} if analytic else {})}
     start = least_l2_interpolator(X, y)
@@ -63,7 +63,7 @@ def test_slsqp(benchmark, analytic: bool) -> None:
 def test_cvxpy_with_clarabel(benchmark, d: int, n: int, rounds: int) -> None:
     cvxpy = pytest.importorskip("cvxpy", reason="the bench extra is not installed")
     X, y, potential = problem(d, n)
-    label(benchmark, d, n, "CVXPY with Clarabel")
+    label(benchmark, group(d, n), "CVXPY with Clarabel")
     quarter = potential.k / 4
 
     def solve():
@@ -83,7 +83,7 @@ def test_cvxpy_with_clarabel(benchmark, d: int, n: int, rounds: int) -> None:
 
 def test_gradient_descent(benchmark) -> None:
     X, y, potential = problem(100, 10)
-    label(benchmark, 100, 10, "training: gradient descent to a loss of 1e-10")
+    label(benchmark, group(100, 10), "training: gradient descent to a loss of 1e-10")
     u, v = (np.full(100, float(layer)) for layer in scale_shape_to_weights(ALPHA, SHAPE))
     weights = {"u_p": u, "v_p": v, "u_m": u, "v_m": v}
     tol = float(np.sqrt(2e-10 * 10) / np.linalg.norm(y))
@@ -98,14 +98,14 @@ def test_gradient_descent(benchmark) -> None:
 
 def test_least_l1_by_highs(benchmark) -> None:
     X, y, _ = problem(1000, 100)
-    label(benchmark, 1000, 100, "HiGHS, for the least L1 norm alone (the end k → 0)")
+    label(benchmark, group(1000, 100), "HiGHS, for the least L1 norm alone (the end k → 0)")
     benchmark.pedantic(least_l1_interpolator, args=(X, y), rounds=3)
 
 
 def test_physical_limit(benchmark) -> None:
     X, y, potential = problem(1000, 100)
     iterations = minimize_potential(potential, X, y).n_iter
-    label(benchmark, 1000, 100, f"limit: the {iterations} products of 100 x 1000 x 100 alone")
+    label(benchmark, group(1000, 100), f"limit: the {iterations} products of 100 x 1000 x 100 alone")
 
     def products() -> None:
         for _ in range(iterations):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from lib.edge_of_stability.experiment import EdgeRun
 
+    Array = NDArray[np.float64]
+
 
 @claim(
     source="derived here, with chapter 01",
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 def squared_regression_solution() -> Evidence:
     import torch
 
-    def downhill(model: SquaredRegression, s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def velocity(model: SquaredRegression, s: Array) -> Array:
         return -np.concatenate(model.gradient(s[:12], s[12:]))
 
     def loss(X: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -41,7 +43,7 @@ def squared_regression_solution() -> Evidence:
     for _ in range(10):
         model = SquaredRegression(rng.standard_normal((4, 12)), rng.standard_normal(4))
         start = 0.5 * rng.standard_normal(24)
-        end = end_of_flow(partial(downhill, model), start)
+        end = end_of_flow(partial(velocity, model), start)
         errors.append(np.abs(np.concatenate(model.gradient_flow_solution(start[:12], start[12:])) - end))
         here = partial(loss, torch.from_numpy(model.X), torch.from_numpy(model.y))
         dense = torch.autograd.functional.hessian(here, torch.from_numpy(end.copy()))  # type: ignore[no-untyped-call]
