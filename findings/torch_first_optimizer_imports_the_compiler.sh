@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torch 2.13.0.
 # The first optimizer that a process makes, plain SGD included, imports the machinery of torch.compile (torch._dynamo),
-# although nothing is compiled: about 900 modules, one to four seconds. A short training, a command, or the first test
+# although nothing is compiled: 800 to 900 modules, one to four seconds. A short training, a command, or the first test
 # of a suite pays for it at a place where nobody looks: not at the import, but in SGD(...).
 # Seen: torch._dynamo not loaded after import torch, a forward and a backward pass; loaded after SGD([p], lr=0.1), with
 # several hundred further modules.
