@@ -20,7 +20,7 @@ from lib.explorer import FIGURES, STILLS
 from lib.files import atomic_path
 
 
-def execute(path: Path, page: Drawing) -> nbformat.NotebookNode:
+def execute(path: Path) -> nbformat.NotebookNode:
     """The notebook with fresh outputs."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -33,15 +33,19 @@ def execute(path: Path, page: Drawing) -> nbformat.NotebookNode:
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            if told := output.get("data", {}).pop(FIGURES, None):
-                output["data"]["image/png"] = base64.b64encode(strip(page, told)).decode()
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
     return notebook
+
+
+def draw_stills(notebook: nbformat.NotebookNode, page: Drawing) -> None:
+    """Put a still picture in the place of the figures that a cell tells."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if told := output.get("data", {}).pop(FIGURES, None):
+                output["data"]["image/png"] = base64.b64encode(strip(page, told)).decode()
 
 
 def main(paths: list[str]) -> None:
@@ -51,7 +55,8 @@ def main(paths: list[str]) -> None:
         for name in paths:
             path = Path(name)
             start = time.perf_counter()
-            notebook = execute(path, page)
+            notebook = execute(path)
+            draw_stills(notebook, page)
             with atomic_path(path) as temporary:
                 nbformat.write(notebook, temporary)
             print(f"{path}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e3:.0f} kB")

@@ -68,6 +68,7 @@ def test_widgets_and_pictures_come_with_words(notebook) -> None:
             if "application/vnd.jupyter.widget-view+json" in data:
                 words = "".join(data["text/plain"])
                 assert "image/png" in data or len(words) > 200, f"{cell['id']}: neither a still picture nor questions"
+                assert len(data.get("image/png", "")) * 3 / 4 < 81_000, f"{cell['id']}: its still is over 80 kB"
             if "image/png" in data:
                 assert "text/plain" in data
                 alt = output["metadata"].get("image/png", {}).get("alt", "")
