@@ -274,7 +274,7 @@ def test_a_claim_must_return_evidence_and_says_so_where_it_does_not_hold() -> No
         silent.check()
     result = never.check()
     assert "DOES NOT HOLD (2; asked: ≤ 1)" in repr(result)
-    assert "✗ does not hold" in result._repr_html_()
+    assert ">✗</b> This never holds." in result._repr_html_()
     with pytest.raises(ClaimDoesNotHold, match="by construction"):
         result.require()
 
