@@ -307,7 +307,7 @@ class CobwebExplorer(Explorer):
         "The slope at p = 1 is 1 − ηφ: below −1 the fixed point repels."
     )
     declared = {
-        "eta_phi": Slider("ηφ", 1.5, 3.0, 0.01, 1.9, format=".2f"),
+        "eta_phi": Slider("ηφ", 1.5, 3.0, 0.01, 1.7, format=".2f"),
         "start": Slider("product at the start", 0.3, 1.4, 0.05, 0.8, format=".2f"),
         "depth": Slider("number of weights D", 2, 6, 1, 3),
         "imbalance": Slider("imbalance of the weights", 0.0, 1.2, 0.05, 0.35, format=".2f"),
