@@ -22,6 +22,7 @@ def test_a_try_shows_what_it_says(explorer, each) -> None:
     assert len(said) > 20
     assert "{" not in said
     defaults = {name: control.default for name, control in live.declared.items()}
+    assert live.parameters != defaults, "a press changes nothing"
     live.set(**defaults | dict(each.not_at))
     assert not each.holds(live.data), f"{explorer.__name__}, {each.label} also holds at {dict(each.not_at)}"
     assert live._said.value == ""
