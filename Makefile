@@ -35,7 +35,7 @@ unit: install-dev  ## unit and property tests, doctests, explorers, stored noteb
 
 notebooks: install-dev  ## every notebook, cell by cell, against its stored outputs
 	$(RUN) -m pytest -q -n 2 --dist loadfile -o addopts="-p no:cacheprovider" --nbval --nbval-current-env \
-	  --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
+	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
 
 browser: install-dev  ## every notebook in a real JupyterLab
 	$(RUN) -m pytest -q -n 2 --dist load -rP -m browser tests/browser
