@@ -430,9 +430,10 @@ class Explorer(widgets.VBox):
         """Set the controls as a try says, given itself or by its label, and say what there is to see."""
         labels = {each.label: each for each in self.tries}
         chosen = what if isinstance(what, Try) else labels[one_of("what", what, labels)]
-        self.set(**{name: control.default for name, control in self.declared.items()} | dict(chosen.settings))
-        words = html.escape(chosen.expect.format_map(self.data))
-        self._said.value = f'<div role="status" style="line-height:1.4">{words}</div>'
+        self.set(**self._defaults() | dict(chosen.settings))
+        if not self.error:
+            words = html.escape(chosen.expect.format_map(self.data))
+            self._said.value = f'<div role="status" style="line-height:1.4">{words}</div>'
 
     def build(self) -> go.Figure:
         """The figure with all that stays as it is, still without numbers."""
@@ -562,7 +563,10 @@ class Explorer(widgets.VBox):
 
     def reset(self) -> None:
         """Every control back to its default."""
-        self.set(**{name: control.default for name, control in self.declared.items()})
+        self.set(**self._defaults())
+
+    def _defaults(self) -> dict[str, Any]:
+        return {name: control.default for name, control in self.declared.items()}
 
     def figures(self) -> list[dict[str, Any]]:
         """The present figure and one for each try, with its label: what a stored notebook shows as a still picture."""

@@ -37,9 +37,14 @@ class Square(Explorer):
     declared: ClassVar = {"side": Slider("side", 0.0, 3.0, 0.1, 1.0), "more": Slider("more", 0.0, 1.0, 0.1, 0.0)}
     panels = (Panel("area", axis("x", (0, 3)), axis("y", (0, 9))),)
     traces = (line("area", "blue", x="side", y="area"),)
-    tries = (Try("two", {"side": 2.0}, "Its area is {area:.0f}.", lambda data: data["area"] == 4, {"side": 1.0}),)
+    tries = (
+        Try("two", {"side": 2.0}, "Its area is {area:.0f}.", lambda data: data["area"] == 4, {"side": 1.0}),
+        Try("too much", {"more": 1.0}, "Its area is {area:.0f}.", lambda _: False, {}),
+    )
 
     def compute(self, side: float, more: float):
+        if more == 1:
+            raise ValueError("too much")
         return {"side": [side], "area": side**2 + more}
 
 
@@ -50,7 +55,10 @@ def test_a_try_sets_all_controls_and_its_words_go_with_the_next_change() -> None
     assert "Its area is 4." in live._said.value
     live.controls["side"].value = 1.5
     assert live._said.value == ""
-    with pytest.raises(ValueError, match="what must be one of two; it is 'three'"):
+    with pytest.raises(ValueError, match="what must be one of two, too much; it is 'three'"):
         live.try_out("three")
-    assert [each["label"] for each in live.figures()] == ["", "Try: two. Its area is 4."]
+    assert live.figures()[1]["label"] == "Try: two. Its area is 4."
     assert live.parameters["side"] == 1.5
+    live.try_out("too much")  # the message stands in the figure's place, and nothing is said of older data
+    assert "too much" in live.error
+    assert live._said.value == ""

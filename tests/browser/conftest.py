@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tools.stills import CHROMIUM, QUIET
+
 TOKEN = "paperplay-test"
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -22,7 +23,6 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 #: The notebook of which all cells run here (another test runs all cells of all of them): each day the next one, or the
 #: one that is named, so that a failure comes back.
 FULL = os.environ.get("PAPERPLAY_FULL_NOTEBOOK", NOTEBOOKS[datetime.date.today().toordinal() % len(NOTEBOOKS)])
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 
 
 def need_chromium() -> None:
@@ -155,10 +155,8 @@ def browser():
     need_chromium()
     from playwright.sync_api import sync_playwright
 
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         # one context: what JupyterLab consists of is loaded and compiled once
         yield chromium.new_context(viewport={"width": 1500, "height": 1000})
         chromium.close()
