@@ -68,10 +68,7 @@ def _squared_error(clip: float, density: Callable[[Array], Array], end: float, l
 
 
 def fit_sawb(levels: int = 15) -> SAWBFit:
-    """Derive the coefficients of the clip for a symmetric grid.
-
-    Args:
-        levels: Number of levels, odd and at least 3: 15 for -7 … 7, 17 for -8 … 8.
+    """Derive the coefficients of the clip for a symmetric grid of so many levels: 15 for -7 … 7, 17 for -8 … 8.
 
     Notes:
         With 200,000 samples of each distribution and a grid of 60 clips, as the fit is usually done, either coefficient

@@ -6,13 +6,15 @@ three seeds each, tested on all 10 000 test images.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lib.four_bit.layers import LUQConfig
+from lib.validation import one_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,31 +72,36 @@ COMPARED: dict[str, tuple[str, ...]] = {
 }
 
 
-class Trained(NamedTuple):
-    """Results of one way over seeds: test accuracy after every epoch (S, E), losses before every step (S, T)."""
+@dataclass(frozen=True)
+class Trained:
+    """Results of one way over seeds, read-only.
+
+    Attributes:
+        scores: Test accuracy after every epoch, (seeds, epochs).
+        losses: Before every step, (seeds, steps).
+    """
 
     scores: NDArray[np.float64]
     losses: NDArray[np.float64]
 
 
-def trained_runs() -> dict[tuple[str, str], Trained]:
-    """What ships, by network and way, read-only; "3 bits" has a fourth epoch, of fine-tuning (FNT).
+def trained_runs(network: str = "mlp") -> dict[str, Trained]:
+    """What ships of a network in `COMPARED`, by way; "3 bits" has a fourth epoch, of fine-tuning (FNT).
 
     Examples:
-        >>> trained_runs()["mlp", "FP32"].scores.shape
+        >>> trained_runs("mlp")["FP32"].scores.shape
         (3, 3)
     """
-    return dict(_shipped_runs())
+    return dict(_shipped_runs(one_of("network", network, COMPARED)))
 
 
-@lru_cache(maxsize=1)
-def _shipped_runs() -> dict[tuple[str, str], Trained]:
+@cache
+def _shipped_runs(network: str) -> dict[str, Trained]:
     found = {}
     with as_file(files("lib") / "data" / "four_bit_runs.npz") as place, np.load(place) as stored:
-        for network, ways in COMPARED.items():
-            for way in ways:
-                parts = (stored[f"{network}/{way}/{key}"].astype(np.float64) for key in ("scores", "losses"))
-                runs = found[network, way] = Trained(*parts)
-                for values in runs:
-                    values.flags.writeable = False  # every caller gets the same ones
+        for way in COMPARED[network]:
+            arrays = [stored[f"{network}/{way}/{key}"].astype(np.float64) for key in ("scores", "losses")]
+            for each in arrays:
+                each.flags.writeable = False  # every caller gets the same ones
+            found[way] = Trained(*arrays)
     return found

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset
 
 from lib.datasets import ImageSet, image_task
 from lib.experiment import Count, Natural, NonNegative, Positive, Preset, Run, Seed, named, prepare
 from lib.four_bit.fused import active_backend
+from lib.four_bit.hindsight import Momentum
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
 from lib.models import fully_connected, residual_network, small_convnet
@@ -65,23 +66,16 @@ class FourBitPreset(Preset):
     epochs: Count = 3
     batch_size: Count = 128
     lr: Positive = 0.05
-    momentum: NonNegative | None = None
+    momentum: Momentum | None = None
     weight_decay: NonNegative = 0.0
     fine_tuning: Natural = 0
     fine_tuning_lr: Positive = 0.005
     seed: Seed = 0
 
-    def check(self) -> None:
-        """Refuse a momentum that never forgets."""
-        if self.momentum is not None and self.momentum >= 1:
-            raise ValueError(f"momentum must be at least 0 and below 1; it is {self.momentum}")
-
     def record(self) -> dict[str, Any]:
         """All settings, as a file can hold them: a group of processes is of one run alone."""
-        shared = self.config.process_group == "world"
-        record = asdict(replace(self, config=replace(self.config, process_group=None)))
-        record["config"]["process_group"] = "world" if shared else None
-        return record
+        group = "world" if self.config.process_group == "world" else None
+        return asdict(replace(self, config=replace(self.config, process_group=group)))
 
 
 _PAPER = FourBitPreset(
@@ -108,14 +102,7 @@ PRESETS = {
     "paper-resnext50": replace(_PAPER, architecture="resnext50_32x4d"),
     "paper-vit-b": replace(_PAPER, architecture="vit_b_16"),
     "cifar100-resnet18": FourBitPreset(
-        "cifar100",
-        "resnet18-small",
-        LUQConfig(),
-        epochs=200,
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        fine_tuning_lr=0.01,
+        "cifar100", "resnet18-small", epochs=200, lr=0.1, momentum=0.9, weight_decay=5e-4, fine_tuning_lr=0.01
     ),
 }
 
@@ -125,8 +112,7 @@ class FourBitRun(Run):
     """A network that was trained in 4 bits.
 
     Attributes:
-        model, losses, scores, diverged, preset: As in `lib.experiment.Run`; losses and scores of the 4-bit phase and,
-            after it, of fine-tuning.
+        losses, scores: Of the 4-bit phase and, after it, of fine-tuning.
         before_fine_tuning: Test accuracy at the end of the 4-bit phase.
         clipped: Fraction of all gradients that lay above a maximum guessed from earlier steps; 0 without such guesses.
     """
@@ -146,10 +132,8 @@ class FourBitRun(Run):
     @staticmethod
     def network(preset: Any, facts: dict[str, Any]) -> nn.Module:
         """The network that a training ends with, at any weights."""
-        model = _network(preset, **facts)
-        if preset.fine_tuning:
-            reconfigure(model, _fine_tuned(preset.config))
-        return model
+        config = _fine_tuned(preset.config) if preset.fine_tuning else preset.config
+        return _network(replace(preset, config=config), **facts)
 
     def lines(self) -> list[str]:
         """What quantised the gradients, and the accuracies."""
@@ -165,7 +149,6 @@ def four_bit_task(
     """The quantised network of a preset at its initial weights, its training data and its test data.
 
     Args:
-        preset: A name in `PRESETS`, or a setting of your own.
         data_path: As in `lib.datasets.image_task`.
         generator: Source of the gradients' rounding.
 
@@ -208,9 +191,7 @@ def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
     try:
         from torchvision import models
     except (ImportError, RuntimeError) as error:  # a build for another torch breaks at its import
-        raise ValueError(
-            f"architecture must be one of {own}, or torchvision be at hand; it is {name!r}: {error}"
-        ) from error
+        raise ValueError(f"architecture must be {own}, or torchvision be at hand; it is {name!r}: {error}") from error
     if name not in models.list_models():
         raise ValueError(f"architecture must be one of {own} or of torchvision.models; it is {name!r}")
     torch.manual_seed(seed)
@@ -235,10 +216,8 @@ def train_four_bit(
     """Train a network in 4 bits, and fine-tune it where the preset says so.
 
     Args:
-        preset: A name in `PRESETS`, or a setting of your own.
         folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
-        data_path: As in `four_bit_task`.
-        device, precision, every, workers: As in `lib.training.fit`.
+        data_path, device, precision, every, workers: As in `four_bit_task` and `lib.training.fit`.
 
     Examples:
         >>> run = train_four_bit(replace(PRESETS["quick"], count=2048, batch_size=64, epochs=1))
@@ -258,7 +237,7 @@ def train_four_bit(
         **options,
     )
 
-    def phase(name: str, epochs: int, schedule: Any, lr: float, first_epoch: int = 0) -> TrainingRun:
+    def phase(name: str, schedule: Any, lr: float, epochs: int, first_epoch: int = 0) -> TrainingRun:
         momentum = 0.9 if settings.momentum is None else settings.momentum
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=settings.weight_decay)
         return fit(
@@ -269,7 +248,7 @@ def train_four_bit(
             epochs=epochs,
             batch_size=settings.batch_size,
             seed=settings.seed + bool(first_epoch),
-            schedule=schedule(optimizer, steps=epochs * per_epoch),
+            schedule=schedule(optimizer, settings, epochs * per_epoch),
             noise=(noise,),
             extra=quantizer_states(model),
             evaluate=partial(accuracy, data=test, workers=workers),
@@ -279,22 +258,21 @@ def train_four_bit(
             **options,
         )
 
-    cycle = partial(one_cycle, peak=settings.lr, rise=0.1, cycle_momentum=settings.momentum is None)
-    run = phase("four-bit", settings.epochs, cycle, settings.lr)
-    clipped = [each.clipped_fraction for each in quantizer_states(model)]
-    losses, scores, diverged = run.losses, run.scores, run.diverged
-    if settings.fine_tuning and not diverged:
+    runs = [phase("four-bit", _cycle, settings.lr, settings.epochs)]
+    clipped = max((each.clipped_fraction for each in quantizer_states(model)), default=0.0)
+    if settings.fine_tuning and not runs[0].diverged:
         reconfigure(model, _fine_tuned(settings.config))
-        final = settings.lr / 25 / 1e4  # where the cycle ends
+        runs.append(phase("fine-tuning", _triangle, settings.fine_tuning_lr, settings.fine_tuning, settings.epochs))
+    losses, scores = (np.concatenate([getattr(run, each) for run in runs]) for each in ("losses", "scores"))
+    before = float(runs[0].scores[-1]) if len(runs[0].scores) else float("nan")
+    return FourBitRun(model.eval(), losses, scores, runs[-1].diverged, settings, before, clipped)
 
-        def triangle(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-            peak = settings.fine_tuning_lr
-            return LambdaLR(optimizer, lambda t: fnt_lr(min(t, steps), steps, final, peak) / peak)
 
-        more = phase("fine-tuning", settings.fine_tuning, triangle, settings.fine_tuning_lr, settings.epochs)
-        losses, scores = np.concatenate([losses, more.losses]), np.concatenate([scores, more.scores])
-        diverged = more.diverged
-    before = float(run.scores[-1]) if len(run.scores) else float("nan")
-    return FourBitRun(
-        model.eval(), losses, scores, diverged, settings, before, clipped=float(np.max(clipped, initial=0.0))
-    )
+def _cycle(optimizer: torch.optim.Optimizer, preset: FourBitPreset, steps: int) -> LRScheduler:
+    return one_cycle(optimizer, preset.lr, steps, rise=0.1, cycle_momentum=preset.momentum is None)
+
+
+def _triangle(optimizer: torch.optim.Optimizer, preset: FourBitPreset, steps: int) -> LRScheduler:
+    """From where the cycle ends."""
+    final, peak = preset.lr / 25 / 1e4, preset.fine_tuning_lr
+    return LambdaLR(optimizer, lambda t: fnt_lr(min(t, steps), steps, final, peak) / peak)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ __all__ = ["Backend", "PackedLUQ", "active_backend", "luq_fused", "luq_levels", 
 
 Backend = Literal["auto", "eager", "compiled", "triton"]
 _Way = Literal["eager", "compiled", "triton"]
+_Form = Literal["packed", "values", "units"]
 
 # What the eager way takes at a time on the CPU.
 _PART = 1 << 16
@@ -52,7 +53,6 @@ def active_backend(device: torch.device | str, backend: str = "auto", *, count: 
     """The way that a request comes to on a device.
 
     Args:
-        device: Where the tensors are.
         backend: `"eager"`; `"compiled"`, on the CPU; `"triton"`, on a GPU (on the CPU only in Triton's interpreter); or
             `"auto"`: triton on a GPU where it is installed, compiled on the CPU for tensors that are not small, and
             otherwise, or where torch itself compiles, eager.
@@ -66,28 +66,23 @@ def active_backend(device: torch.device | str, backend: str = "auto", *, count: 
         raise TypeError("device must be a name such as cpu or cuda; it is None")
     kind = checked_device(device).type
     one_of("backend", backend, get_args(Backend))
-    if backend == "eager":
-        return "eager"
     if backend == "auto":
         if kind == "cpu" and count >= _LARGE and not torch.compiler.is_compiling():
             return "compiled"
         return "triton" if kind == "cuda" and _has_triton() else "eager"
-    if backend == "compiled":
-        if kind != "cpu":
-            raise ValueError(f"backend 'compiled' is for the CPU, and the tensor is on {kind}")
-        return "compiled"
-    if not _has_triton():
-        raise ValueError("backend 'triton' needs triton, which the extra gpu installs: pip install 'paperplay[gpu]'")
-    if kind != "cuda" and not (kind == "cpu" and _kernels().INTERPRETED):
-        raise ValueError(
-            f"backend 'triton' needs a GPU, and the tensor is on {kind}; to try the kernels on the CPU, "
-            "set TRITON_INTERPRET=1 in the environment before triton is first imported"
-        )
-    return "triton"
+    if backend == "compiled" and kind != "cpu":
+        raise ValueError(f"backend 'compiled' is for the CPU, and the tensor is on {kind}")
+    if backend == "triton":
+        if not _has_triton():
+            raise ValueError("backend 'triton' needs triton, of the extra gpu: pip install 'paperplay[gpu]'")
+        if kind != "cuda" and not (kind == "cpu" and _kernels().INTERPRETED):
+            there = "to try it on the CPU set TRITON_INTERPRET=1 before triton is first imported"
+            raise ValueError(f"backend 'triton' needs a GPU, and the tensor is on {kind}; {there}")
+    return cast("_Way", backend)
 
 
 def _kernels() -> Any:
-    """The module of the kernels, which imports triton."""
+    # imports triton
     from lib.four_bit import triton_kernels
 
     return triton_kernels
@@ -107,8 +102,6 @@ class PackedLUQ:
     Attributes:
         packed: uint8 of ceil(n / 2), the first entry in the low half of a byte.
         alpha: The smallest level, 0-d float32.
-        shape: Of the tensor.
-        fmt: Its format.
         backend: The way it was made: `"eager"`, `"compiled"` or `"triton"`.
     """
 
@@ -132,7 +125,8 @@ class PackedLUQ:
         return f"PackedLUQ(shape={self.shape}, fmt={self.fmt!r}, nbytes={self.nbytes}, backend={self.backend!r})"
 
 
-class _Task(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Task:
     """One call, its arguments checked: a flat tensor, and where its random numbers come from."""
 
     flat: Tensor
@@ -142,60 +136,48 @@ class _Task(NamedTuple):
     largest: Tensor
     backend: str
 
-    def encoded(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Codes and alpha by the definition: on the CPU in parts that stay in its cache."""
+    def made(self, form: _Form, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Packed codes, or what these stand for as numbers of `dtype`, in units of alpha or not; and alpha."""
+        keys = (0, 0) if self.seed is None else counter_keys(self.seed)
+        if self.backend == "triton":
+            given = self.flat, self.rounding, self.largest, keys, self.rand
+            found: tuple[Tensor, Tensor] = _kernels().quantised(*given, form=form, dtype=dtype)
+            return found
+        alpha, lift = scale_of(self.largest, self.rounding)
+        unit = alpha / lift
+        if self.backend == "compiled":
+            return self.looped(form, keys, alpha, lift).to(torch.uint8 if form == "packed" else dtype), unit
+        if form == "packed":
+            return pack_nibbles(torch.cat(list(self.encoded())), check=False), unit
+        scale, fmt = 1.0 if form == "units" else unit, self.rounding.fmt
+        return torch.cat([luq_decode(part, scale, fmt=fmt, check=False).to(dtype) for part in self.encoded()]), unit
+
+    def encoded(self) -> Iterator[Tensor]:
+        """Codes by the definition: on the CPU in parts that stay in its cache."""
         size = _PART if self.flat.device.type == "cpu" else max(self.flat.numel(), 1)
         for first in range(0, max(self.flat.numel(), 1), size):
             part = self.flat[first : first + size]
             rand = None if self.rand is None else self.rand[first : first + size]
             if self.seed is not None:
                 rand = counter_mantissas(part.shape, self.seed, start=first, device=part.device)
-            yield luq_encode(part, self.rounding, max_abs=self.largest, rand=rand, check=False)
+            yield luq_encode(part, self.rounding, max_abs=self.largest, rand=rand, check=False)[0]
 
-    def packed(self) -> tuple[Tensor, Tensor]:
-        """Bytes and alpha."""
-        if self.backend == "triton":
-            found: tuple[Tensor, Tensor] = _kernels().encode_packed(*self.for_kernels)
-            return found
-        if self.backend == "compiled":
-            return self.by_loop()
-        codes, alphas = zip(*self.encoded(), strict=True)
-        return pack_nibbles(torch.cat(codes), check=False), alphas[0]
-
-    def values(self, dtype: torch.dtype, *, units: bool) -> Tensor:
-        """Quantised and decoded again: in units of alpha, or times it."""
-        if self.backend == "triton":
-            found: Tensor = _kernels().quantised(*self.for_kernels, dtype=dtype, units=units)
-            return found
-        if self.backend == "compiled":
-            return self.by_loop(decoded=True, units=units)[0].to(dtype)
-        return torch.cat(
-            [
-                luq_decode(codes, 1.0 if units else alpha, fmt=self.rounding.fmt, check=False).to(dtype)
-                for codes, alpha in self.encoded()
-            ]
-        )
-
-    def by_loop(self, *, decoded: bool = False, units: bool = False) -> tuple[Tensor, Tensor]:
-        """Bytes, or values in float32, from the compiled loop, and alpha."""
+    def looped(self, form: _Form, keys: tuple[int, int], alpha: Tensor, lift: Tensor) -> Tensor:
+        """Bytes, or values in float32, from the compiled loop."""
         from lib.four_bit import compiled
 
-        alpha, lift = scale_of(self.largest.float(), self.rounding)
-        unit, shift = alpha / lift, sign_shift(self.rounding.fmt)
+        count = len(self.flat)
+        loop, result = compiled.quantised, torch.empty(count)
+        last: np.number[Any] = np.float32(1.0 if form == "units" else float(alpha / lift))
+        if form == "packed":
+            loop, result = compiled.encode_packed, torch.empty((count + 1) // 2, dtype=torch.uint8)
+            last = np.int32(1 << sign_shift(self.rounding.fmt))
         inside, below = addends(self.rounding, -1)  # a negative number stands for the random one
         rand = torch.empty(0, dtype=torch.int32) if self.rand is None else self.rand
-        first, second = (0, 0) if self.seed is None else counter_keys(self.seed)
-        x = self.flat.float()
-        loop, size, kind, last = (
-            (compiled.quantised, len(x), torch.float32, np.float32(1.0 if units else float(unit)))
-            if decoded
-            else (compiled.encode_packed, (len(x) + 1) // 2, torch.uint8, np.int32(1 << shift))
-        )
-        result = torch.empty(size, dtype=kind)
         loop(
-            x.numpy(),
+            self.flat.float().numpy(),
             rand.numpy(),
-            (np.uint32(first & 0xFFFFFFFF), np.uint32(second & 0xFFFFFFFF)),
+            tuple(np.uint32(key & 0xFFFFFFFF) for key in keys),
             np.float32(float(alpha) or 1.0),
             np.float32(float(lift)),
             np.int32(inside),
@@ -205,13 +187,7 @@ class _Task(NamedTuple):
             last,
             result.numpy(),
         )
-        return result, unit
-
-    @property
-    def for_kernels(self) -> tuple[Tensor, Rounding, Tensor, tuple[int, int], Tensor | None]:
-        """What every kernel takes."""
-        keys = (0, 0) if self.seed is None else counter_keys(self.seed)
-        return self.flat, self.rounding, self.largest, keys, self.rand
+        return result
 
 
 def _task(
@@ -266,7 +242,7 @@ def luq_pack(
 
     Args:
         x: Floating-point tensor of any shape.
-        rounding: The format, which must fit in 4 bits, and how to round to it.
+        rounding: Of a format that fits in 4 bits.
         seed: Of the random numbers: another one for every call, or the rounding is no longer right on average. Needed
             where something is stochastic, unless `rand` is given.
         rand: Random integers, of `luq_encode`.
@@ -275,16 +251,13 @@ def luq_pack(
         check: Refuse NaN, infinities and a bad `max_abs`. Off, nothing waits for a GPU, if `max_abs` is None or on it.
 
     Examples:
-        >>> packed = luq_pack(torch.tensor([64.0, -16.0, 1.0]), seed=0)
-        >>> packed
-        PackedLUQ(shape=(3,), fmt='fp4', nbytes=6, backend='eager')
-        >>> packed.decode()
+        >>> luq_pack(torch.tensor([64.0, -16.0, 1.0]), seed=0).decode()
         tensor([ 64., -16.,   1.])
     """
     if checked_rounding(rounding).levels > 7:
         raise ValueError(f"rounding.fmt must fit in 4 bits; {rounding.fmt!r} has {2 * rounding.levels + 1} values")
     task = _task(x, rounding, seed=seed, rand=rand, max_abs=max_abs, backend=backend, check=check)
-    return PackedLUQ(*task.packed(), tuple(x.shape), rounding.fmt, task.backend)
+    return PackedLUQ(*task.made("packed"), tuple(x.shape), rounding.fmt, task.backend)
 
 
 def luq_fused(
@@ -307,7 +280,7 @@ def luq_fused(
         True
     """
     task = _task(x, rounding, seed=seed, rand=rand, max_abs=max_abs, backend=backend, check=check)
-    return task.values(task.flat.dtype, units=False).view(x.shape).to(x.dtype)
+    return task.made("values", task.flat.dtype)[0].view(x.shape).to(x.dtype)
 
 
 def luq_levels(
@@ -331,5 +304,5 @@ def luq_levels(
     """
     floating_dtype(dtype)
     task = _task(x, rounding, seed=seed, rand=rand, max_abs=max_abs, backend=backend, check=check)
-    alpha, lift = scale_of(task.largest, rounding)
-    return task.values(dtype, units=True).view(x.shape), alpha / lift
+    levels, alpha = task.made("units", dtype)
+    return levels.view(x.shape), alpha

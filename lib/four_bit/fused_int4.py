@@ -24,7 +24,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _kernels() -> Any:
-    """The module of the kernels, which imports triton."""
+    # imports triton
     from lib.four_bit import int4_kernels
 
     return int4_kernels
@@ -45,7 +45,6 @@ class PackedInt4:
         packed: The same as uint8 of ceil(n / 2), the first entry in the low half of a byte; None if it is not kept.
         scale: Width of a level, 0-d float32; 0 if all entries are zero, not finite if one of them is not.
         signed: Whether codes run from -7 to 7, not from 0 to 15: 0-d bool, on the tensor's device.
-        shape: Of the tensor.
     """
 
     codes: Tensor
@@ -55,12 +54,7 @@ class PackedInt4:
     shape: tuple[int, ...]
 
     def unpack(self, dtype: torch.dtype = torch.float32, backend: Backend = "auto") -> Tensor:
-        """The codes as numbers, from the packed ones.
-
-        Examples:
-            >>> int4_pack(torch.tensor([-7.0, 0.4, 3.6]), clip="max").unpack(torch.bfloat16)
-            tensor([-7.,  0.,  4.], dtype=torch.bfloat16)
-        """
+        """The codes as numbers, from the packed ones."""
         if self.packed is None:
             raise ValueError("there is nothing to unpack: it was made with keep=False")
         return int4_unpack(self.packed, self.shape, self.signed, dtype=dtype, backend=backend)
@@ -85,7 +79,6 @@ def int4_pack(
 
     Args:
         x: Floating-point tensor of any shape; more than float32 is rounded to that first.
-        clip: Of `int4_encode`.
         signed: Whether codes have signs; None decides on the device, by whether an entry is negative.
         dtype: Of the codes: float32, bfloat16 or float16, all exact.
         keep: Whether to pack codes for backward, too.
@@ -109,14 +102,7 @@ def int4_pack(
     return int4_operand(values, clip=clip, signed=signed, dtype=dtype, keep=keep)
 
 
-def int4_operand(
-    x: Tensor,
-    *,
-    signed: bool | None,
-    dtype: torch.dtype,
-    keep: bool,
-    **options: Any,
-) -> PackedInt4:
+def int4_operand(x: Tensor, *, signed: bool | None, dtype: torch.dtype, keep: bool, **options: Any) -> PackedInt4:
     """What `int4_encode` with these options gives, eager."""
     sign = (x < 0).any() if signed is None else torch.full((), signed, dtype=torch.bool, device=x.device)
     integers, scale = int4_encode(x, signed=sign, check=False, **options)

@@ -5,15 +5,26 @@ With a guess, a quantiser can work while the tensor is being made: one pass over
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from lib.four_bit.logarithmic import largest_magnitude, real_tensor
-from lib.validation import finite_array, finite_number, finite_tensor, instance_of, integer_at_least
+from lib.validation import finite_array, finite_tensor, instance_of, integer_at_least, number_between
 
-__all__ = ["HindsightMax"]
+__all__ = ["HindsightMax", "Momentum"]
+
+
+def _below_one(name: str, value: float) -> float:
+    momentum = number_between(name, value, 0)
+    if momentum >= 1:
+        raise ValueError(f"{name} must be at least 0 and below 1; it is {value}")
+    return momentum
+
+
+#: Weight of the past: a field of a `Preset`.
+Momentum = Annotated[float, _below_one]
 
 
 class HindsightMax:
@@ -22,11 +33,7 @@ class HindsightMax:
     Args:
         momentum: Weight of the past, at least 0 and below 1.
 
-    Attributes:
-        clipped_fraction: Fraction of all entries so far that lay above the estimate for them.
-
     Examples:
-        >>> import torch
         >>> estimate = HindsightMax(momentum=0.5)
         >>> [float(estimate.update(torch.tensor([value]))) for value in (4.0, 8.0, 0.0)]
         [4.0, 4.0, 6.0]
@@ -35,9 +42,7 @@ class HindsightMax:
     """
 
     def __init__(self, momentum: float = 0.9) -> None:
-        self.momentum = finite_number("momentum", momentum)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1; it is {momentum!r}")
+        self.momentum = _below_one("momentum", momentum)
         self._estimate: Tensor | None = None
         self._clipped: Tensor | int = 0
         self._seen = 0
@@ -51,10 +56,10 @@ class HindsightMax:
             check: Refuse NaN and infinities. Off, they leave the estimate as it was, and what is returned is NaN.
         """
         values = real_tensor("x", x, check=check)
-        if largest is not None and check:
-            finite_tensor("largest", largest, ndim=0)
         if largest is None:
             largest = largest_magnitude(values)
+        elif check:
+            finite_tensor("largest", largest, ndim=0)
         known = largest if self._estimate is None else self._estimate.to(values.device)
         # an estimate of 0, from a gradient of zeros, says nothing
         estimate = torch.where(torch.isfinite(known) & (known > 0), known, largest)
@@ -83,9 +88,9 @@ class HindsightMax:
         clipped = integer_at_least("clipped", state["clipped"], 0)
         if clipped > seen:
             raise ValueError(f"clipped must be at most seen = {seen}; it is {clipped}")
-        estimate = None
-        if state["estimate"] is not None:
-            estimate = torch.tensor(finite_array("estimate", state["estimate"], ndim=0), dtype=torch.float32)
+        estimate = state["estimate"]
+        if estimate is not None:
+            estimate = torch.tensor(finite_array("estimate", estimate, ndim=0), dtype=torch.float32)
             if estimate < 0:
                 raise ValueError(f"estimate must be at least 0; it is {float(estimate)}")
         self._estimate, self._clipped, self._seen = estimate, clipped, seen

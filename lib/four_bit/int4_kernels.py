@@ -93,15 +93,7 @@ def _scale_kernel(
 
 @triton.jit
 def _codes_kernel(
-    x_ptr,
-    scale_ptr,
-    signed_ptr,
-    codes_ptr,
-    packed_ptr,
-    count,
-    pairs,
-    PACKS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    x_ptr, scale_ptr, signed_ptr, codes_ptr, packed_ptr, count, pairs, PACKS: tl.constexpr, BLOCK: tl.constexpr
 ):
     program = tl.program_id(0).to(tl.int64)
     scale = tl.load(scale_ptr)

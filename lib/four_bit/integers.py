@@ -11,13 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lib.four_bit.logarithmic import (
-    checked_mantissas,
-    checked_max_abs,
-    checked_scale,
-    largest_magnitude,
-    real_tensor,
-)
+from lib.four_bit.logarithmic import checked_mantissas, checked_max_abs, checked_scale, largest_magnitude, real_tensor
 from lib.four_bit.packing import integer_tensor
 from lib.validation import finite_array, finite_tensor, one_of, positive_number, true_or_false
 
@@ -31,8 +25,6 @@ def sawb_clip(x: Tensor, coeffs: tuple[float, float] = SAWB, *, check: bool = Tr
     r"""The clip :math:`c_1\sqrt{E x^2} - c_2 E|x|`, 0-d: at most the largest magnitude, and that where not positive.
 
     Args:
-        x: Floating-point tensor.
-        coeffs: `(c1, c2)`.
         check: Refuse NaN and infinities; off in hot loops, where they make the clip NaN.
 
     Examples:
@@ -64,7 +56,6 @@ def int4_encode(
     """Quantise to 15 levels -7 … 7, or to 16 levels 0 … 15 where there are no negative numbers.
 
     Args:
-        x: Floating-point tensor.
         clip: `"sawb"`, `"max"`, or the clip itself: a positive number, or a tensor that broadcasts.
         signed: Whether codes have signs; without them `x` must not be negative. A 0-d boolean tensor decides on its
             device.
@@ -91,12 +82,9 @@ def int4_encode(
     if check and not signed and values.numel() and float(values.min()) < 0:
         raise ValueError(f"x must not be negative without signs; its smallest entry is {float(values.min())}")
     bound = _bound(values, clip, check=check)
-    if isinstance(signed, Tensor):
-        last = torch.where(signed, 7.0, 15.0)
-        first = torch.where(signed, -last, 0.0)
-    else:
-        last = torch.full_like(bound, 7.0 if signed else 15.0)
-        first = -last if signed else torch.zeros_like(bound)
+    sign = signed if isinstance(signed, Tensor) else torch.full_like(bound, signed, dtype=torch.bool)
+    last = torch.where(sign, 7.0, 15.0)
+    first = torch.where(sign, -last, 0.0)
     scale = bound / last
     units = values / torch.where(scale > 0, scale, 1.0)
     if rounding == "nearest":
@@ -107,7 +95,6 @@ def int4_encode(
 
 
 def _bound(values: Tensor, clip: str | float | Tensor, *, check: bool) -> Tensor:
-    """The clip as a tensor."""
     if isinstance(clip, Tensor):
         return finite_tensor("clip", clip) if check else clip
     if not isinstance(clip, str):
@@ -123,7 +110,6 @@ def int4_mean_and_variance(
     """Expectation and variance of every entry after rounding to the 15 levels -7 … 7, exactly, float64.
 
     Args:
-        x: Floating-point tensor.
         max_abs: What the last level stands for; the largest magnitude by default.
         stochastic: Or to nearest, which has no variance.
 

@@ -7,11 +7,10 @@ products are simulated in float32, or in bfloat16 under autocast: their operands
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +18,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
+from lib.experiment import Count
 from lib.four_bit.fused import Backend, active_backend, luq_levels
 from lib.four_bit.fused_int4 import PackedInt4, int4_operand, int4_pack, int4_unpack, relu_grad, relu_pack
-from lib.four_bit.hindsight import HindsightMax
+from lib.four_bit.hindsight import HindsightMax, Momentum
 from lib.four_bit.integers import int4_encode
-from lib.four_bit.logarithmic import (
-    Rounding,
-    checked_mantissas,
-    largest_magnitude,
-    luq_decode,
-    luq_encode,
-    random_seed,
-)
+from lib.four_bit.logarithmic import Rounding, checked_mantissas, largest_magnitude, luq_decode, luq_encode, random_seed
 from lib.four_bit.packing import floating_tensor
-from lib.validation import instance_of, one_of, positive_integer, torch_generator, true_or_false
+from lib.validation import instance_of, positive_integer, torch_generator, true_or_false
 
 if TYPE_CHECKING:
     from typing import Self
@@ -59,6 +52,12 @@ __all__ = [
 ]
 
 
+def _group(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value != "world":
+        raise ValueError(f"{name} must be world, a group or None; it is {value!r}")
+    return value
+
+
 @dataclass(frozen=True)
 class LUQConfig(Rounding):
     """How a layer is quantised: the `Rounding` of its gradients, and more.
@@ -81,35 +80,20 @@ class LUQConfig(Rounding):
         3
     """
 
-    samples: int = 1
+    samples: Count = 1
     smp_backward: bool = False
     forward: Literal["int4", "weights", "none"] = "int4"
     forward_rounding: Literal["nearest", "stochastic"] = "nearest"
     backward: Literal["luq", "int4", "none"] = "luq"
     clip: Literal["sawb", "max"] = "sawb"
-    hindsight: float | None = None
-    process_group: Any = None
+    hindsight: Momentum | None = None
+    process_group: Annotated[Any, _group] = None
     backend: Backend = "auto"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "samples", positive_integer("samples", self.samples))
-        allowed: dict[str, tuple[str, ...]] = {
-            "forward": ("int4", "weights", "none"),
-            "forward_rounding": ("nearest", "stochastic"),
-            "backward": ("luq", "int4", "none"),
-            "clip": ("sawb", "max"),
-            "backend": get_args(Backend),
-        }
-        for name, words in allowed.items():
-            one_of(name, getattr(self, name), words)
-        if self.hindsight is not None:
-            object.__setattr__(self, "hindsight", HindsightMax(self.hindsight).momentum)
+    def check(self) -> None:
+        """Refuse what INT4 gradients cannot be."""
         if self.backward == "int4" and (self.samples > 1 or self.rounding == "down"):
             raise ValueError("backward int4 takes one sample, rounded to nearest or stochastically")
-        object.__setattr__(self, "smp_backward", true_or_false("smp_backward", self.smp_backward))
-        if isinstance(self.process_group, str) and self.process_group != "world":
-            raise ValueError(f"process_group must be world, a group or None; it is {self.process_group!r}")
 
 
 @dataclass(frozen=True)
@@ -172,7 +156,7 @@ class _Quantizer:
         return for_input[0] * for_input[1], for_weight[0] * for_weight[1]
 
     def levels(self, grad: Tensor, dtype: torch.dtype) -> tuple[_Levels, _Levels]:
-        """The same two as small whole numbers, exact in bfloat16 too, and the unit that they are counted in."""
+        """The same two as small whole numbers, exact in bfloat16 too, with their units."""
         config = self.config
         if config.backward == "none":
             whole = grad.to(dtype), torch.ones((), device=grad.device)
@@ -181,7 +165,8 @@ class _Quantizer:
         if config.backward == "int4":
             rounding: Literal["nearest", "stochastic"] = "stochastic" if config.rounding == "stochastic" else "nearest"
             codes, scale = int4_encode(grad, clip=max_abs, rounding=rounding, generator=self.generator, check=False)
-            return (codes.to(dtype), scale), (codes.to(dtype), scale)
+            uniform = codes.to(dtype), scale
+            return uniform, uniform
         # all samples of an entry lie on two neighbouring levels: their sum is a power of two times at most 2 N, and
         # bfloat16 holds eight bits
         exact = dtype if config.samples <= 128 else torch.float32
@@ -203,7 +188,6 @@ class _Quantizer:
         return int4_operand(x, signed=signed, dtype=dtype, keep=keep, clip=config.clip, **random)
 
     def _max_abs(self, grad: Tensor) -> Tensor:
-        """What the largest level stands for."""
         largest = largest_magnitude(grad).float()
         if self.config.process_group is not None and torch.distributed.is_initialized():
             group = None if self.config.process_group == "world" else self.config.process_group
@@ -272,23 +256,18 @@ class _FourBit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grads[0].device.type, enabled=False):
-            return _FourBit.gradients(ctx, grads[0].contiguous())
-
-    @staticmethod
-    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The two products of the backward pass."""
         shape_x, shape_w = ctx.shapes
-        (x, scale_x), (weight, scale_w) = _operands(ctx)
-        for_input, for_weight = ctx.quantizer.levels(grad, ctx.dtype)
         dx = dw = None
-        if ctx.needs_input_grad[0]:
-            levels, unit = for_input
-            dx = ctx.product.to_input(levels, weight.to(levels.dtype), shape_x) * (unit * scale_w)
-            dx = dx.to(ctx.dtypes[0])
-        if ctx.needs_input_grad[1]:
-            levels, unit = for_weight
-            dw = ctx.product.to_weight(levels, x.to(levels.dtype), shape_w).to(ctx.dtypes[1]) * (unit * scale_x)
+        with torch.autocast(grads[0].device.type, enabled=False):
+            (x, scale_x), (weight, scale_w) = _operands(ctx)
+            for_input, for_weight = ctx.quantizer.levels(grads[0].contiguous(), ctx.dtype)
+            if ctx.needs_input_grad[0]:
+                levels, unit = for_input
+                dx = ctx.product.to_input(levels, weight.to(levels.dtype), shape_x) * (unit * scale_w)
+                dx = dx.to(ctx.dtypes[0])
+            if ctx.needs_input_grad[1]:
+                levels, unit = for_weight
+                dw = ctx.product.to_weight(levels, x.to(levels.dtype), shape_w).to(ctx.dtypes[1]) * (unit * scale_x)
         return dx, dw, None, None, None
 
 
@@ -297,26 +276,15 @@ def _operands(ctx: Any) -> tuple[_Levels, _Levels]:
     shape_x, shape_w = ctx.shapes
     config = ctx.quantizer.config
     options: dict[str, Any] = {"dtype": ctx.dtype, "backend": config.backend}
+    x, *rest = ctx.saved_tensors
+    one = torch.ones((), device=x.device)
     if config.forward == "none":
-        x, weight = ctx.saved_tensors
-        one = torch.ones((), device=x.device)
-        return (x, one), (weight, one)
-    *given, packed_w, scale_w = ctx.saved_tensors
-    weight = int4_unpack(packed_w, shape_w, torch.ones((), dtype=torch.bool, device=packed_w.device), **options)
+        return (x, one), (rest[0], one)
+    *scale_x, packed_w, scale_w = rest
+    weight = int4_unpack(packed_w, shape_w, one.bool(), **options), scale_w
     if config.forward == "weights":
-        return (given[0], torch.ones((), device=packed_w.device)), (weight, scale_w)
-    return (int4_unpack(given[0], shape_x, ctx.signed, **options), given[1]), (weight, scale_w)
-
-
-@contextlib.contextmanager
-def _initial_weights_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Have what torch's own generator is asked for follow from another, where there is one."""
-    if torch_generator("generator", generator) is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(random_seed(generator))
-        yield
+        return (x, one), weight
+    return (int4_unpack(x, shape_x, ctx.signed, **options), scale_x[0]), weight
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
@@ -335,7 +303,11 @@ class _FourBitLayer(nn.Module):
     def __init__(
         self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
     ) -> None:
-        with _initial_weights_from(generator):
+        given = torch_generator("generator", generator) is not None
+        # torch draws initial weights from its own generator: let that follow from the given one
+        with torch.random.fork_rng(devices=[], enabled=given):
+            if given:
+                torch.default_generator.manual_seed(random_seed(generator))
             super().__init__(*args, **kwargs)
         self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
@@ -402,7 +374,7 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
     """Convolutions of any dimension, transposed or not."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """The layer's output: bfloat16 under autocast to it, otherwise in the dtype of `x`."""
+        """The layer's output, as of `LUQLinear`; a transposed one may be asked for its size."""
         axes, dtype = len(self.kernel_size), _product_dtype(x)
         if x.ndim not in (axes + 1, axes + 2) or x.shape[-axes - 1] != self.in_channels:
             places = ", ".join([str(self.in_channels), *("D", "H", "W")[-axes:]])
@@ -422,11 +394,11 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
 
 
 class LUQConv1d(_FourBitConvolution, nn.Conv1d):
-    """`nn.Conv1d` in 4 bits: the same parameters and state, other arithmetic."""
+    """`nn.Conv1d` in 4 bits."""
 
 
 class LUQConv2d(_FourBitConvolution, nn.Conv2d):
-    """`nn.Conv2d` in 4 bits: the same parameters and state, other arithmetic.
+    """`nn.Conv2d` in 4 bits.
 
     Examples:
         >>> layer = LUQConv2d(1, 4, 3, padding="same", generator=torch.Generator().manual_seed(0))
@@ -436,25 +408,19 @@ class LUQConv2d(_FourBitConvolution, nn.Conv2d):
 
 
 class LUQConv3d(_FourBitConvolution, nn.Conv3d):
-    """`nn.Conv3d` in 4 bits: the same parameters and state, other arithmetic."""
+    """`nn.Conv3d` in 4 bits."""
 
 
 class LUQConvTranspose1d(_FourBitConvolution, nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` in 4 bits: the same parameters and state, other arithmetic."""
+    """`nn.ConvTranspose1d` in 4 bits."""
 
 
 class LUQConvTranspose2d(_FourBitConvolution, nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` in 4 bits: the same parameters and state, other arithmetic.
-
-    Examples:
-        >>> layer = LUQConvTranspose2d(1, 4, 2, stride=2, generator=torch.Generator().manual_seed(0))
-        >>> layer(torch.ones(2, 1, 8, 8)).shape
-        torch.Size([2, 4, 16, 16])
-    """
+    """`nn.ConvTranspose2d` in 4 bits."""
 
 
 class LUQConvTranspose3d(_FourBitConvolution, nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` in 4 bits: the same parameters and state, other arithmetic."""
+    """`nn.ConvTranspose3d` in 4 bits."""
 
 
 class _PackedReLU(torch.autograd.Function):
@@ -512,7 +478,7 @@ def quantize_model(
     inplace: bool = False,
     example: Example | None = None,
 ) -> nn.Module:
-    """Replace linear and convolutional layers by 4-bit ones, and ReLUs by packed ones.
+    """Replace linear and convolutional layers by 4-bit ones, and ReLUs by packed ones; names in the state stay.
 
     `exchange_report` of what is returned says which layers were exchanged, and why others with weights were not: those
     of `nn.MultiheadAttention`, recurrent ones, embeddings. Where none was there is a warning. A transformer of torch
@@ -520,7 +486,7 @@ def quantize_model(
 
     Args:
         model: The network; unless `inplace`, a copy is changed.
-        config: How to quantise; `LUQConfig()` by default.
+        config: `LUQConfig()` by default.
         skip: Which layers keep full precision: `"first"`, `"last"`, both or none of them, or a function of name and
             layer.
         generator: Source of the gradients' rounding.
@@ -529,23 +495,14 @@ def quantize_model(
             evaluation, with gradients and without: what is not called there, because a function takes only its weights,
             keeps full precision, and first and last follow the order of calls instead of names.
 
-    Returns:
-        With the same names of parameters and buffers as before.
-
     Examples:
         >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> quantized = quantize_model(net)
-        >>> print(exchange_report(quantized))
-        exchanged for PackedReLU: 1, 3
-        exchanged for LUQLinear: 2
-        not exchanged, the first layer: 0
-        not exchanged, the last layer: 4
-        >>> quantized.state_dict().keys() == net.state_dict().keys()
-        True
+        >>> [type(layer).__name__ for layer in quantize_model(net)]
+        ['Linear', 'PackedReLU', 'LUQLinear', 'PackedReLU', 'Linear']
     """
     instance_of("model", model, nn.Module, "a torch module")
-    settings = instance_of("config", LUQConfig() if config is None else config, LUQConfig, "a LUQConfig or None")
-    torch_generator("generator", generator)
+    settings = LUQConfig() if config is None else config
+    _Quantizer(settings, generator)  # refuses what it cannot use
 
     def finish(layer: nn.Module) -> None:
         if isinstance(layer, _FourBitLayer):
@@ -566,9 +523,13 @@ def reconfigure(model: nn.Module, config: LUQConfig) -> None:
         LUQLinear(in_features=2, out_features=2, bias=True, forward=weights, backward=none, path=compiled)
     """
     instance_of("config", config, LUQConfig, "a LUQConfig")
-    for layer in instance_of("model", model, nn.Module, "a torch module").modules():
-        if isinstance(layer, _FourBitLayer):
-            layer.quantizer = _Quantizer(config, layer.quantizer.generator)
+    for layer in _four_bit_layers(model):
+        layer.quantizer = _Quantizer(config, layer.quantizer.generator)
+
+
+def _four_bit_layers(model: nn.Module) -> list[_FourBitLayer]:
+    parts = instance_of("model", model, nn.Module, "a torch module").modules()
+    return [layer for layer in parts if isinstance(layer, _FourBitLayer)]
 
 
 def quantizer_states(model: nn.Module) -> list[HindsightMax]:
@@ -578,6 +539,5 @@ def quantizer_states(model: nn.Module) -> list[HindsightMax]:
         >>> quantizer_states(LUQLinear(2, 2)), quantizer_states(LUQLinear(2, 2, config=LUQConfig(hindsight=0.9)))
         ([], [HindsightMax(momentum=0.9, estimate=unset, clipped=0.00%)])
     """
-    parts = instance_of("model", model, nn.Module, "a torch module").modules()
-    layers = (layer for layer in parts if isinstance(layer, _FourBitLayer))
-    return [layer.quantizer.hindsight for layer in layers if layer.quantizer.hindsight is not None]
+    quantizers = (layer.quantizer for layer in _four_bit_layers(model))
+    return [each.hindsight for each in quantizers if each.hindsight is not None]

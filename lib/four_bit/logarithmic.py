@@ -3,34 +3,25 @@ r"""Logarithmic unbiased quantisation (LUQ): gradients as a sign and a power of 
 The levels are 0 and :math:`\pm\alpha 2^{k-1}` for `k = 1 … K`, with :math:`\alpha = \max|x| / 2^{K-1}`, so that
 nothing is clipped (Section 4, Eqs. 10-16 of Chmiel et al., ICLR 2023, arXiv 2112.10769).
 
-All of it is one integer addition (derived here). For :math:`y = |x|/\alpha \ge 1` the mantissa of the float32 `y`
-is the position of `y` between two neighbouring powers of two, so adding a uniform random mantissa to its bits
-carries into the exponent with just the probability that stochastic rounding asks for. Below 1, `y + 1` has the
-mantissa `y`, and the same addition is the stochastic underflow. With the constant half, or nothing, in place of
-the random number it is rounding to nearest, or down.
+All of it is one integer addition (derived here): the mantissa of the float32 :math:`y = |x|/\alpha \ge 1` is its
+position between two powers of two, so adding a uniform random mantissa to its bits carries into the exponent with just
+the probability of stochastic rounding. Below 1, `y + 1` has the mantissa `y`: stochastic underflow. With the constant
+half, or nothing, in place of the random number it is rounding to nearest, or down.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib.experiment import Preset
 from lib.four_bit.counter import checked_sizes, counter_mantissas
 from lib.four_bit.packing import floating_tensor, integer_tensor
-from lib.validation import (
-    finite_array,
-    finite_number,
-    finite_tensor,
-    instance_of,
-    one_of,
-    positive_integer,
-    torch_generator,
-    true_or_false,
-)
+from lib.validation import finite_array, finite_number, finite_tensor, instance_of, positive_integer, torch_generator
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -59,18 +50,18 @@ _HALF = _MANTISSAS >> 1
 _TINY, _LIFT = 2.0**-60, 2.0**64
 
 
-def log_levels(fmt: str | int) -> int:
-    """Number K of magnitudes above zero of a format, which may also be given by that number, 1 to 8.
-
-    Examples:
-        >>> log_levels("fp4"), log_levels(2)
-        (7, 2)
-    """
+def _format(name: str, fmt: str | int) -> str | int:
     if isinstance(fmt, str) and fmt in LOG_FORMATS:
-        return LOG_FORMATS[fmt]
+        return fmt
     if isinstance(fmt, (int, np.integer)) and not isinstance(fmt, bool) and 1 <= fmt <= 8:
         return int(fmt)
-    raise ValueError(f"fmt must be one of {', '.join(LOG_FORMATS)}, or K from 1 to 8; it is {fmt!r}")
+    raise ValueError(f"{name} must be one of {', '.join(LOG_FORMATS)}, or K from 1 to 8; it is {fmt!r}")
+
+
+def log_levels(fmt: str | int) -> int:
+    """Number K of magnitudes above zero of a format, which may also be given by that number, 1 to 8."""
+    known = _format("fmt", fmt)
+    return LOG_FORMATS[known] if isinstance(known, str) else known
 
 
 def sign_shift(fmt: str | int) -> int:
@@ -79,7 +70,7 @@ def sign_shift(fmt: str | int) -> int:
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Rounding(Preset):
     """How numbers become signed powers of two: LUQ by default, an ablation of it otherwise.
 
     Attributes:
@@ -95,17 +86,10 @@ class Rounding:
         tensor([8., 4., 0.])
     """
 
-    fmt: str | int = "fp4"
+    fmt: Annotated[str | int, _format] = "fp4"
     rounding: Literal["stochastic", "nearest", "down"] = "stochastic"
     underflow: Literal["stochastic", "nearest", "flush"] = "stochastic"
     pow2_alpha: bool = False
-
-    def __post_init__(self) -> None:
-        levels = log_levels(self.fmt)
-        object.__setattr__(self, "fmt", self.fmt if isinstance(self.fmt, str) else levels)
-        one_of("rounding", self.rounding, ("stochastic", "nearest", "down"))
-        one_of("underflow", self.underflow, ("stochastic", "nearest", "flush"))
-        object.__setattr__(self, "pow2_alpha", true_or_false("pow2_alpha", self.pow2_alpha))
 
     @property
     def levels(self) -> int:
@@ -122,7 +106,6 @@ LUQ = Rounding()
 
 
 def checked_rounding(rounding: Rounding) -> Rounding:
-    """Return `rounding` if it is one."""
     return instance_of("rounding", rounding, Rounding, "a Rounding, such as Rounding(fmt='fp3')")
 
 
@@ -146,7 +129,7 @@ def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Ge
     """Uniform random integers in [0, 2^23), int32, on the generator's device.
 
     Examples:
-        >>> random_mantissas((3,), generator=torch.Generator().manual_seed(0)).dtype
+        >>> random_mantissas((3,)).dtype
         torch.int32
     """
     torch_generator("generator", generator)
@@ -163,7 +146,7 @@ def random_seed(generator: torch.Generator | None) -> int:
 def checked_mantissas(
     rand: Tensor | None, x: Tensor, generator: torch.Generator | None, *, check: bool = True
 ) -> Tensor:
-    """The caller's random integers for `x`, or new ones."""
+    """The caller's random integers for `x`, or new ones from the generator."""
     torch_generator("generator", generator)
     if rand is None:
         if generator is None and x.device.type != "cpu":
@@ -174,9 +157,8 @@ def checked_mantissas(
         return random_mantissas(x.shape, generator=generator)
     instance_of("rand", rand, Tensor, "an int32 tensor or None")
     if rand.dtype != torch.int32 or rand.shape != x.shape:
-        raise ValueError(
-            f"rand must be an int32 tensor of shape {tuple(x.shape)}; it is {rand.dtype}, {tuple(rand.shape)}"
-        )
+        found = f"{rand.dtype}, {tuple(rand.shape)}"
+        raise ValueError(f"rand must be an int32 tensor of shape {tuple(x.shape)}; it is {found}")
     if check and rand.numel() and not 0 <= int(rand.min()) <= int(rand.max()) < _MANTISSAS:
         raise ValueError(f"rand must lie in [0, 2^23); it runs from {int(rand.min())} to {int(rand.max())}")
     return rand
@@ -245,8 +227,6 @@ def luq_encode(
     """Quantise to signed powers of two, without bias by default.
 
     Args:
-        x: Floating-point tensor of any shape, on any device.
-        rounding: The format, and how to round to it.
         max_abs: What the largest level stands for; the largest magnitude of `x` by default. A smaller one clips, with a
             bias. A tensor that broadcasts to `x` scales parts of it on their own, such as its rows.
         rand: Random integers in [0, 2^23), int32, of the shape of `x`; the same ones give the same codes on every
@@ -275,7 +255,6 @@ def luq_encode(
 
 
 def checked_scale(name: str, value: Tensor | float) -> Tensor | float:
-    """What codes are multiplied by: a finite number, or a tensor of such."""
     return finite_tensor(name, value) if isinstance(value, Tensor) else finite_number(name, value)
 
 
@@ -286,25 +265,18 @@ def luq_decode(codes: Tensor, alpha: Tensor | float, *, fmt: str | int = "fp4", 
         >>> luq_decode(torch.tensor([7, 13, 1, 0], dtype=torch.uint8), 1.0)
         tensor([ 64., -16.,   1.,   0.])
     """
-    shift = sign_shift(fmt)
+    levels, sign_bit = log_levels(fmt), 1 << sign_shift(fmt)
     wide = integer_tensor("codes", codes).to(torch.int32)
+    k = wide & (sign_bit - 1)
     if check:
         alpha = checked_scale("alpha", alpha)
-        _check_codes(wide, shift, fmt)
+        wrong = wide[(wide < 0) | (wide >= 2 * sign_bit) | (k > levels)]
+        if wrong.numel():
+            allowed = f"levels 0 to {levels} with a sign bit of {sign_bit}, as fmt={fmt!r} has them"
+            raise ValueError(f"codes must be {allowed}; one is {int(wrong[0])}")
     # 2^(k-1), and 0 for k = 0
-    magnitude = (torch.ones_like(wide) << (wide & ((1 << shift) - 1))) >> 1
-    sign = 1 - ((wide >> shift) << 1)
-    return (magnitude * sign).to(torch.float32) * alpha
-
-
-def _check_codes(codes: Tensor, shift: int, fmt: str | int) -> None:
-    levels = log_levels(fmt)
-    wrong = codes[(codes < 0) | (codes >= 2 << shift) | ((codes & ((1 << shift) - 1)) > levels)]
-    if wrong.numel():
-        raise ValueError(
-            f"codes must be levels 0 to {levels} with a sign bit of {1 << shift}, as fmt={fmt!r} has them; "
-            f"one is {int(wrong[0])}"
-        )
+    magnitude = (torch.ones_like(wide) << k) >> 1
+    return torch.where(wide >= sign_bit, -magnitude, magnitude).to(torch.float32) * alpha
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -342,16 +314,14 @@ def luq(
         >>> bool((mean - x).abs().max() < 0.1)
         True
     """
-    checked_rounding(rounding)
     samples = positive_integer("samples", samples)
-    instance_of("x", x, Tensor, "a floating-point tensor")
-    if rand is not None:
+    floating_tensor("x", x)
+    draws: list[Tensor | None] = [rand] * samples
+    if rand is not None and samples > 1:
         instance_of("rand", rand, Tensor, "an int32 tensor or None")
-    draws: list[Tensor | None] = [rand]
-    if samples > 1:
-        if rand is not None and (rand.ndim != x.ndim + 1 or len(rand) != samples):
+        if rand.ndim != x.ndim + 1 or len(rand) != samples:
             raise ValueError(f"rand must have a leading axis of length {samples}; its shape is {tuple(rand.shape)}")
-        draws = [None] * samples if rand is None else list(rand)
+        draws = list(rand)
     total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     for draw in draws:
         codes, alpha = luq_encode(x, rounding, max_abs=max_abs, rand=draw, generator=generator, check=check)
@@ -372,12 +342,8 @@ def _moments(x: Tensor, rounding: Rounding, max_abs: Tensor | float | None) -> t
     low = torch.where(small, 0.0, torch.exp2(torch.floor(torch.log2(y.clamp(min=1.0)))))
     high = torch.where(small, 1.0, 2 * low)
     position = (y - low) / (high - low)
-    up = {
-        "stochastic": position,
-        "nearest": (position >= 0.5).double(),
-        "down": torch.zeros_like(position),
-        "flush": torch.zeros_like(position),
-    }
+    never = torch.zeros_like(position)
+    up = {"stochastic": position, "nearest": (position >= 0.5).double(), "down": never, "flush": never}
     chance = torch.where(small, up[rounding.underflow], up[rounding.rounding])
     unit = (alpha / lift).double()
     mean = torch.sign(values).double() * unit * (low + chance * (high - low))

@@ -18,11 +18,7 @@ _DEEPEST = (2**31 - 1) // 512  # terms that an int32 can add: each is at most 8 
 
 
 def mf_product(int4: Tensor, fp4_codes: Tensor) -> Tensor:
-    """Products of integers and powers of two by shifts and exclusive ors, int32, in units of alpha times the scale.
-
-    Args:
-        int4: Integers from -8 to 7.
-        fp4_codes: Nibbles of `luq_encode`, 0 to 15; shapes broadcast.
+    """Products of integers, -8 to 7, and powers of two, given by their codes, in units of alpha times the scale, int32.
 
     Examples:
         >>> mf_product(torch.tensor([-3, 5]), torch.tensor([3, 8 + 7]))  # -3 * 4, 5 * -64
@@ -33,10 +29,7 @@ def mf_product(int4: Tensor, fp4_codes: Tensor) -> Tensor:
     if any(a != b and 1 not in (a, b) for a, b in zip(int4.shape[::-1], fp4_codes.shape[::-1], strict=False)):
         shapes = f"{tuple(int4.shape)}, {tuple(fp4_codes.shape)}"
         raise ValueError(f"int4 and fp4_codes must have shapes that broadcast; they have {shapes}")
-    return _product(int4.to(torch.int32), fp4_codes.to(torch.int32))
-
-
-def _product(w: Tensor, codes: Tensor) -> Tensor:
+    w, codes = int4.to(torch.int32), fp4_codes.to(torch.int32)
     below_zero = w >> 31  # all ones for a negative integer
     magnitude = (w ^ below_zero) - below_zero
     k = codes & 7

@@ -14,14 +14,7 @@ __all__ = ["pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
 
 
 def integer_tensor(name: str, value: Tensor, low: int | None = None, high: int | None = None) -> Tensor:
-    """Return `value` if it is a tensor of integers, and between two bounds where these are given.
-
-    Examples:
-        >>> integer_tensor("codes", torch.tensor([3, 16]), 0, 15)
-        Traceback (most recent call last):
-        ...
-        ValueError: codes must lie in 0 … 15; they run from 3 to 16
-    """
+    """Return `value` if it is a tensor of integers, and between two bounds where these are given."""
     instance_of(name, value, Tensor, "a tensor of integers")
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold integers; their dtype is {value.dtype}")
@@ -33,7 +26,6 @@ def integer_tensor(name: str, value: Tensor, low: int | None = None, high: int |
 
 
 def floating_tensor(name: str, value: Tensor) -> Tensor:
-    """Return `value` if it is a tensor of real floating-point numbers."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
@@ -41,21 +33,16 @@ def floating_tensor(name: str, value: Tensor) -> Tensor:
 
 
 def checked_bytes(packed: Tensor, count: int) -> None:
-    """Whether that many bytes are there."""
     instance_of("packed", packed, Tensor, "a tensor of bytes")
     if packed.dtype != torch.uint8 or packed.numel() != count:
         raise ValueError(f"packed must hold {count} bytes; it is {packed.dtype}, {tuple(packed.shape)}")
 
 
 def pack_nibbles(codes: Tensor, *, check: bool = True) -> Tensor:
-    """Pack integer codes of 4 bits, the low half of a byte first.
+    """Pack integers from 0 to 15, or from -8 to 7, into uint8 of ceil(n / 2), the low half of a byte first.
 
     Args:
-        codes: Integers from 0 to 15, or from -8 to 7, of any shape.
-        check: Whether to look that they are; off in hot loops.
-
-    Returns:
-        uint8 tensor of ceil(n / 2)
+        check: Whether to look that they are so small; off in hot loops.
 
     Examples:
         >>> pack_nibbles(torch.tensor([1, 2, -1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -30,12 +31,10 @@ def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[Tenso
     """Run a forward pass and add up what it keeps for backward.
 
     Args:
-        forward: Function of no arguments that returns the output.
         parameters: Tensors that are not to be counted: the model's parameters.
 
     Examples:
-        >>> x = torch.ones(100, 8)
-        >>> layer = torch.nn.Linear(8, 4)
+        >>> x, layer = torch.ones(100, 8), torch.nn.Linear(8, 4)
         >>> saved_for_backward(lambda: layer(x), layer.parameters()).total
         3200
     """
@@ -56,8 +55,8 @@ def saved_for_backward(forward: Callable[[], Tensor], parameters: Iterable[Tenso
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = forward()
-    by_dtype: dict[torch.dtype, int] = {}
+    by_dtype: Counter[torch.dtype] = Counter()
     for tensor in held.values():
-        by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.untyped_storage().nbytes()
+        by_dtype[tensor.dtype] += tensor.untyped_storage().nbytes()
     del output
-    return SavedMemory(sum(by_dtype.values()), by_dtype)
+    return SavedMemory(by_dtype.total(), dict(by_dtype))

@@ -23,10 +23,9 @@ def fnt_lr(t: float, T: int, lr_final: float, lr_base: float) -> float:
         >>> [round(fnt_lr(t, 4, 0.1, 0.5), 3) for t in range(5)]
         [0.1, 0.3, 0.5, 0.25, 0.0]
     """
-    T = positive_integer("T", T)
+    half = positive_integer("T", T) / 2
     lr_final, lr_base = positive_number("lr_final", lr_final), positive_number("lr_base", lr_base)
     t = number_between("t", t, 0, T)
-    half = T / 2
     if t <= half:
         return lr_final + (lr_base - lr_final) * t / half
     return lr_base * (T - t) / half

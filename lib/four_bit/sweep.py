@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from lib.experiment import named
@@ -31,11 +33,9 @@ def sweep_four_bit(
     """Train a preset in several ways and with several seeds.
 
     Args:
-        preset: As in `train_four_bit`; its `config` and `seed` are replaced.
+        preset: Its `config` and `seed` are replaced.
         ways: Names in `WAYS`, or settings by name.
-        seeds: One training each, so each once.
         folder: Where checkpoints go, in a folder a training; a second call goes on from them. None keeps nothing.
-        data_path, device: As in `train_four_bit`.
         jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry them to a cluster.
 
     Returns:
@@ -50,26 +50,18 @@ def sweep_four_bit(
     settings, ways, seeds = named(preset, PRESETS), _by_name(ways), _distinct(seeds)
     known_device(device)
     job_count(jobs)
-    if folder is not None:
-        output_folder("folder", folder)
-    pairs = [(way, seed) for way in ways for seed in seeds]
+    place = None if folder is None else output_folder("folder", folder)
     work = [
-        (
-            replace(settings, config=ways[way], seed=seed),
-            None if folder is None else Path(folder) / _file_name(way) / f"seed-{seed}",
-            data_path,
-            device,
-        )
-        for way, seed in pairs
+        (replace(settings, config=config, seed=seed), place and place / _file_name(way) / f"seed-{seed}")
+        for way, config in ways.items()
+        for seed in seeds
     ]
-    found: dict[str, list[FourBitRun]] = {way: [] for way in ways}
-    for (way, _), run in zip(pairs, in_parallel(_train, work, "trainings", jobs=jobs), strict=True):
-        found[way].append(run)
-    return found
+    train = partial(train_four_bit, data_path=data_path, device=device)
+    runs = iter(list(in_parallel(train, work, "trainings", jobs=jobs)))
+    return {way: list(islice(runs, len(seeds))) for way in ways}
 
 
 def _by_name(ways: Sequence[str] | Mapping[str, LUQConfig]) -> Mapping[str, LUQConfig]:
-    """Settings by name."""
     if not isinstance(ways, Mapping):
         if not isinstance(ways, (list, tuple)):
             raise TypeError(f"ways must be a list of names, or settings by name; it is {ways!r}")
@@ -94,7 +86,3 @@ def _distinct(seeds: object) -> list[int]:
 def _file_name(way: str) -> str:
     """A way's name without what a file system might not like."""
     return re.sub(r"[^A-Za-z0-9]+", "-", way).strip("-").lower()
-
-
-def _train(settings: FourBitPreset, folder: Path | None, data_path: str | Path | None, device: str) -> FourBitRun:
-    return train_four_bit(settings, folder, data_path=data_path, device=device)

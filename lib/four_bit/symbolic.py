@@ -18,10 +18,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RoundingMoments:
-    """What rounding `x` to `high` with some chance, and to `low` otherwise, does on average.
-
-    All are expressions in the four symbols `x`, `low`, `high` and `chance`.
-    """
+    """What rounding `x` to `high` with some chance, and to `low` otherwise, does on average, in these four symbols."""
 
     x: Any
     low: Any
@@ -46,24 +43,11 @@ def rounding_moments() -> RoundingMoments:
         >>> m = rounding_moments()
         >>> sp.solve(m.bias, m.chance) == [sp.simplify(m.position)]
         True
-        >>> sp.simplify(m.variance.subs(m.chance, m.position) - (m.x - m.low) * (m.high - m.x))
-        0
     """
     x, low, high, chance = sp.symbols("x l u p", real=True)
-
-    def mean(value: Any) -> Any:
-        return (1 - chance) * value(low) + chance * value(high)
-
-    expectation = mean(lambda level: level)
-    return RoundingMoments(
-        x,
-        low,
-        high,
-        chance,
-        bias=expectation - x,
-        variance=mean(lambda level: (level - expectation) ** 2),
-        mean_squared_error=mean(lambda level: (level - x) ** 2),
-    )
+    mean = (1 - chance) * low + chance * high
+    variance, error = ((1 - chance) * (low - centre) ** 2 + chance * (high - centre) ** 2 for centre in (mean, x))
+    return RoundingMoments(x, low, high, chance, bias=mean - x, variance=variance, mean_squared_error=error)
 
 
 def mean_squared_errors() -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lib.four_bit.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER
 from lib.four_bit.logarithmic import Rounding
 
-__all__ = ["INTERPRETED", "encode_packed", "largest_magnitude", "on_its_gpu", "quantised"]
+__all__ = ["INTERPRETED", "largest_magnitude", "on_its_gpu", "quantised"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -105,11 +105,11 @@ def _largest_kernel(x_ptr, bits_ptr, count, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["first", "second"])
-def _pack_kernel(
+def _quantise_kernel(
     x_ptr,
     largest_ptr,
     rand_ptr,
-    packed_ptr,
+    out_ptr,
     alpha_ptr,
     count,
     pairs,
@@ -120,6 +120,7 @@ def _pack_kernel(
     UNDERFLOW: tl.constexpr,
     POW2: tl.constexpr,
     RANDOM: tl.constexpr,
+    FORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0)
@@ -133,48 +134,22 @@ def _pack_kernel(
     index = program.to(tl.uint32) * BLOCK + lanes.to(tl.uint32)
     drawn = _draw(rand_ptr, index, places, inside, first, second, RANDOM)
     k = _levels(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
-    codes = tl.where((x < 0) & (k > 0), k | 8, k)
-    low, high = tl.split(tl.reshape(codes, (BLOCK // 2, 2)))
-    halves = program.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
-    tl.store(packed_ptr + halves, (low | (high << 4)).to(tl.uint8), mask=halves < pairs)
-
-
-@triton.jit(do_not_specialize=["first", "second"])
-def _quantise_kernel(
-    x_ptr,
-    largest_ptr,
-    rand_ptr,
-    value_ptr,
-    count,
-    first,
-    second,
-    LEVELS: tl.constexpr,
-    ROUNDING: tl.constexpr,
-    UNDERFLOW: tl.constexpr,
-    POW2: tl.constexpr,
-    RANDOM: tl.constexpr,
-    BLOCK: tl.constexpr,
-    UNITS: tl.constexpr,
-):
-    program = tl.program_id(0)
-    alpha, lift, unlift = _scale(tl.load(largest_ptr), LEVELS, POW2)
-    lanes = tl.arange(0, BLOCK)
-    places = program.to(tl.int64) * BLOCK + lanes
-    inside = places < count
-    x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
-    index = program.to(tl.uint32) * BLOCK + lanes.to(tl.uint32)
-    drawn = _draw(rand_ptr, index, places, inside, first, second, RANDOM)
-    k = _levels(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
-    # 2^(k-1), and 0 for k = 0; the sign before the product, so that zero has none
-    magnitude = (tl.full(k.shape, 1, tl.int32) << k) >> 1
-    value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32)
-    if not UNITS:
-        value = value * (alpha * unlift)
-    tl.store(value_ptr + places, _stored(value, value_ptr.dtype.element_ty), mask=inside)
+    if FORM == "packed":
+        codes = tl.where((x < 0) & (k > 0), k | 8, k)
+        low, high = tl.split(tl.reshape(codes, (BLOCK // 2, 2)))
+        halves = program.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+        tl.store(out_ptr + halves, (low | (high << 4)).to(tl.uint8), mask=halves < pairs)
+    else:
+        # 2^(k-1), and 0 for k = 0; the sign before the product, so that zero has none
+        magnitude = (tl.full(k.shape, 1, tl.int32) << k) >> 1
+        value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32)
+        if FORM == "values":
+            value = value * (alpha * unlift)
+        tl.store(out_ptr + places, _stored(value, out_ptr.dtype.element_ty), mask=inside)
 
 
 #: Whether the kernels run in Triton's interpreter, on the CPU: TRITON_INTERPRET=1 at triton's first import.
-INTERPRETED = not isinstance(_pack_kernel, triton.runtime.JITFunction)
+INTERPRETED = not isinstance(_quantise_kernel, triton.runtime.JITFunction)
 
 
 def on_its_gpu(launch: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -197,32 +172,6 @@ def largest_magnitude(x: Tensor) -> Tensor:
     return bits.view(torch.float32)
 
 
-def _constants(rounding: Rounding, rand: Tensor | None) -> dict[str, object]:
-    return {
-        "LEVELS": rounding.levels,
-        "ROUNDING": rounding.rounding,
-        "UNDERFLOW": rounding.underflow,
-        "POW2": rounding.pow2_alpha,
-        "RANDOM": "given" if rand is not None else "counter" if rounding.random else "none",
-        "BLOCK": _BLOCK,
-    }
-
-
-@on_its_gpu
-def encode_packed(
-    x: Tensor, rounding: Rounding, largest: Tensor, keys: tuple[int, int], rand: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Codes of a contiguous float32, bfloat16 or float16 tensor, two in a byte, and alpha."""
-    count = x.numel()
-    packed = torch.empty((count + 1) // 2, dtype=torch.uint8, device=x.device)
-    alpha = torch.empty((), dtype=torch.float32, device=x.device)
-    # an empty tensor still has an alpha; sizes that are multiples of 16 give wide loads and stores
-    grid = (max(triton.cdiv(count, _BLOCK), 1),)
-    given = x if rand is None else rand
-    _pack_kernel[grid](x, largest, given, packed, alpha, count, packed.numel(), *keys, **_constants(rounding, rand))
-    return packed, alpha
-
-
 @on_its_gpu
 def quantised(
     x: Tensor,
@@ -231,13 +180,35 @@ def quantised(
     keys: tuple[int, int],
     rand: Tensor | None,
     *,
+    form: str,
     dtype: torch.dtype,
-    units: bool,
-) -> Tensor:
-    """Quantised and decoded again in one pass, as `dtype`; in `units` of alpha, or times it."""
-    value = torch.empty_like(x, dtype=dtype)
-    if x.numel():
-        grid = (triton.cdiv(x.numel(), _BLOCK),)
-        given = x if rand is None else rand
-        _quantise_kernel[grid](x, largest, given, value, x.numel(), *keys, **_constants(rounding, rand), UNITS=units)
-    return value
+) -> tuple[Tensor, Tensor]:
+    """A contiguous, flat float32, bfloat16 or float16 tensor in one pass, and alpha.
+
+    Args:
+        form: `"packed"` codes, two in a byte; or decoded again, as `"values"` or in `"units"` of alpha.
+        dtype: Of what is decoded.
+    """
+    packs, count = form == "packed", x.numel()
+    found = torch.empty((count + 1) // 2 if packs else count, dtype=torch.uint8 if packs else dtype, device=x.device)
+    alpha = torch.empty((), dtype=torch.float32, device=x.device)
+    # an empty tensor still has an alpha; sizes that are multiples of 16 give wide loads and stores
+    grid = (max(triton.cdiv(count, _BLOCK), 1),)
+    _quantise_kernel[grid](
+        x,
+        largest,
+        x if rand is None else rand,
+        found,
+        alpha,
+        count,
+        found.numel(),
+        *keys,
+        LEVELS=rounding.levels,
+        ROUNDING=rounding.rounding,
+        UNDERFLOW=rounding.underflow,
+        POW2=rounding.pow2_alpha,
+        RANDOM="given" if rand is not None else "counter" if rounding.random else "none",
+        FORM=form,
+        BLOCK=_BLOCK,
+    )
+    return found, alpha

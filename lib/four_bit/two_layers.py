@@ -26,23 +26,13 @@ _Forward = Literal["nearest", "stochastic"]
 
 @dataclass(frozen=True)
 class ErrorSplit:
-    """An error relative to the norm of what it is an error of.
-
-    Attributes:
-        bias: Of the mean over many passes.
-        noise: Standard deviation of one pass.
-    """
+    """Bias, and standard deviation of one pass, relative to the norm of what they are errors of."""
 
     bias: float
     noise: float
 
     def after(self, passes: float) -> float:
-        """The error of the mean of so many passes: noise averages out, bias stays.
-
-        Examples:
-            >>> ErrorSplit(bias=0.3, noise=0.8).after(4)
-            0.5
-        """
+        """The error of the mean of so many passes: noise averages out, bias stays."""
         return float((self.bias**2 + self.noise**2 / positive_number("passes", passes)) ** 0.5)
 
 
@@ -62,7 +52,7 @@ class TwoLayerErrors:
 
 
 def _int4(values: Tensor, rounding: _Forward, generator: torch.Generator) -> Tensor:
-    """Each of the first axis's tensors on a grid of its own."""
+    """Each tensor of the first axis on a grid of its own."""
     clip = values.abs().amax(dim=(1, 2), keepdim=True)
     codes, scale = int4_encode(values, clip=clip, rounding=rounding, generator=generator)
     return int4_decode(codes, scale)
@@ -89,9 +79,7 @@ def two_layer_errors(
     Args:
         forward: How weights and activations are rounded to INT4: `"nearest"` or `"stochastic"`.
         backward: How gradients are rounded: a name in `ROUNDINGS`, such as `"LUQ"` or `"naive"`.
-        fmt: Format of the gradients.
-        passes: How many, at least 2.
-        seed: Of the network, the data and the rounding.
+        passes: At least 2.
 
     Examples:
         >>> luq, naive = (two_layer_errors("nearest", way).gradient for way in ("LUQ", "naive"))
@@ -99,13 +87,9 @@ def two_layer_errors(
         True
     """
     one_of("forward", forward, ("nearest", "stochastic"))
-    one_of("backward", backward, ROUNDINGS)
-    return _errors(
-        cast("_Forward", forward),
-        Rounding(fmt, **ROUNDINGS[backward]),
-        integer_at_least("passes", passes, 2),
-        known_seed("seed", seed),
-    )
+    rounding = Rounding(fmt, **ROUNDINGS[one_of("backward", backward, ROUNDINGS)])
+    passes, seed = integer_at_least("passes", passes, 2), known_seed("seed", seed)
+    return _errors(cast("_Forward", forward), rounding, passes, seed)
 
 
 @lru_cache(maxsize=64)
@@ -129,9 +113,9 @@ def _errors(forward: _Forward, backward: Rounding, passes: int, seed: int) -> Tw
     gradient = given.transpose(1, 2) @ inner
     size = float(exact.norm())
     return TwoLayerErrors(
-        outputs=_split(found - outputs, float(outputs.norm())),
-        gradient=_split(gradient - same_pass, size),
-        whole_gradient=_split(gradient - exact, size),
+        _split(found - outputs, float(outputs.norm())),
+        _split(gradient - same_pass, size),
+        _split(gradient - exact, size),
     )
 
 

@@ -10,30 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.resources import as_file, files
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from lib.datasets import clothes
 from lib.four_bit.integers import int4_mean_and_variance
 from lib.four_bit.layers import LUQConfig
 from lib.four_bit.logarithmic import luq_mean, luq_variance
-from lib.models import fully_connected
-from lib.validation import finite_tensor, instance_of, known_seed, positive_integer, positive_number
+from lib.validation import finite_tensor, instance_of, positive_number
 
-__all__ = [
-    "LayerGradient",
-    "UpdateError",
-    "capture_gradients",
-    "captured_gradient",
-    "gradient_moments",
-    "train_and_capture",
-    "update_error",
-]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["LayerGradient", "UpdateError", "capture_gradients", "captured_gradient", "gradient_moments", "update_error"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,8 @@ class LayerGradient:
     """What a linear layer's update is made of.
 
     Attributes:
-        delta: Gradient of the loss with respect to the layer's outputs, (batch, outputs), float32.
-        inputs: The layer's inputs, (batch, inputs), float32.
+        delta: Gradient of the loss with respect to the layer's outputs, (batch, outputs).
+        inputs: (batch, inputs).
     """
 
     delta: Tensor
@@ -84,8 +77,7 @@ def gradient_moments(
     """Mean and variance of every entry of a quantised gradient, float64.
 
     Args:
-        delta: The gradient.
-        config: How it is quantised; its `samples` divide the variance.
+        config: Its `samples` divide the variance.
         max_abs: What the largest level stands for; the largest magnitude by default.
 
     Examples:
@@ -111,9 +103,12 @@ def update_error(gradient: LayerGradient, config: LUQConfig, *, max_abs: Tensor 
         >>> error.bias < 1e-6, round(error.noise, 2)  # no bias beyond the rounding of float32
         (True, 0.14)
     """
-    delta, inputs = _checked(gradient)
+    instance_of("gradient", gradient, LayerGradient, "a LayerGradient")
+    delta = finite_tensor("gradient.delta", gradient.delta, ndim=2)
+    inputs = finite_tensor("gradient.inputs", gradient.inputs, ndim=2).double()
+    if len(delta) != len(inputs):
+        raise ValueError(f"gradient must have as many rows in delta as in inputs; it has {len(delta)}, {len(inputs)}")
     mean, variance = gradient_moments(delta, config, max_abs=max_abs)
-    inputs = inputs.double()
     exact = delta.double().T @ inputs
     expected = mean.T @ inputs
     size = exact.norm()
@@ -124,28 +119,17 @@ def update_error(gradient: LayerGradient, config: LUQConfig, *, max_abs: Tensor 
     return UpdateError(float((expected - exact).norm() / size), float(noise / size), float(cosine))
 
 
-def _checked(gradient: LayerGradient) -> tuple[Tensor, Tensor]:
-    instance_of("gradient", gradient, LayerGradient, "a LayerGradient")
-    delta = finite_tensor("gradient.delta", gradient.delta, ndim=2)
-    inputs = finite_tensor("gradient.inputs", gradient.inputs, ndim=2)
-    if len(delta) != len(inputs):
-        raise ValueError(f"gradient must have as many rows in delta as in inputs; it has {len(delta)}, {len(inputs)}")
-    return delta, inputs
-
-
 def capture_gradients(
     model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor
 ) -> dict[str, LayerGradient]:
     """The gradient and inputs of every linear layer that is called for one batch, by the layer's name.
 
     Args:
-        model: A network that calls linear layers.
         loss: `loss(model(inputs), targets)` is one number.
-        inputs, targets: The batch, finite.
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-        >>> found = capture_gradients(model, functional.mse_loss, torch.ones(5, 3), torch.ones(5, 1))
+        >>> found = capture_gradients(model, nn.functional.mse_loss, torch.ones(5, 3), torch.ones(5, 1))
         >>> {name: tuple(each.delta.shape) for name, each in found.items()}
         {'0': (5, 2), '2': (5, 1)}
     """
@@ -171,7 +155,12 @@ def capture_gradients(
     try:
         with torch.enable_grad():
             value = loss(model(inputs), targets)
-        _check_loss(value, [name for name, _, _ in seen])
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ValueError("loss must return a tensor of one number")
+        if not math.isfinite(value.item()):
+            raise ValueError(f"loss must be finite; it is {value.item()}")
+        if not seen:
+            raise ValueError("model must call a linear layer; it calls none")
         # what the loss does not depend on has a gradient of zeros
         slopes = torch.autograd.grad(value, [output for _, _, output in seen], materialize_grads=True)
     finally:
@@ -186,50 +175,17 @@ def capture_gradients(
     }
 
 
-def _check_loss(value: Tensor, called: list[str]) -> None:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise ValueError("loss must return a tensor of one number")
-    if not bool(torch.isfinite(value.detach()).all()):
-        raise ValueError(f"loss must be finite; it is {value.item()}")
-    if not called:
-        raise ValueError("model must call a linear layer; it calls none")
-
-
-def train_and_capture(n_steps: int = 150, *, batch_size: int = 256, seed: int = 0) -> dict[str, LayerGradient]:
-    """Train a network of four layers of 128 on clothes for some steps, and look at its gradients.
-
-    Args:
-        n_steps: Of stochastic gradient descent, 128 images each, at learning rate 0.05 and momentum 0.9.
-        batch_size: Images of the look.
-        seed: Of weights and batches.
-    """
-    positive_integer("n_steps", n_steps)
-    positive_integer("batch_size", batch_size)
-    known_seed("seed", seed)
-    pictures, classes = clothes().tensors
-    generator = torch.Generator().manual_seed(seed)
-    model = fully_connected((784, 128, 128, 128, 128, 10), activation="relu", generator=generator)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(n_steps):
-        chosen = torch.randint(len(pictures), (128,), generator=generator)
-        optimizer.zero_grad()
-        functional.cross_entropy(model(pictures[chosen]), classes[chosen]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return capture_gradients(model, functional.cross_entropy, pictures[:batch_size], classes[:batch_size])
-
-
 def captured_gradient() -> LayerGradient:
-    """A real gradient that ships with the package: the second layer's in `train_and_capture()`, (256, 128).
+    """A real gradient that ships with the package, (256, 128): of the second of five linear layers, trained on clothes.
 
     Examples:
         >>> captured_gradient().delta.shape
         torch.Size([256, 128])
     """
-    shipped = _shipped_gradient()
-    return LayerGradient(shipped.delta.clone(), shipped.inputs.clone())
+    return LayerGradient(*(torch.from_numpy(each.copy()) for each in _shipped_gradient()))
 
 
-@lru_cache(maxsize=1)
-def _shipped_gradient() -> LayerGradient:
+@cache
+def _shipped_gradient() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     with as_file(files("lib") / "data" / "four_bit_gradient.npz") as place, np.load(place) as stored:
-        return LayerGradient(torch.from_numpy(stored["delta"]), torch.from_numpy(stored["inputs"]))
+        return stored["delta"], stored["inputs"]

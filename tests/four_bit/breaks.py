@@ -22,13 +22,12 @@ from lib.four_bit import (
     weight_updates,
 )
 from lib.four_bit.claims import rounding, training
-from lib.four_bit.comparison import trained_runs
+from lib.four_bit.comparison import COMPARED, Trained, trained_runs
 from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_mean_and_variance
 from lib.four_bit.logarithmic import LOG_FORMATS, LUQ, luq_decode, luq_encode, luq_mean, luq_variance
 from tests.breaking import Break, both, replace
 
-ROUNDING_MOMENTS = symbolic.rounding_moments
 RELATIVE_VARIANCE = symbolic.relative_variance
 RANDOM_MANTISSAS = logarithmic.random_mantissas
 SCALE_OF = logarithmic.scale_of
@@ -59,11 +58,6 @@ def seldom_up(rand, x, generator, **_):
     return half_the_random_integers(x.shape, generator=generator)
 
 
-def unequal_moments():
-    moments = ROUNDING_MOMENTS()
-    return with_settings(moments, variance=2 * moments.variance)
-
-
 def clipped_luq(x, rounding, **options):
     """A scale from less than the largest magnitude."""
     return logarithmic.luq(x, rounding, **{"max_abs": 0.9 * x.abs().max(), **options})
@@ -91,13 +85,6 @@ def at_an_unchanged_power():
 
 def more_levels(levels: int):
     return clipping_fit.fit_sawb(levels + 2)
-
-
-def without_clipping(clip, density, end, last):
-    """As if levels went on above the clip: the finest are the best."""
-    x, weights = clipping_fit._quadrature(np.linspace(0, end, 400))
-    scale = clip / last
-    return float((weights * density(x) * (x - scale * np.rint(x / scale)) ** 2).sum())
 
 
 def forgotten_sign(int4, codes):
@@ -160,9 +147,13 @@ TRAINED = lru_cache(training._trained.__wrapped__)
 
 def shipped(network: str, way: str, other: str) -> Break:
     """Results of one way, taken for those of another."""
-    runs = {**trained_runs()}
-    runs[network, way] = runs[network, other]
-    return both(replace(training, "trained_runs", lambda: runs), replace(training, "_trained", TRAINED))
+    return with_runs(network, way, trained_runs(network)[other])
+
+
+def with_runs(network: str, way: str, other: Trained) -> Break:
+    runs = {name: trained_runs(name) for name in COMPARED}
+    runs[network][way] = other
+    return both(replace(training, "trained_runs", runs.__getitem__), replace(training, "_trained", TRAINED))
 
 
 def averages_everywhere(self, config, generator):
@@ -189,21 +180,20 @@ def quarter_of_int4(x, **options):
 
 
 def without_its_last_epoch() -> Break:
-    runs = {**trained_runs()}
-    run = runs["mlp", "3 bits"]
+    run = trained_runs("mlp")["3 bits"]
     lost = np.concatenate([run.scores[:, :3], run.scores[:, 2:3] - 0.02], axis=1)
-    runs["mlp", "3 bits"] = run._replace(scores=lost)
-    return both(replace(training, "trained_runs", lambda: runs), replace(training, "_trained", TRAINED))
+    return with_runs("mlp", "3 bits", with_settings(run, scores=lost))
 
 
-#: Breaks are made in the definition; the compiled loop is held against it, bit for bit, by test_fused.
-SETTING = replace(fused, "_LARGE", float("inf"))
+def in_layers(name: str, function: Callable) -> Break:
+    """Of the definition: the compiled loop, which test_fused holds against it bit for bit, is not taken."""
+    return both(replace(fused, "_LARGE", float("inf")), replace(layers, name, function))
 
-FLUSHED = replace(layers, "luq_encode", rounding_otherwise(luq_encode, underflow="flush"))
-BACKWARDS = replace(layers, "luq_decode", scaled(luq_decode, -1.0))
+
+FLUSHED = in_layers("luq_encode", rounding_otherwise(luq_encode, underflow="flush"))
+SAME_COINS = in_layers("luq_encode", the_same_coins)
 BREAKS: dict[str, list[Break]] = {
     "stochastic-rounding-is-unbiased": [
-        replace(symbolic, "rounding_moments", unequal_moments),
         replace(symbolic, "mean_squared_errors", lambda: (sp.Rational(1, 4), sp.Rational(1, 12))),
         replace(rounding, "int4_encode", with_other(integers.int4_encode, rounding="nearest")),
         replace(integers, "checked_mantissas", seldom_up),
@@ -214,7 +204,6 @@ BREAKS: dict[str, list[Break]] = {
         replace(rounding, "luq", rounding_otherwise(logarithmic.luq, rounding="nearest")),
         replace(rounding, "luq", clipped_luq),
         replace(rounding, "luq", noise_on_the_exponent),
-        replace(rounding, "luq", rounding_otherwise(logarithmic.luq, fmt="fp4")),
         replace(logarithmic, "random_mantissas", half_the_random_integers),
     ],
     "ablations-are-biased": [
@@ -236,7 +225,6 @@ BREAKS: dict[str, list[Break]] = {
     "sawb-coefficients": [
         replace(rounding, "fit_sawb", more_levels),
         replace(rounding, "SAWB", (12.68, 12.80)),
-        replace(clipping_fit, "_squared_error", without_clipping),
         replace(clipping_fit, "_DENSITIES", dict(list(clipping_fit._DENSITIES.items())[:2])),
     ],
     "multiplier-free-products-are-exact": [
@@ -272,8 +260,7 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "update-is-unbiased-with-luq-alone": [
         FLUSHED,
-        replace(layers, "luq_encode", rounding_otherwise(luq_encode, rounding="stochastic", underflow="stochastic")),
-        replace(layers, "luq_encode", the_same_coins),
+        in_layers("luq_encode", rounding_otherwise(luq_encode, rounding="stochastic", underflow="stochastic")),
     ],
     "update-error-in-closed-form": [
         replace(weight_updates, "luq_variance", scaled(luq_variance, 1.1)),
@@ -292,17 +279,17 @@ BREAKS: dict[str, list[Break]] = {
         replace(weight_updates, "luq_variance", rounding_otherwise(luq_variance, fmt="fp4")),
     ],
     "samples-divide-the-variance": [
-        replace(layers, "luq_encode", the_same_coins),
-        replace(layers, "luq_encode", rounding_otherwise(luq_encode, underflow="nearest")),
+        SAME_COINS,
+        in_layers("luq_encode", rounding_otherwise(luq_encode, underflow="nearest")),
     ],
-    "every-layers-update-is-unbiased": [FLUSHED, replace(layers, "luq_encode", the_same_coins)],
+    "every-layers-update-is-unbiased": [FLUSHED, SAME_COINS],
     "three-bit-training-needs-luq": [
         FLUSHED,
         shipped("mlp", "FP3 LUQ", "FP3 naive"),
         shipped("mlp", "FP3 stochastic underflow only", "FP3 naive"),
     ],
     "two-bit-training-recovers-with-samples": [
-        replace(layers, "luq_encode", the_same_coins),
+        SAME_COINS,
         shipped("mlp", "FP2 LUQ, N = 16", "FP2 LUQ, N = 4"),
         shipped("mlp", "FP2 naive", "FP2 LUQ, N = 1"),
     ],
@@ -310,7 +297,10 @@ BREAKS: dict[str, list[Break]] = {
         replace(layers._Quantizer, "__init__", averages_everywhere),
         shipped("mlp", "FP2 LUQ, N = 16 for updates alone", "FP2 LUQ, N = 16"),
     ],
-    "four-bit-training-matches-fp32": [BACKWARDS, shipped("convnet", "4 bits", "INT4 nearest")],
+    "four-bit-training-matches-fp32": [
+        in_layers("luq_decode", scaled(luq_decode, -1.0)),
+        shipped("convnet", "4 bits", "INT4 nearest"),
+    ],
     "integer-gradients-are-the-worst-on-the-convnet": [
         replace(weight_updates, "int4_mean_and_variance", with_other(int4_mean_and_variance, stochastic=True)),
         shipped("convnet", "INT4 nearest", "FP4 naive"),

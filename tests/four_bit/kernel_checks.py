@@ -1,6 +1,6 @@
 """What Triton's kernels must do, in its interpreter and on a GPU: give the bits of eager torch, and wait for nothing.
 
-Run as a program it makes all checks and prints their counts: triton reads TRITON_INTERPRET when it is first imported.
+Run as a program it makes all checks and prints what failed: triton reads TRITON_INTERPRET when it is first imported.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.four_bit import LOG_FORMATS, Rounding, luq_fused, luq_pack
+from lib.four_bit import LOG_FORMATS, Rounding, luq_fused, luq_levels, luq_pack
 from lib.four_bit.fused_int4 import int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.integers import SAWB, int4_encode
 from lib.four_bit.packing import pack_nibbles
@@ -121,24 +121,25 @@ def inputs() -> Iterator[torch.Tensor]:
     yield from (torch.empty(shape) for shape in ((0,), (3, 0), (2, 0, 4, 4)))
 
 
-def check_luq() -> int:
+def check_luq(backend: str = "triton", device: str = "cpu") -> None:
     """All cases in the default mode, every format in all modes, and the format of 17 values."""
-    many = cases()
-    for x, options in many:
-        same_bits(x, "triton", **options)
-    edge = at_the_edge()
+    for x, options in cases():
+        there = {name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in options.items()}
+        same_bits(x.to(device), backend, **there)
+    edge = at_the_edge().to(device)
     for fmt, mode in itertools.product([*NIBBLES, 2], EVERY_MODE):
-        same_bits(edge, "triton", replace(mode, fmt=fmt), seed=11)
-    x, wide = heavy_tailed(8201, 4), Rounding("reference")
-    assert torch.equal(*(luq_fused(x, wide, seed=12, backend=way) for way in ("triton", "eager")))
-    return len(many)
+        same_bits(edge, backend, replace(mode, fmt=fmt), seed=11)
+    for mode in EVERY_MODE:
+        wide = replace(mode, fmt="reference")
+        assert torch.equal(*(luq_fused(edge, wide, seed=12, backend=way) for way in (backend, "eager")))
+    units = [luq_levels(edge, seed=5, dtype=torch.bfloat16, backend=way) for way in (backend, "eager")]
+    assert all(same(*pair) for pair in zip(*units, strict=True))
 
 
-def check_codes() -> int:
+def check_codes() -> None:
     """At the scale and the sign that eager found, the kernels' numbers and bytes; and those back as numbers."""
     from lib.four_bit import int4_kernels
 
-    compared = 0
     halves = itertools.cycle([("max", torch.bfloat16), ("sawb", torch.float16)])
     for x in inputs():
         for clip, dtype in (("sawb", torch.float32), next(halves)):
@@ -160,11 +161,9 @@ def check_codes() -> int:
                 assert same(whole.packed, eager.packed)
             for one, other in ((eager, "triton"), (whole, "eager")):
                 assert same(one.unpack(dtype, other), one.codes), (x, clip)
-            compared += 1
-    return compared
 
 
-def check_ties(device: str = "cpu") -> int:
+def check_ties(device: str = "cpu") -> None:
     """Exact ties go to even; and a float to either side of one goes where an exactly rounded division says."""
     from lib.four_bit import int4_kernels
 
@@ -185,14 +184,13 @@ def check_ties(device: str = "cpu") -> int:
             odd += int((codes.float() != (x * (1 / scale)).round().clamp(first, last)).sum())
     # the cases tell a division from a product with the reciprocal
     assert odd > 20
-    return odd
 
 
-def check_scales() -> int:
+def check_scales() -> None:
     """Within what summing in float32 leaves of the moments, and over several rounds of few programs, too."""
     from lib.four_bit import int4_kernels
 
-    usual, compared = int4_kernels._PROGRAMS, 0
+    usual = int4_kernels._PROGRAMS
     for count in (100, 9001):
         x = gaussian(count, seed=1)
         heavy, even = x * gaussian(count, seed=2).exp(), torch.rand(count, generator=torch.Generator().manual_seed(3))
@@ -212,7 +210,6 @@ def check_scales() -> int:
                 if count > 4000 and values is not x and 3 * exact > size:
                     assert abs(triton.scale / eager.scale - 1) <= 1e-6
                 assert same(triton.scale, again.scale)
-                compared += 1
         for int4_kernels._PROGRAMS in (1, 2, usual):
             # the largest entry, and the only negative one, are found wherever they are
             for place in (0, count // 2, count - 1):
@@ -222,12 +219,10 @@ def check_scales() -> int:
                 assert found.scale == torch.tensor(8.0) / 7
                 assert bool(found.signed)
                 assert int(found.codes[place]) == -7
-    return compared
 
 
-def check_not_finite() -> int:
+def check_not_finite() -> None:
     """Whatever the rest, the scale says so; and codes are still small whole numbers."""
-    compared = 0
     dtypes = itertools.cycle(DTYPES)
     for bad, clip in itertools.product((math.nan, math.inf, -math.inf), ("sawb", "max")):
         for count, place in ((1, 0), (5, 4), (9001, 0), (9001, 5000), (9001, 9000)):
@@ -240,20 +235,16 @@ def check_not_finite() -> int:
             assert int(found.codes.abs().max()) <= 15
             assert int(found.codes[place]) == 0 or math.isinf(bad)
             assert same(found.unpack(backend="triton"), found.codes)
-            compared += 1
-    return compared
 
 
-def check_options() -> int:
+def check_options() -> None:
     """Without packing, and with the sign that the caller wants."""
     options = itertools.product((gaussian(2049), gaussian(2049).abs()), (True, False, None), (True, False))
-    compared = 0
     for x, signed, keep in options:
         found, eager = (int4_pack(x, clip="max", signed=signed, keep=keep, backend=way) for way in ("triton", "eager"))
         assert all(same(getattr(found, part), getattr(eager, part)) for part in ("codes", "packed", "scale", "signed"))
         assert bool(found.signed) == (bool((x < 0).any()) if signed is None else signed)
         assert (found.packed is None) == (not keep)
-        compared += 1
     x = gaussian(10).requires_grad_()
     assert not int4_pack(x, backend="triton").codes.requires_grad
     assert not relu_pack(x, backend="triton")[0].requires_grad
@@ -261,12 +252,10 @@ def check_options() -> int:
         int4_unpack(torch.zeros(4, dtype=torch.uint8), (10,), torch.tensor(True), backend="triton")
     with pytest.raises(ValueError, match="must hold 2 bytes"):
         relu_grad(x, torch.zeros(1, dtype=torch.uint8), backend="triton")
-    return compared
 
 
-def check_relu() -> int:
+def check_relu() -> None:
     """Values, bits, and gradients that are not finite where nothing may come through."""
-    compared = 0
     for x in inputs():
         special = x.clone()
         if x.numel() > 4:
@@ -289,8 +278,6 @@ def check_relu() -> int:
                 assert same(found, relu_grad(taken, bits, backend="eager")), values
                 assert not found[~(values > 0)].any()
                 assert same(found[values > 0], taken[values > 0])
-            compared += 1
-    return compared
 
 
 class _Refusing(TorchDispatchMode):
@@ -303,7 +290,7 @@ class _Refusing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def check_nothing_is_looked_at(backend: str = "triton") -> int:
+def check_nothing_is_looked_at(backend: str = "triton") -> None:
     with pytest.raises(AssertionError, match="waits for a GPU"), _Refusing():
         bool(torch.ones(()))
     for x in (gaussian(2049), torch.zeros(4), torch.empty(0)):
@@ -314,16 +301,15 @@ def check_nothing_is_looked_at(backend: str = "triton") -> int:
                     operand.unpack(backend=backend)
                 value, bits = relu_pack(x, backend=backend)
                 relu_grad(value, bits, backend=backend)
-    return 9
 
 
 CHECKS = {name: check for name, check in sorted(globals().items()) if name.startswith("check_")}
 
 if __name__ == "__main__":
-    counts = {}
+    failed = {}
     for name, check in CHECKS.items():
         try:
-            counts[name] = check()
+            check()
         except Exception:
-            counts[name] = traceback.format_exc()
-    print(json.dumps(counts))
+            failed[name] = traceback.format_exc()
+    print(json.dumps({"made": list(CHECKS), "failed": failed}))

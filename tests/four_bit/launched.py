@@ -1,6 +1,5 @@
-"""What `accelerate launch` runs on two processes: what each draws, and the scales that they agree on."""
+"""What `accelerate launch` runs: what each process draws, the scales that they agree on, and two trainings."""
 
-import contextlib
 import sys
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from lib.__main__ import app
 from lib.four_bit import LUQConfig, LUQLinear, luq_encode
 from lib.training import fit
 
 STEPS = 6
+GRADIENT = torch.tensor([[1.0, 0.25], [0.5, -3.0], [0.75, 0.5], [2.0, 0.0]])
 
 
 class Witness(torch.autograd.Function):
@@ -46,71 +47,36 @@ class Watched(nn.Module):
         return Witness.apply(self.middle(inner), self.before)
 
 
-def draws(folder: Path) -> None:
-    """Train on the same examples on both processes, so that only the noise can differ."""
+def draws() -> np.ndarray:
+    """Errors in a training on the same examples on all processes, so that only the noise can differ."""
     noise = torch.Generator()
     torch.manual_seed(0)
     model = Watched(noise, LUQConfig(forward="none"))
-    inputs = torch.randn(1, 16).expand(64, 16).contiguous()
-    targets = torch.randn(1, 16).expand(64, 16).contiguous()
+    inputs, targets = (torch.randn(1, 16).expand(128, 16).contiguous() for _ in range(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    fit(
-        model,
-        TensorDataset(inputs, targets),
-        lambda output, target: ((output - target) ** 2).mean(),
-        optimizer,
-        epochs=STEPS,
-        batch_size=64,
-        noise=(noise,),
-    )
-    rank = Accelerator(cpu=True).process_index
-    errors = np.stack([(a - b).numpy() for a, b in zip(model.after, model.before, strict=True)])
-    np.save(folder / f"errors_{rank}.npy", errors)
+    data = TensorDataset(inputs, targets)
+    fit(model, data, nn.functional.mse_loss, optimizer, epochs=STEPS, batch_size=128, noise=(noise,))
+    return np.stack([(a - b).numpy() for a, b in zip(model.after, model.before, strict=True)])
 
 
-def scales(folder: Path) -> None:
-    """One alpha for both processes, and each one's own."""
-    accelerator = Accelerator(cpu=True)
-    rank = accelerator.process_index
-    grad = torch.tensor([[1.0, -3.0], [0.5, 0.25]])[rank : rank + 1]
-    found = {}
-    for name, group in (("shared", "world"), ("own", None)):
+def scales(rank: int) -> list[float]:
+    """One alpha for all processes, each one's own, and that of a single process."""
+    found = []
+    for group in ("world", None):
         layer = LUQLinear(2, 2, config=LUQConfig(process_group=group, hindsight=0.5))
-        found[name] = float(layer.quantizer._max_abs(grad))
-    whole = luq_encode(torch.tensor([[1.0, -3.0], [0.5, 0.25]]))[1]
-    np.save(folder / f"scales_{rank}.npy", np.array([found["shared"], found["own"], 64 * float(whole)]))
+        found.append(float(layer.quantizer._max_abs(GRADIENT[rank : rank + 1])))
+    return [*found, 64 * float(luq_encode(GRADIENT)[1])]
 
 
-def resume(folder: Path) -> None:
-    """A training at once, and one that is interrupted and gone on with."""
-
-    def run(place: Path, stop: int | None = None) -> None:
-        noise = torch.Generator()
-        torch.manual_seed(0)
-        config = LUQConfig(forward="none")
-        inner = [LUQLinear(96, 96, config=config, generator=noise) for _ in range(5)]
-        model = nn.Sequential(nn.Linear(16, 96), *inner, nn.Linear(96, 4))
-        data = TensorDataset(torch.randn(64, 16), torch.randint(4, (64,)))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        calls = iter(range(1000))
-
-        def loss(output: Tensor, target: Tensor) -> Tensor:
-            if next(calls) == stop:
-                raise KeyboardInterrupt
-            return nn.functional.cross_entropy(output, target)
-
-        fit(model, data, loss, optimizer, epochs=3, batch_size=16, noise=(noise,), folder=place, every=2)
-
-    run(folder / "whole")
-    with contextlib.suppress(KeyboardInterrupt):
-        run(folder / "broken", stop=7)
-    run(folder / "broken")
+def train(folder: Path) -> None:
+    words = ["train", "four-bit", "--count", "640", "--batch-size", "32", "--epochs", "1", "--hindsight", "0.9"]
+    app([*words, "--every", "5", "--out", str(folder)], standalone_mode=False)
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    if sys.argv[2:] == ["resume"]:
-        resume(out)
-    else:
-        draws(out)
-        scales(out)
+    if not (out / "broken").exists():
+        rank = Accelerator(cpu=True).process_index
+        np.savez(out / f"seen_{rank}.npz", draws=draws(), scales=scales(rank))
+        train(out / "whole")
+    train(out / "broken")

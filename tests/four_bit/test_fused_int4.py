@@ -41,24 +41,8 @@ def test_all_levels_come_back_and_a_value_is_code_times_scale() -> None:
     assert float((operand.codes * operand.scale - x)[inside].abs().max()) <= float(operand.scale) / 2 * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(("value", "code"), [(2.5, 15), (-2.5, -7)])
-def test_constant_tensors_are_not_clipped(value: float, code: int) -> None:
-    """SAWB's clip is negative there."""
-    operand = int4_pack(torch.full((100,), value))
-    assert bool((operand.codes == code).all())
-    assert float(operand.codes[0] * operand.scale) == pytest.approx(value)
-
-
 def test_nothing_is_read_back() -> None:
-    """Looking at a value would stop a GPU: on the meta device there are no values to look at."""
     check_nothing_is_looked_at("eager")
-    x = torch.empty(3, 1001, device="meta")
-    operand = int4_pack(x, dtype=torch.bfloat16)
-    assert operand.packed is not None
-    assert operand.packed.shape == (1502,)
-    assert operand.unpack(torch.bfloat16).shape == (3, 1001)
-    value, bits = relu_pack(x)
-    assert relu_grad(value, bits).shape == (3, 1001)
 
 
 def test_gradients_that_are_not_finite_come_through_only_where_they_may() -> None:
@@ -74,25 +58,17 @@ def test_what_is_kept() -> None:
     assert repr(operand) == "PackedInt4(shape=(3, 5), dtype=torch.bfloat16, kept=False)"
     with pytest.raises(ValueError, match="keep=False"):
         operand.unpack()
-    kept = int4_pack(gaussian(3, 5))
-    assert kept.packed is not None
-    assert kept.packed.nbytes == 8
+    assert int4_pack(gaussian(3, 5)).packed.nbytes == 8
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: int4_pack(x.tolist()), "x must be a floating-point tensor; it is list"),
         (lambda x: int4_pack(x, clip="none"), "clip must be one of sawb, max; it is 'none'"),
         (lambda x: int4_pack(x, dtype=torch.int8), "dtype must be one of torch.float32, .*torch.int8"),
-        (lambda x: int4_pack(x, backend="cuda"), "backend must be one of"),
-        (lambda x: int4_pack(x).unpack(torch.int8), "dtype must be one of"),
         (lambda x: int4_unpack(int4_pack(x).packed, (5,), torch.tensor(True)), "must hold 3 bytes"),
-        (lambda x: int4_unpack(int4_pack(x).packed, (2,), torch.ones(2).bool()), "signed must be a 0-d"),
         (lambda x: int4_unpack(int4_pack(x).packed, (2,), torch.tensor(1)), "signed must be a 0-d"),
-        (lambda x: relu_pack(x.long()), "x must be a floating-point tensor"),
         (lambda x: relu_grad(x, relu_pack(torch.ones(9))[1]), "packed must hold 1 bytes"),
-        (lambda x: relu_grad(x.long(), relu_pack(x)[1]), "grad must be a floating-point tensor"),
     ],
 )
 def test_bad_input_is_refused(call, message) -> None:

@@ -13,21 +13,16 @@ def test_the_guess_uses_the_past_only() -> None:
     values = [float(estimate.update(torch.tensor([-peak, 0.5]))) for peak in (1.0, 2.0, 2.0)]
     assert values == pytest.approx([1.0, 1.0, 1.1])
     assert estimate.clipped_fraction == pytest.approx(2 / 6)
-    assert "HindsightMax(momentum=0.9" in repr(estimate)
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (None, "state must be a state_dict"),
         ({"estimate": None, "seen": 0}, "lacks clipped"),
         ({"estimate": torch.tensor(NAN), "clipped": 0, "seen": 1}, "estimate must be finite"),
         ({"estimate": torch.tensor(-1.0), "clipped": 0, "seen": 1}, "estimate must be at least 0"),
         ({"estimate": torch.ones(2), "clipped": 0, "seen": 1}, "estimate must have 0 axes"),
-        ({"estimate": "1", "clipped": 0, "seen": 1}, "estimate must hold real numbers"),
         ({"estimate": None, "clipped": 2, "seen": 1}, "clipped must be at most"),
-        ({"estimate": None, "clipped": NAN, "seen": 1}, "clipped must be an integer"),
-        ({"estimate": None, "clipped": 0, "seen": -1}, "seen must be at least 0"),
     ],
 )
 def test_a_broken_state_is_refused_and_changes_nothing(state, message) -> None:

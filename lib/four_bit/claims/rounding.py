@@ -5,14 +5,14 @@ Statements marked "derived here" are proved or measured by us; a paper's number 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, none, true_that, within
-from lib.four_bit.clipping_fit import fit_sawb
+from lib.four_bit.clipping_fit import SAWBFit, fit_sawb
 from lib.four_bit.comparison import ROUNDINGS
 from lib.four_bit.integers import SAWB, int4_decode, int4_encode
 from lib.four_bit.layers import LUQConfig, LUQLinear, PackedReLU, quantize_model
@@ -32,7 +32,7 @@ from lib.four_bit.saved_memory import saved_for_backward
 from lib.models import fully_connected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,20 +66,17 @@ def _smallest_level(x: Tensor, levels: int) -> float:
     return float(x.abs().max()) / 2.0 ** (levels - 1)
 
 
-class _Deviations(NamedTuple):
-    """How far quantised numbers are from having the right mean and variance."""
-
-    score: float
-    spread: float
-    integral: float
+def _int4(x: Tensor, **options: Any) -> Tensor:
+    """Rounded to INT4 and decoded again, float64."""
+    return int4_decode(*int4_encode(x, **options)).double()
 
 
-def _deviations(x: Tensor, alpha: float, rounding: Rounding) -> _Deviations:
-    """Quantise often by `luq`, and compare with the levels around every number.
+def _deviations(x: Tensor, alpha: float, rounding: Rounding) -> tuple[float, float, float]:
+    """Quantise often by `luq`, and compare mean and variance with those of the levels around every number.
 
-    `score` is the largest error of a mean in standard errors, and `spread` the median relative error of a variance
-    (of numbers whose rarer level has a chance of at least 5 %: of the others there are too few draws). `integral`
-    is the largest error of a mean over its bin, or of a variance over its square, where random integers lie evenly.
+    Returns the largest error of a mean in standard errors; the median relative error of a variance (of numbers whose
+    rarer level has a chance of at least 5 %: of the others there are too few draws); and the largest error of a mean
+    over its bin, or of a variance over its square, where random integers lie evenly.
     """
     low, high = _bins(x, alpha)
     size = x.abs().double()
@@ -93,10 +90,10 @@ def _deviations(x: Tensor, alpha: float, rounding: Rounding) -> _Deviations:
     spread = (draws.var(dim=0, correction=0)[likely] / variance[likely] - 1).abs().median()
     bias = (even.mean(dim=0) - x).abs() / width
     excess = (even.var(dim=0, correction=0) - variance).abs() / width**2
-    return _Deviations(float(score.max()), float(spread), float(torch.maximum(bias, excess).max()))
+    return float(score.max()), float(spread), float(torch.maximum(bias, excess).max())
 
 
-def _unbiased(runs: Sequence[_Deviations]) -> Evidence:
+def _unbiased(runs: Sequence[tuple[float, float, float]]) -> Evidence:
     score, spread, integral = zip(*runs, strict=True)
     return combine(
         at_most(score, 5.0, label="largest error of a mean, in standard errors", shown="< 5"),
@@ -123,22 +120,17 @@ def stochastic_rounding_is_unbiased() -> Evidence:
     ]
     by_chance, to_nearest = symbolic.mean_squared_errors()
 
-    rng = np.random.default_rng(0)
     clip = 3.3
-    x = torch.from_numpy(rng.uniform(-clip, clip, 100_000)).float()
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-clip, clip, 100_000)).float()
     scale = float(int4_encode(x, clip=clip)[1])
-    nearest = (int4_decode(*int4_encode(x, clip=clip)).double() - x).square()
+    nearest = (_int4(x, clip=clip) - x).square()
     generator = _seeded(0)
-    errors = torch.stack(
-        [
-            int4_decode(*int4_encode(x, clip=clip, rounding="stochastic", generator=generator)).double() - x
-            for _ in range(10)
-        ]
-    )
+    draws = [_int4(x, clip=clip, rounding="stochastic", generator=generator) for _ in range(10)]
+    errors = torch.stack(draws) - x
 
     few = x[:256]
     rand = _EVEN[:, None].expand(-1, len(few))
-    values = int4_decode(*int4_encode(few.expand(len(_EVEN), -1), clip=clip, rounding="stochastic", rand=rand)).double()
+    values = _int4(few.expand(len(_EVEN), -1), clip=clip, rounding="stochastic", rand=rand)
     low = scale * torch.floor(few.double() / scale)
     variance = (few - low) * (low + scale - few)
 
@@ -244,12 +236,10 @@ def relative_variance_is_at_most_an_eighth() -> Evidence:
     )
 
 
-def _relative_error(x: Tensor, w: Tensor, rounding: Literal["nearest", "stochastic"], clip: str | float) -> float:
+def _relative_error(x: Tensor, w: Tensor, rounding: str, clip: str | float) -> float:
     """Relative rms error of a product of matrices in INT4, summed in float64."""
     generator = _seeded(0)
-    a, b = (
-        int4_decode(*int4_encode(part, clip=clip, rounding=rounding, generator=generator)).double() for part in (x, w)
-    )
+    a, b = (_int4(part, clip=clip, rounding=rounding, generator=generator) for part in (x, w))
     exact = x.double() @ w.double()
     return float((a @ b - exact).norm() / exact.norm())
 
@@ -260,20 +250,19 @@ def _relative_error(x: Tensor, w: Tensor, rounding: Literal["nearest", "stochast
     "exact one when both are rounded to nearest.",
 )
 def forward_should_round_to_nearest() -> Evidence:
-    clipped, whole = [], []
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        x, w = (torch.from_numpy(rng.standard_normal(shape)).float() for shape in ((256, 64), (64, 32)))
-        clipped.append([_relative_error(x, w, rounding, 2.4) for rounding in ("nearest", "stochastic")])
-        whole.append([_relative_error(x, w, rounding, "max") for rounding in ("nearest", "stochastic")])
-    errors, plain = np.array(clipped), np.array(whole)
+    generators = [np.random.default_rng(seed) for seed in range(5)]
+    pairs = [[torch.from_numpy(rng.standard_normal(s)).float() for s in ((256, 64), (64, 32))] for rng in generators]
+    nearest, chance, nearest_whole, chance_whole = (
+        np.array([_relative_error(x, w, rounding, clip) for x, w in pairs])
+        for clip in (2.4, "max")
+        for rounding in ("nearest", "stochastic")
+    )
+    whole = (chance_whole / nearest_whole).mean()
     return combine(
-        within(errors[:, 0].mean(), 0.155, 0.175, label="error to nearest"),
-        within(errors[:, 1].mean(), 0.2, 0.225, label="by chance"),
-        at_least(errors[:, 1] / errors[:, 0], 1.1, label="least ratio"),
-        within(
-            (plain[:, 1] / plain[:, 0]).mean() / np.sqrt(2), 0.97, 1.03, label="ratio without clipping / √2", digits=1
-        ),
+        within(nearest.mean(), 0.155, 0.175, label="error to nearest"),
+        within(chance.mean(), 0.2, 0.225, label="by chance"),
+        at_least(chance / nearest, 1.1, label="least ratio"),
+        within(whole / np.sqrt(2), 0.97, 1.03, label="ratio without clipping / √2", digits=1),
         remark="Gaussian 256 × 64 and 64 × 32, 5 seeds; clipped at 2.4 standard deviations, or at the largest",
     )
 
@@ -287,16 +276,14 @@ def forward_should_round_to_nearest() -> Evidence:
 def sawb_coefficients() -> Evidence:
     fifteen, seventeen = fit_sawb(15), fit_sawb(17)
 
-    def distance(coeffs: tuple[float, float], other: tuple[float, float]) -> Array:
-        return np.abs(np.subtract(coeffs, other))
+    def distance(fit: SAWBFit, *other: float) -> Array:
+        return np.abs(np.subtract(fit.coeffs, other))
 
     clips = SAWB[0] * fifteen.moments - SAWB[1]
     return combine(
-        at_most(distance(fifteen.coeffs, (12.03, 12.10)), 0.3, label="15 levels against (12.03, 12.10)", shown="< 0.3"),
-        at_most(
-            distance(seventeen.coeffs, (12.58, 12.72)), 0.3, label="17 levels against (12.58, 12.72)", shown="< 0.3"
-        ),
-        at_most(distance(seventeen.coeffs, (12.68, 12.80)), 0.1, label="against (12.68, 12.80)", shown="< 0.1"),
+        at_most(distance(fifteen, 12.03, 12.10), 0.3, label="15 levels against (12.03, 12.10)", shown="< 0.3"),
+        at_most(distance(seventeen, 12.58, 12.72), 0.3, label="17 levels against (12.58, 12.72)", shown="< 0.3"),
+        at_most(distance(seventeen, 12.68, 12.80), 0.1, label="against (12.68, 12.80)", shown="< 0.1"),
         at_most(np.abs(clips / fifteen.clips - 1), 0.15, label="clip by (12.1, 12.2) against best", shown="< 15%"),
         remark="exact fits: ({:.2f}, {:.2f}) and ({:.2f}, {:.2f}); (12.03, 12.10) and (12.58, 12.72) are fits to "
         "200,000 samples".format(*fifteen.coeffs, *seventeen.coeffs),
@@ -323,12 +310,11 @@ def multiplier_free_products_are_exact() -> Evidence:
     rng = np.random.default_rng(0)
     w, g = torch.from_numpy(rng.integers(-8, 8, (64, 96))), torch.from_numpy(rng.integers(0, 16, (96, 80)))
     whole = w.double() @ luq_decode(g, 1.0).double()
-    symmetric = products[1:].abs().max()
     return combine(
         none(products != real, "wrong products of 256"),
         none(mf_matmul(w, g) != whole, "wrong entries of a product of matrices"),
         within(products.abs().max(), 512, 512, label="largest for -8 … 7", digits=3),
-        within(symmetric, 448, 448, label="for -7 … 7", digits=3),
+        within(products[1:].abs().max(), 448, 448, label="for -7 … 7", digits=3),
         # one of the 16 exponents stands for zero
         true_that("all fit in [1, 4, 2]", _fits_float(products, 15, 2)),
         remark="INT4 times FP4, all 16 × 16; integers 64 × 96 times powers 96 × 80 against float64",
@@ -354,21 +340,22 @@ def nearest_power_needs_the_arithmetic_midpoint() -> Evidence:
     ours = round_nearest_power(v).double()
     by_exponent = torch.exp2(torch.round(torch.log2(exact)))
     disagreement = float((by_exponent != ours).double().mean())
+    off = abs(disagreement - float(symbolic.exponent_rounding_disagreement()))
     return combine(
         none(ours != expected, "numbers that go to another than the nearest"),
         within(disagreement, 0.083, 0.087, label="part that rounding the exponent misplaces"),
-        at_most(
-            abs(disagreement - float(symbolic.exponent_rounding_disagreement())),
-            0.002,
-            label="against log₂(3/2) - 1/2",
-            shown="< 0.002",
-        ),
+        at_most(off, 0.002, label="against log₂(3/2) - 1/2", shown="< 0.002"),
         remark="10⁶ numbers from 2⁻¹⁰ to 2¹⁰, even in their logarithm",
     )
 
 
 def _bytes(count: int, expected: int, label: str) -> Evidence:
     return Evidence(f"{label} {count:,} B", f"{expected:,} B", count == expected)
+
+
+def _kept(forward: nn.Module, x: Tensor, parameters: Iterable[Tensor] = ()) -> int:
+    """Bytes that a pass holds for backward."""
+    return saved_for_backward(lambda: forward(x), parameters).total
 
 
 def _network() -> nn.Sequential:
@@ -387,8 +374,7 @@ def _images(count: int) -> Tensor:
 def packed_memory() -> Evidence:
     layer, hidden = nn.Linear(512, 512), torch.rand(1024, 512, generator=_seeded(0))
     four_bit = LUQLinear.from_float(layer, LUQConfig())
-    plain = saved_for_backward(lambda: layer(hidden), layer.parameters()).total
-    ours = saved_for_backward(lambda: four_bit(hidden), four_bit.parameters()).total
+    plain, ours = (_kept(each, hidden, each.parameters()) for each in (layer, four_bit))
     convolutions = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),
@@ -400,11 +386,7 @@ def packed_memory() -> Evidence:
     ratios = []
     for model, images in ((_network(), _images(1024)), (convolutions, _images(64))):
         small = quantize_model(model, skip=())
-        totals = [
-            saved_for_backward(lambda net=net, images=images: net(images), net.parameters()).total  # type: ignore[misc]
-            for net in (model, small)
-        ]
-        ratios.append(totals[0] / totals[1])
+        ratios.append(_kept(model, images, model.parameters()) / _kept(small, images, small.parameters()))
     return combine(
         _bytes(plain, 2_097_152, "a layer in FP32"),
         # codes of activations and of weights, and two scales
@@ -425,10 +407,8 @@ def relu_must_be_packed_too() -> Evidence:
     model, images = _network(), _images(1024)
     packed = quantize_model(model, skip=())
     layers = [nn.ReLU() if isinstance(layer, PackedReLU) else layer for layer in packed.children()]
-    plain, half_way, ours = (
-        saved_for_backward(lambda net=net: net(images).log_softmax(dim=1)).total  # type: ignore[misc]
-        for net in (model, nn.Sequential(*layers), packed)
-    )
+    nets = (model, nn.Sequential(*layers), packed)
+    plain, half_way, ours = (_kept(nn.Sequential(net, nn.LogSoftmax(dim=1)), images) for net in nets)
     return combine(
         _bytes(plain, 11_661_312, "FP32"),
         _bytes(half_way, 7_985_696, "4-bit layers"),

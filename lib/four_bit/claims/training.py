@@ -50,16 +50,15 @@ def _updates(config: LUQConfig, repeats: int = _REPEATS) -> tuple[Tensor, Tensor
     "rounding or the underflow is not by chance, it is off, in every format.",
 )
 def update_is_unbiased_with_luq_alone() -> Evidence:
-    full: list[float] = []
-    partial: list[float] = []
-    for fmt in ("fp4", "reference", "printed", "fp3"):
-        for name in ("LUQ", "stochastic rounding only", "stochastic underflow only"):
-            ratio = _bias_ratio(*_updates(LUQConfig(fmt=fmt, **ROUNDINGS[name])))
-            (full if name == "LUQ" else partial).append(ratio)
+    formats = ("fp4", "reference", "printed", "fp3")
+    full, *others = (
+        [_bias_ratio(*_updates(LUQConfig(fmt=fmt, **ROUNDINGS[name]))) for fmt in formats]
+        for name in ("LUQ", "stochastic rounding only", "stochastic underflow only")
+    )
     return combine(
         at_most(full, 2, label="largest ratio for LUQ", shown="< 2"),
         at_least(full, 0.5, label="smallest"),
-        at_least(partial, 5, label="smallest ratio of the others"),
+        at_least(others, 5, label="smallest ratio of the others"),
         remark=f"squared error of the mean of {_REPEATS} draws, over what chance leaves of it; second layer of four, "
         "batch 256, clothes",
     )
@@ -150,21 +149,23 @@ def every_layers_update_is_unbiased() -> Evidence:
     generator = torch.Generator().manual_seed(0)
     model = fully_connected((32, 32, 32, 32, 4), activation="relu", generator=generator)
     x, y = torch.randn(64, 32, generator=generator), torch.randint(4, (64,), generator=generator)
-    ratios: list[float] = []
-    biased: list[float] = []
-    for name, found in (("LUQ", ratios), ("naive", biased)):
+
+    def bias_ratios(name: str) -> list[float]:
         config = LUQConfig(fmt="fp3", **ROUNDINGS[name])
         net = quantize_model(model, config, skip=(), generator=torch.Generator().manual_seed(1))
-        layers = [layer for layer in net if isinstance(layer, LUQLinear)]  # type: ignore[attr-defined]
+        weights = [layer.weight for layer in net.modules() if isinstance(layer, LUQLinear)]
 
-        def gradients(net: nn.Module = net, layers: list[LUQLinear] = layers) -> list[Tensor]:
-            value = nn.functional.cross_entropy(net(x), y)
-            return list(torch.autograd.grad(value, [layer.weight for layer in layers]))
+        def gradients() -> tuple[Tensor, ...]:
+            return torch.autograd.grad(nn.functional.cross_entropy(net(x), y), weights)
 
         many = [gradients() for _ in range(_REPEATS)]
         reconfigure(net, replace(config, backward="none"))
-        for draws, exact in zip(zip(*many, strict=True), gradients(), strict=True):
-            found.append(_bias_ratio(torch.stack(draws), exact))
+        return [
+            _bias_ratio(torch.stack(draws), exact)
+            for draws, exact in zip(zip(*many, strict=True), gradients(), strict=True)
+        ]
+
+    ratios, biased = bias_ratios("LUQ"), bias_ratios("naive")
     return combine(
         at_most(ratios, 2, label="largest ratio of four layers", shown="< 2"),
         at_least(biased, 5, label="smallest with naive rounding"),
@@ -191,7 +192,7 @@ def _live(way: str) -> float:
 
 def _shipped(way: str, network: str = "mlp", pick: Callable[[np.ndarray], float] = np.mean) -> float:
     """Test accuracy at the end of the shipped trainings."""
-    return float(pick(trained_runs()[network, way].scores[:, 2]))
+    return float(pick(trained_runs(network)[way].scores[:, 2]))
 
 
 @claim(
@@ -269,8 +270,8 @@ def four_bit_training_matches_fp32() -> Evidence:
     paper="INT4 diverges on ResNet-50",
 )
 def integer_gradients_are_the_worst_on_the_convnet() -> Evidence:
-    ways = [way for network, way in trained_runs() if network == "convnet" and way != "INT4 nearest"]
-    behind = [_shipped(way, "convnet") - _shipped("INT4 nearest", "convnet") for way in ways]
+    worst = _shipped("INT4 nearest", "convnet")
+    behind = [_shipped(way, "convnet") - worst for way in trained_runs("convnet") if way != "INT4 nearest"]
     naive = _shipped("FP32", "convnet") - _shipped("FP4 naive", "convnet")
     bias = update_error(captured_gradient(), WAYS["INT4 nearest"]).bias
     return combine(
@@ -305,7 +306,7 @@ def hindsight_costs_nothing() -> Evidence:
     paper="ResNet-50: +0.26 to +0.55 points",
 )
 def fine_tuning_does_not_hurt() -> Evidence:
-    scores = trained_runs()["mlp", "3 bits"].scores
+    scores = trained_runs("mlp")["3 bits"].scores
     gains = scores[:, 3] - scores[:, 2]
     run = _trained("3 bits", fine_tuning=1)
     return combine(
