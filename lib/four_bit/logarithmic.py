@@ -112,9 +112,7 @@ def checked_rounding(rounding: Rounding) -> Rounding:
 def real_tensor(name: str, x: Tensor, *, check: bool = True) -> Tensor:
     """Return `x` as a contiguous, detached float32 tensor; with `check`, only if that is finite."""
     values = floating_tensor(name, x).detach().to(torch.float32).contiguous()
-    if check and not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{name} must be finite in float32; it holds NaN or infinities")
-    return values
+    return finite_tensor(name, values) if check else values
 
 
 def largest_magnitude(x: Tensor) -> Tensor:

@@ -141,6 +141,9 @@ def the_same_coins(x, rounding, **options):
     return luq_encode(x, rounding, **{**options, "generator": torch.Generator().manual_seed(0)})
 
 
+#: Trainings of half the size, at which all claims hold as well.
+SETTING = replace(training, "PRESETS", {"quick": with_settings(experiment.PRESETS["quick"], count=2500)})
+
 #: Trainings that a break of shipped results does not touch: made once.
 TRAINED = lru_cache(training._trained.__wrapped__)
 

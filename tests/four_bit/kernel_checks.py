@@ -90,7 +90,7 @@ def cases() -> list[tuple[torch.Tensor, dict]]:
 
 def at_the_edge() -> torch.Tensor:
     """With an entry just below the smallest level of fp4, for which y + 1 rounds to 2."""
-    x = heavy_tailed(4101, 3)
+    x = heavy_tailed(1031, 3)
     x[0], x[1] = 64 * 2.0**20, 2.0**20 * (1 - 2.0**-24)
     return x
 
@@ -99,14 +99,10 @@ def inputs() -> Iterator[torch.Tensor]:
     """For INT4. Sizes around a block and a byte, every dtype, dense and not, with and without negative numbers."""
     for count in (1, 2, 3, 7, 8, 9, 2047, 2048, 2049, 9001):
         yield gaussian(count, seed=count)
-        yield gaussian(count, seed=count).abs()
     for dtype in DTYPES:
-        for x in (gaussian(33, 65, dtype=dtype), gaussian(3, 5, 17, 13, dtype=dtype)):
-            yield x
-            yield x.clamp(min=0)
-            yield -x.abs()
-            yield x.transpose(0, 1)
-            yield x[1:, ::2]
+        x = gaussian(33, 65, dtype=dtype)
+        yield from (x, x.abs(), x.clamp(min=0), -x.abs(), x.transpose(0, 1), x[1:, ::2])
+    yield gaussian(3, 5, 17, 13).transpose(0, 1)
     yield gaussian(3, 5, 17, 13).to(memory_format=torch.channels_last)
     yield gaussian(4097).double()
     # in float32 this is no negative number any more

@@ -27,6 +27,7 @@ def test_bits_come_back(values: list[bool]) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: pack_nibbles(torch.ones(2)), TypeError, "must hold integers"),
         (lambda: pack_nibbles(torch.tensor([16])), ValueError, "codes must lie in -8 … 15"),
         (lambda: unpack_nibbles(torch.zeros(2, dtype=torch.uint8), (5,)), ValueError, "must hold 3 bytes"),
         (lambda: pack_bits(torch.ones(2)), TypeError, "must be boolean"),

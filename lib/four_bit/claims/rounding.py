@@ -441,15 +441,6 @@ def power_of_two_alpha_keeps_it_unbiased() -> Evidence:
     )
 
 
-def _by_definition(y: Array, rand: NDArray[np.int64]) -> Array:
-    """Rounding by chance to 0, 1, 2, 4 …, by positions and comparisons in float64; `rand` in units of 2^-23."""
-    _, exponent = np.frexp(y)
-    low = np.where(y < 1, 0.0, np.ldexp(0.5, exponent))
-    high = np.where(y < 1, 1.0, 2 * low)
-    position = np.rint((y - low) / (high - low) * 2**23)
-    return np.where(position + rand >= 2**23, high, low)
-
-
 @claim(
     source="derived here",
     statement="One addition of integers to the bits of a float does all of it: underflow by chance, rounding by "
@@ -458,25 +449,24 @@ def _by_definition(y: Array, rand: NDArray[np.int64]) -> Array:
 def one_formula_of_bits() -> Evidence:
     count, looked, wrong = 1_000_000, 0, []
     for fmt, levels in LOG_FORMATS.items():
-        x = _heavy_tailed(count, levels).numpy()
-        alpha = np.float32(np.abs(x).max() / 2 ** (levels - 1))
+        x = _heavy_tailed(count, levels)
+        alpha = np.float32(_smallest_level(x, levels))
         powers = alpha * np.exp2(np.arange(-20, levels - 1)).astype(np.float32)
         special = np.concatenate([powers, np.nextafter(powers, np.float32(0)), np.nextafter(powers, 4 * powers), [0]])
         # and the largest, which is in `x` already, with its neighbour
-        x = np.concatenate([x, special, -special, [np.nextafter(2 ** (levels - 1) * alpha, 0)]]).astype(np.float32)
-        y = (np.abs(x) / alpha).astype(np.float64)
+        special = np.concatenate([special, -special, [np.nextafter(2 ** (levels - 1) * alpha, 0)]])
+        x = torch.cat([x, torch.from_numpy(special).float()])
 
-        rand = random_mantissas(x.shape, generator=_seeded(levels)).numpy().astype(np.int64)
+        # the definition: positions between levels and comparisons, in float64
+        y = (x.abs() / float(alpha)).double()
+        low, high = _bins(y, 1.0)
+        position = torch.round((y - low) / (high - low) * 2**23).int()
         # a third of the random numbers at the very edge, where one more or less decides
-        _, exponent = np.frexp(y)
-        bottom = np.where(y < 1, 0.0, np.ldexp(0.5, exponent))
-        edge = 2**23 - np.rint((y - bottom) / np.where(y < 1, 1.0, bottom) * 2**23).astype(np.int64)
-        rand[::6], rand[1::6] = edge[::6], edge[1::6] - 1
-        rand = rand.clip(0, 2**23 - 1)
-
-        codes, unit = luq_encode(torch.from_numpy(x), Rounding(fmt), rand=torch.from_numpy(rand.astype(np.int32)))
-        ours = luq_decode(codes, unit, fmt=fmt).numpy()
-        expected = np.sign(x) * float(alpha) * _by_definition(y, rand)
+        rand = random_mantissas(x.shape, generator=_seeded(levels))
+        rand[::6], rand[1::6] = 2**23 - position[::6], 2**23 - position[1::6] - 1
+        rand = rand.clamp(0, 2**23 - 1)
+        expected = torch.sign(x) * float(alpha) * torch.where(position + rand >= 2**23, high, low)
+        ours = luq_decode(*luq_encode(x, Rounding(fmt), rand=rand), fmt=fmt)
         wrong.append(ours != expected)
         looked += len(x)
     return combine(
