@@ -253,17 +253,9 @@ class WhereToBeUnbiased(Explorer):
 
 
 #: Gates of the two ways, as remembered from the paper's Appendix A.8, not confirmed; the factor of five is the paper's.
-_STANDARD = (
-    ("exponent mux", 12),
-    ("mantissa mux", 18),
-    ("mantissa multiplier", 99),
-    ("exponent adder", 37),
-    ("sign", 1),
-    ("normalisation", 48),
-    ("rounding adder", 12),
-    ("exponent fix", 37),
-)
-_MULTIPLIER_FREE = (("exponent adder", 30), ("mantissa mux", 18), ("sign", 1))
+#: Of a cast and a product: multiplexers of exponent and mantissa, multiplier, adder of exponents, sign, normalisation,
+#: rounding, exponent. Of a shift: adder of exponents, multiplexer of the mantissa, sign.
+_GATES = np.array([12 + 18 + 99 + 37 + 1 + 48 + 12 + 37, 30 + 18 + 1])
 _ROWS = ("w", "|w|", "code", "shifted", "product")
 _BITS = 11
 
@@ -329,13 +321,12 @@ class MultiplierFree(Explorer):
         product = int(mf_product(torch.tensor([w]), torch.tensor([code])))
         k = code & 7
         rows = [_bits(w, 4), _bits(abs(w), 4), _bits(code, 4), _bits(abs(product), 10), _bits(product, _BITS)]
-        gates = np.array([sum(count for _, count in way) for way in (_STANDARD, _MULTIPLIER_FREE)])
         return {
             "w": w,
             "g": float(luq_decode(torch.tensor([code], dtype=torch.uint8), 1.0)),
             "how": f"shift by {k - 1}" if k else "zero",
             "product": product,
             "bits": np.array(rows[::-1]),
-            "gates": gates,
-            "ratio": gates[0] / gates[1],
+            "gates": _GATES,
+            "ratio": _GATES[0] / _GATES[1],
         }

@@ -197,7 +197,7 @@ def check_scales() -> None:
             clip = size - c2 * wide.abs().mean()
             exact = wide.abs().max() if clip <= 0 else torch.minimum(clip, wide.abs().max())
             eager = int4_pack(values, backend="eager")
-            for int4_kernels._PROGRAMS in (1, 2, usual):
+            for int4_kernels._PROGRAMS in (1, 2, usual) if count > 4000 else (usual,):
                 triton, again = (int4_pack(values, backend="triton") for _ in range(2))
                 last = 7 if triton.signed else 15
                 assert abs(triton.scale * last - exact) <= 1.5e-7 * size
@@ -253,27 +253,27 @@ def check_options() -> None:
 def check_relu() -> None:
     """Values, bits, and gradients that are not finite where nothing may come through."""
     for x in inputs():
-        special = x.clone()
-        if x.numel() > 4:
-            special[(0,) * x.ndim] = math.nan
-            special[(-1,) * x.ndim] = math.inf
-        for values in (x, special):
-            (value, bits), (expected, expected_bits) = (relu_pack(values, backend=way) for way in ("triton", "eager"))
-            assert value.dtype == values.dtype
-            assert value.shape == values.shape
-            assert torch.equal(value.isnan(), values.isnan())
-            assert torch.equal(value.nan_to_num(1.5), expected.nan_to_num(1.5))
-            assert same(bits, expected_bits)
-            grad = gaussian(*values.shape, seed=3).to(values.dtype)
-            mixed = grad.clone().view(-1)
-            for place, bad in enumerate((math.inf, -math.inf, math.nan)):
-                mixed[place::5] = bad
-            one = torch.tensor(1.0, dtype=values.dtype).expand(values.shape)  # of stride 0
-            for taken in (mixed.view(grad.shape), one, grad.mT.contiguous().mT if grad.ndim > 1 else grad):
-                found = relu_grad(taken, bits, backend="triton")
-                assert same(found, relu_grad(taken, bits, backend="eager")), values
-                assert not found[~(values > 0)].any()
-                assert same(found[values > 0], taken[values > 0])
+        values = x
+        if x.numel() > 4 and x.is_contiguous():
+            values = x.clone()
+            values[(0,) * values.ndim] = math.nan
+            values[(-1,) * values.ndim] = math.inf
+        (value, bits), (expected, expected_bits) = (relu_pack(values, backend=way) for way in ("triton", "eager"))
+        assert value.dtype == values.dtype
+        assert value.shape == values.shape
+        assert torch.equal(value.isnan(), values.isnan())
+        assert torch.equal(value.nan_to_num(1.5), expected.nan_to_num(1.5))
+        assert same(bits, expected_bits)
+        grad = gaussian(*values.shape, seed=3).to(values.dtype)
+        mixed = grad.clone().view(-1)
+        for place, bad in enumerate((math.inf, -math.inf, math.nan)):
+            mixed[place::5] = bad
+        one = torch.tensor(1.0, dtype=values.dtype).expand(values.shape)  # of stride 0
+        for taken in (mixed.view(grad.shape), one, grad.mT.contiguous().mT if grad.ndim > 1 else grad):
+            found = relu_grad(taken, bits, backend="triton")
+            assert same(found, relu_grad(taken, bits, backend="eager")), values
+            assert not found[~(values > 0)].any()
+            assert same(found[values > 0], taken[values > 0])
 
 
 class _Refusing(TorchDispatchMode):

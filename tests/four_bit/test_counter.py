@@ -8,7 +8,7 @@ from scipy.stats import chi2
 from lib.four_bit import counter_mantissas
 from lib.four_bit.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER, counter_keys
 
-COUNT = 1 << 20
+COUNT = 1 << 18
 MANTISSAS = 1 << 23
 
 
@@ -66,11 +66,11 @@ def test_no_correlation_of_neighbours_halves_and_seeds() -> None:
         if seed:
             assert abs(correlation(zero, other)) < bound, seed
             assert abs(correlation(zero[1:], other[:-1])) < bound, seed
-            # not the same numbers in another order either: of 2^20 draws from 2^23, about 1 in 8 is shared by chance
-            assert np.isin(zero, other).mean() == pytest.approx(1 - np.exp(-1 / 8), abs=5e-3)
+            # not the same numbers in another order either: some are shared by chance
+            assert np.isin(zero, other).mean() == pytest.approx(1 - np.exp(-COUNT / MANTISSAS), abs=5e-3)
     # the place is mixed into every bit: flipping one bit of it flips half of the bits of the number
     base = counter_mantissas((COUNT,), 7).numpy()
-    for bit in (0, 5, 13, 19):
+    for bit in (0, 5, 13, 17):
         flipped = np.bitwise_count(base ^ base[np.arange(COUNT) ^ (1 << bit)]).mean() / 23
         assert abs(flipped - 0.5) < 2e-3
 
