@@ -18,7 +18,7 @@ from lib.four_bit.sweep import sweep_four_bit
 from lib.four_bit.weight_updates import LayerGradient, capture_gradients
 from lib.models import fully_connected
 
-__all__ = ["four_bit_gradient", "four_bit_runs", "real_gradient"]
+__all__ = ["four_bit_gradient", "four_bit_runs"]
 
 
 def four_bit_runs(folder: Path) -> None:

@@ -14,7 +14,7 @@ from lib.four_bit import LUQConfig, LUQLinear, luq_encode
 from lib.training import fit
 
 STEPS = 6
-GRADIENT = torch.tensor([[1.0, 0.25], [0.5, -3.0], [0.75, 0.5], [2.0, 0.0]])
+GRADIENT = torch.tensor([[1.0, 0.25], [0.5, -3.0], [0.75, 0.5]])
 
 
 class Witness(torch.autograd.Function):
@@ -52,10 +52,10 @@ def draws() -> np.ndarray:
     noise = torch.Generator()
     torch.manual_seed(0)
     model = Watched(noise, LUQConfig(forward="none"))
-    inputs, targets = (torch.randn(1, 16).expand(128, 16).contiguous() for _ in range(2))
+    inputs, targets = (torch.randn(1, 16).expand(96, 16).contiguous() for _ in range(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     data = TensorDataset(inputs, targets)
-    fit(model, data, nn.functional.mse_loss, optimizer, epochs=STEPS, batch_size=128, noise=(noise,))
+    fit(model, data, nn.functional.mse_loss, optimizer, epochs=STEPS, batch_size=96, noise=(noise,))
     return np.stack([(a - b).numpy() for a, b in zip(model.after, model.before, strict=True)])
 
 
@@ -69,7 +69,7 @@ def scales(rank: int) -> list[float]:
 
 
 def train(folder: Path) -> None:
-    words = ["train", "four-bit", "--count", "640", "--batch-size", "32", "--epochs", "1", "--hindsight", "0.9"]
+    words = ["train", "four-bit", "--count", "600", "--batch-size", "30", "--epochs", "1", "--hindsight", "0.9"]
     app([*words, "--every", "5", "--out", str(folder)], standalone_mode=False)
 
 
