@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
-from lib.validation import finite_array, instance_of, positive_number
+from lib.validation import finite_array, instance_of, one_of
 
-__all__ = ["SIDES", "Boundary", "Side", "open_sides", "outer_faces", "real_tensor"]
+__all__ = ["SIDES", "Boundary", "Side", "fits", "open_sides", "outer_faces", "real_tensor"]
 
 #: The names of the sides: row 0 is the north, column 0 the west.
 SIDES = ("west", "east", "north", "south")
@@ -36,10 +36,12 @@ class Boundary:
     outflow: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("inflow", "outflow"):
-            given = getattr(self, name)
+        for what in ("inflow", "outflow"):
+            given = getattr(self, what)
             if not isinstance(given, Mapping):
-                raise TypeError(f"{name} must map sides to numbers or tensors; it is {given!r}")
+                raise TypeError(f"{what} must map sides to numbers or tensors; it is {given!r}")
+            for name in given:
+                one_of(f"a side of {what}", name, SIDES)
 
 
 class Side(NamedTuple):
@@ -65,12 +67,6 @@ def open_sides(boundary: Boundary | None, z: torch.Tensor, manning: float) -> di
     if boundary is None:
         return {}
     instance_of("boundary", boundary, Boundary, "a Boundary or None")
-    instance_of("z", z, torch.Tensor, "a tensor (..., R, C)")
-    positive_number("manning", manning)
-    for what, given in (("inflow", boundary.inflow), ("outflow", boundary.outflow)):
-        for name in given:
-            if name not in SIDES:
-                raise ValueError(f"{what} must name sides among {', '.join(SIDES)}; it names {name!r}")
     sides = {}
     for name in SIDES:
         inflow = conveyance = None
@@ -120,31 +116,29 @@ def _along(name: str, value: float | torch.Tensor, z: torch.Tensor, side: str) -
     given = real_tensor(name, value, z)
     if given.ndim == 0:
         return given.expand(length)
-    batch = z.shape[:-2]
-    # more batch axes than the map's, or others, would silently make a larger batch of the result
-    leading = given.shape[:-1]
-    fits = len(leading) <= len(batch) and all(
-        a in (1, b) for a, b in zip(leading, batch[len(batch) - len(leading) :], strict=True)
-    )
-    if given.shape[-1] != length or not fits:
-        raise ValueError(f"{name} must have the shape {(*batch, length)} or {(length,)}; it has {tuple(given.shape)}")
+    if given.shape[-1] != length or not fits(given, (*z.shape[:-2], length)):
+        shapes = f"{(*z.shape[:-2], length)} or {(length,)}"
+        raise ValueError(f"{name} must have the shape {shapes}; it has {tuple(given.shape)}")
     return given
 
 
-def outer_faces(sides: dict[str, Side], name: str, h: torch.Tensor, h_dry: float) -> torch.Tensor | None:
-    """Discharge [m^2/s] (..., L) through the outer faces of a side, positive INTO the map; None for a wall.
+def fits(given: torch.Tensor, shape: Sequence[int]) -> bool:
+    """Whether a tensor broadcasts to a shape; more or longer axes would silently make a larger batch of the result."""
+    return given.ndim <= len(shape) and all(a in (1, b) for a, b in zip(given.shape[::-1], shape[::-1], strict=False))
+
+
+def outer_faces(sides: dict[str, Side], name: str, h: torch.Tensor, h_dry: float) -> torch.Tensor:
+    """Discharge [m^2/s] (..., L) through the outer faces of a side, positive INTO the map; zero through a wall.
 
     Examples:
         >>> h = torch.full((2, 2), 8.0)
         >>> outer_faces(open_sides(Boundary(outflow={"west": 0.0001}), h, 0.01), "west", h, 1e-5)
         tensor([-32., -32.])
     """
-    side = sides.get(name)
-    if side is None:
-        return None
-    if side.conveyance is None:
-        return side.inflow
     dim, place = {"west": (-1, 0), "east": (-1, -1), "north": (-2, 0), "south": (-2, -1)}[name]
     depth = h.select(dim, place)
-    leaving = torch.where(depth > h_dry, depth.clamp_min(h_dry).pow(5 / 3) * side.conveyance, 0.0)
-    return -leaving if side.inflow is None else side.inflow - leaving
+    inflow, conveyance = sides.get(name, (None, None))
+    entering = torch.zeros_like(depth) if inflow is None else inflow.expand(depth.shape)
+    if conveyance is None:
+        return entering
+    return entering - torch.where(depth > h_dry, depth.clamp_min(h_dry).pow(5 / 3) * conveyance, 0.0)

@@ -92,12 +92,10 @@ def simulate(
         from lib.flood.geo import read_dem
         from lib.flood.pooling import Pooling
         from lib.flood.solver import LocalInertialSolver
-        from lib.validation import number_between, one_of, positive_integer, positive_number
+        from lib.validation import number_between, one_of, positive_integer
 
         _check_files(dem, out, picture)
-        positive_number("--duration", duration)
-        pieces = max(positive_integer("--frames", frames) - 1, 1)
-        times = [duration * i / pieces for i in range(frames)] if frames > 1 else [duration]
+        times = _times(duration, frames)
         positive_integer("--factor", factor)
         number_between("--h0", h0, 0)
         rate = _rate(rain)
@@ -119,8 +117,7 @@ def simulate(
 
     flood = _run(solver, z, times, start, rain=falls, boundary=boundary, backend=backend)
     if flood is None:
-        typer.echo("the run diverged and nothing was written: try a smaller --alpha", err=True)
-        raise typer.Exit(1)
+        raise _failure("the run diverged and nothing was written: try a smaller --alpha")
     fell = rate if isinstance(rate, str) else f"{rate:g} mm/h"
     remark = f"rain {fell}, Manning {manning:g} s m^-1/3, theta {theta:g}, alpha {alpha:g}, {precision}"
     coarsened = round(ground.dx / fine.dx)
@@ -128,19 +125,28 @@ def simulate(
         drawn = f"drawn by {network}" if network is not None else f"pooled ({pooling})"
         remark += f", ground coarsened by {coarsened}, {drawn}"
     try:
-        written = [_write(path, flood.depths, ground, times, remark) for path in out]
+        for path in out:
+            _write(path, flood.depths, ground, times, remark)
         if picture is not None:
-            from lib.flood.maps import flood_picture
-
-            title = f"{dem.stem}: water after {duration:g} s"
-            h = flood.depths[-1].numpy()
-            written.append(flood_picture(ground.z, h, ground.dx, picture, title=title, profile=ground.profile))
+            _draw(picture, flood.depths[-1], ground, f"{dem.stem}: water after {duration:g} s")
     except OSError as error:
-        typer.echo(f"the run is over, but its depths cannot be written: {error}", err=True)
-        raise typer.Exit(1) from error
-    for line in _report(flood, ground):
-        typer.echo(line)
-    typer.echo(f"{'written':14}{', '.join(str(path) for path in written)}")
+        raise _failure(f"the run is over, but its depths cannot be written: {error}") from error
+    files = [*out, picture] if picture is not None else out
+    typer.echo("\n".join([*_report(flood, ground), f"{'written':14}{', '.join(str(file) for file in files)}"]))
+
+
+def _failure(message: str) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(1)
+
+
+def _times(duration: float, frames: int) -> list[float]:
+    """When depths are saved [s]."""
+    from lib.validation import positive_integer, positive_number
+
+    positive_number("--duration", duration)
+    intervals = positive_integer("--frames", frames) - 1
+    return [duration * i / intervals for i in range(frames)] if intervals else [duration]
 
 
 def _rate(rain: str) -> float | str:
@@ -344,7 +350,7 @@ def _supercritical(state: State, g: float) -> tuple[int, int]:
     return int(wet.sum()), int(fast.sum())
 
 
-def _write(path: Path, depths: Sequence[torch.Tensor], ground: Dem, times: Sequence[float], remark: str) -> Path:
+def _write(path: Path, depths: list[torch.Tensor], ground: Dem, times: Sequence[float], remark: str) -> None:
     """Depths over time as NetCDF, or the last ones as GeoTIFF: the suffix decides."""
     import torch
 
@@ -352,12 +358,18 @@ def _write(path: Path, depths: Sequence[torch.Tensor], ground: Dem, times: Seque
     from lib.flood.geo import to_xarray, write_depth
 
     if path.suffix.lower() in _RASTERS:
-        return write_depth(path, depths[-1], ground.profile)
-    dataset = to_xarray(torch.stack(list(depths)), ground.profile, times)
+        write_depth(path, depths[-1], ground.profile)
+        return
+    dataset = to_xarray(torch.stack(depths), ground.profile, times)
     dataset.attrs["comment"] = remark
     with atomic_path(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf")
-    return path
+
+
+def _draw(path: Path, h: torch.Tensor, ground: Dem, title: str) -> None:
+    from lib.flood.maps import flood_picture
+
+    flood_picture(ground.z, h.numpy(), ground.dx, path, title=title, profile=ground.profile)
 
 
 def _report(flood: _Flood, ground: Dem) -> list[str]:
@@ -414,8 +426,7 @@ def solve(
     try:
         found = solve_tiles(tiles, solver, kind=kind, seed=seed, jobs=jobs)  # type: ignore[arg-type]
     except RuntimeError as error:  # a flood has grown beyond all bounds, after work that stays
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        raise _failure(str(error)) from error
     typer.echo(f"{len(found)} tiles of {found.shape[0]} x {found.shape[1]} cells are solved")
 
 

@@ -3,11 +3,6 @@
 A step is one sweep over the rows: new discharges of row i, then what row i - 1 may give away, then the new depths of
 row i - 2. All that a sweep touches twice is still in the cache. Rows are worked on in short loops without branches,
 one result each, which become vector instructions; intermediate rows live in a small scratch array.
-
-Friction needs `h^(-7/3)`, and a call of `pow` would cost more than all the rest. It is `r^7` for `r = h^(-1/3)`. The
-bits of a float, read as an integer, are nearly its logarithm: minus a third of them, plus a constant, are the bits of
-a first guess of `r`, wrong by at most 3.5 per cent (derived here, the constant by minimising that). With
-`u = 1 - x r^3`, the root is `r (1 - u)^(-1/3)`, whose series needs no division.
 """
 
 from __future__ import annotations
@@ -35,7 +30,12 @@ _WEIGHTED, _SPEED, _DEPTH, _POWER, _LEVEL, _, _BEFORE, _AFTER, _DEEPEST = range(
 
 @compiled(error_model="numpy", fastmath=_FAST, inline="always")
 def _inverse_cube_root_32(x):
-    """`x ** (-1 / 3)` of a positive float32, to rounding."""
+    """`x ** (-1 / 3)` of a positive float32, to rounding.
+
+    The bits of a float, read as an integer, are nearly its logarithm: minus a third of them, plus a constant, are the
+    bits of a first guess, wrong by at most 3.5 per cent (derived here, the constant by minimising that). With
+    `u = 1 - x r^3` the root is `r (1 - u)^(-1/3)`, whose series needs no division.
+    """
     one = np.float32(1)
     r = np.int32(_GUESS - np.float32(x.view(np.int32)) * _THIRD).view(np.float32)
     u = one - x * r * r * r
@@ -48,7 +48,7 @@ def _inverse_cube_root_32(x):
 def inverse_seven_thirds(x, result):
     """Write `x ** (-7 / 3)` into `result`, both (N,) and float32 or float64, for x from 1e-5 to 1e5.
 
-    Within 1e-6 in float32, whose rounding the power makes seven times as large, and 1e-14 in float64.
+    A call of `pow` would cost more than all the rest of a step. Within 1e-6 in float32, 1e-14 in float64.
     """
     one = x.dtype.type(1)
     third, two_ninths = x.dtype.type(1 / 3), x.dtype.type(2 / 9)
@@ -319,11 +319,11 @@ def _deepest(h, limit, top):
 def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, history, volumes):
     """Run one map to each of the times `stops` and copy the depths there to `history`.
 
-    `h`, `qx`, `qy` and, in float32, `carry` (in float64 None) are the state and change in place. `rain` is (1, C) or
+    `h` and, in float32, `carry` (in float64 None) change in place, `qx` and `qy` are overwritten. `rain` is (1, C) or
     (R, C); `sides` (4, 2, L) holds inflow and conveyance of west, east, north and south; `settings` are dx, g, n,
     theta, h_dry, alpha, h_cfl_min, dt_max and the total of the rain [m^3/s]; `bounds` are `SPEED_FLOOR`,
     `ROUNDING_ROOM` and `DEPTH_LIMIT` of the scheme; `volumes` (2,) counts what comes in and goes out [m^3].
-    Returns the number of steps and the time reached, NaN if a depth left all bounds.
+    Returns the number of steps, the time reached, NaN if a depth left all bounds, and the discharges.
     """
     columns = h.shape[1]
     kind = h.dtype.type
@@ -336,7 +336,7 @@ def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, histor
     numbers = np.zeros(_FLOOR + 1, h.dtype)
     numbers[_THETA], numbers[_H_DRY], numbers[_FLOOR] = theta, h_dry, speed_floor
     numbers[_ROOM] = 1 - rounding_room * np.finfo(h.dtype).eps
-    time, steps, odd = 0.0, 0, False
+    time, steps = 0.0, 0
     for s in range(stops.size):
         while time < stops[s]:
             deepest = _deepest(h, limit, scratch[_DEEPEST])
@@ -350,21 +350,12 @@ def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, histor
             time = stops[s] if last else time + step
             numbers[_PUSH], numbers[_DRAG] = g / dx * dt, g * manning * manning * dt
             numbers[_RATIO] = dt / dx
-            if odd:
-                _sweep(
-                    z, h, carry, new_qx, new_qy, qx, qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes
-                )  # fmt: skip
-            else:
-                _sweep(
-                    z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes
-                )  # fmt: skip
-            odd = not odd
+            _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes)
+            qx, qy, new_qx, new_qy = new_qx, new_qy, qx, qy
             if steps == 0 and not flags[3]:
                 # what passed the sides in an earlier run; walls write nothing there, and the second step writes here
-                qx[:, 0], qx[:, columns], qy[0], qy[h.shape[0]] = 0, 0, 0, 0
+                new_qx[:, 0], new_qx[:, columns], new_qy[0], new_qy[h.shape[0]] = 0, 0, 0, 0
             volumes[0] += np.float64(dt) * rain_total
             steps += 1
         history[s] = h
-    if odd:
-        qx[:], qy[:] = new_qx, new_qy
-    return steps, time
+    return steps, time, qx, qy

@@ -31,18 +31,12 @@ __all__ = ["WaveRun", "normal_depth", "planar_wave", "wave_run"]
 
 
 def normal_depth(q: ArrayLike, slope: ArrayLike, manning: ArrayLike) -> NDArray[np.float64]:
-    """Depth of uniform flow, at which friction balances the slope (Manning): `(n q / sqrt(S)) ** (3 / 5)`.
+    """Depth [m] of uniform flow, at which friction balances the slope (Manning): `(n q / sqrt(S)) ** (3 / 5)`.
 
     Args:
         q: Discharge per metre of width [m^2/s], not negative, of any shape.
         slope: Slope of the bed [-], positive.
         manning: Manning's roughness [s m^-1/3], positive.
-
-    Returns:
-        ndarray, float64: Depth [m], of the shape that the arguments broadcast to.
-
-    Raises:
-        ValueError: If an entry is not finite, `q` is negative, or `slope` or `manning` is not positive.
 
     Examples:
         >>> print(f"{normal_depth(1.0, 0.001, 0.03):.8f}")
@@ -65,21 +59,16 @@ def planar_wave(
     Args:
         x: Places [m], of any shape.
         t: Time [s].
-        u: Velocity [m/s], positive.
-        manning: Manning's roughness [s m^-1/3], positive.
-        g: Gravity [m/s^2], positive.
+        u: Velocity [m/s].
+        manning: Manning's roughness [s m^-1/3].
+        g: Gravity [m/s^2].
         model: `"full"`: shallow water equations (Hunter et al. 2005). `"local_inertial"`: without the two advection
             terms (derived here); its front has the depth `2 u^2 / g`.
 
     Returns:
-        ndarray, float64: Depth [m] of the shape of `x`, zero ahead of the front. The discharge is `u` times it.
-
-    Raises:
-        ValueError: If an argument is not finite or not positive where it must be, or the model is unknown.
+        Depth [m] of the shape of `x`, zero ahead of the front. The discharge is `u` times it.
 
     Examples:
-        >>> planar_wave([0.0, 3000.0, 4000.0], 3600.0, 1.0, 0.03).round(3)
-        array([2.38 , 1.104, 0.   ])
         >>> planar_wave([0.0, 3000.0, 4000.0], 3600.0, 1.0, 0.03, model="local_inertial").round(3)
         array([2.458, 1.185, 0.   ])
     """
@@ -136,27 +125,24 @@ class WaveRun:
         return math.sqrt(np.mean(wrong**2))
 
 
-def wave_run(
-    dx: float, model: str = "local_inertial", *, u: float = 1.0, manning: float = 0.03, duration: float = 3600.0
-) -> WaveRun:
-    """Let a wave come in as a model has it, and hold the depths against that model at the end.
+def wave_run(dx: float, model: str = "local_inertial", *, duration: float = 3600.0) -> WaveRun:
+    """Let a wave of 1 m/s run over 5 km of rough, dry ground, and hold the depths at the end against its model.
 
     Args:
         dx: Side of a cell [m].
         model: As in `planar_wave`.
-        u, manning, duration: Velocity [m/s], roughness [s m^-1/3], seconds.
+        duration: Seconds.
 
     Examples:
-        >>> run = wave_run(100.0, duration=1800.0)
-        >>> bool(run.error < 0.1)
+        >>> bool(wave_run(50.0, duration=1800.0).error < wave_run(100.0, duration=1800.0).error)
         True
     """
     one_of("model", model, ("full", "local_inertial"))
-    if not 0 < positive_number("dx", dx) <= 1000:
+    if positive_number("dx", dx) > 1000:
         raise ValueError(f"dx must be at most 1000 m, a fifth of the way; it is {dx}")
-    positive_number("u", u)
     positive_number("duration", duration)
-    solver = LocalInertialSolver(dx=dx, manning=positive_number("manning", manning), theta=1.0, alpha=0.7)
+    u, manning = 1.0, 0.03
+    solver = LocalInertialSolver(dx=dx, manning=manning, theta=1.0, alpha=0.7)
     z = torch.zeros(1, round(5000 / dx), dtype=torch.float64)
     x = np.asarray((np.arange(z.shape[1]) + 0.5) * dx, dtype=np.float64)
     state, t = solver.initial_state(z), 0.0

@@ -16,7 +16,7 @@ from lib.experiment import Count, Positive, Run, Seed, named, prepare
 from lib.flood.downsampler import Detour, Downsampler, FeatureDownsampler, Norm
 from lib.flood.learning import DownsamplerTraining, train_downsampler
 from lib.flood.pooling import blocks
-from lib.flood.scenarios import CELL, FloodDataset, Kind, TileFolder, draw_floods, solve_tiles
+from lib.flood.scenarios import CELL, FloodDataset, Kind, TileFolder, draw_floods, solution_cache, solve_tiles
 from lib.flood.solver import LocalInertialSolver
 from lib.training import processes
 from lib.validation import job_count, known_device, one_of
@@ -136,7 +136,7 @@ class FloodRun(Run):
 def held_out(kind: Kind) -> FloodDataset:
     """The floods, 48 of each kind, that all networks of the chapter are tested on; they are remembered."""
     preset = PRESETS["laptop"]
-    return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind)
+    return draw_floods(preset.test_count, seed=preset.data_seed + 1, split="test", kind=kind, folder=solution_cache())
 
 
 def flood_task(

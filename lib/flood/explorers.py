@@ -33,10 +33,10 @@ from lib.flood.compiled import run
 from lib.flood.exact import planar_wave
 from lib.flood.experiment import SHIPPED, trained_network
 from lib.flood.faces import BOUNDS
+from lib.flood.learning import coarse_floods
 from lib.flood.maps import hillshade
 from lib.flood.metrics import flood_metrics
-from lib.flood.pooling import pool_dem
-from lib.flood.scenarios import CELL, FloodDataset, draw_floods
+from lib.flood.scenarios import CELL, FloodDataset, Kind, draw_floods, solution_cache
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import real_dem
 from lib.style import COLOURS, DIVERGING
@@ -224,7 +224,7 @@ def _planar_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
     for start in range(30):
         west = planar_wave(0.0, minute * (start + 0.5), speed, manning, model="local_inertial")
         sides[0, 0, 0] = speed * west
-        done, time = run(
+        done, time, qx, qy = run(
             still, h, qx, qy, None, dry, sides, flags, settings, BOUNDS,
             np.array([minute]), np.empty((1, 1, _CELLS)), np.zeros(2),
         )  # fmt: skip
@@ -234,24 +234,14 @@ def _planar_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
     return h[0], steps
 
 
-@lru_cache(maxsize=1)
-def _hillside() -> torch.Tensor:
-    """A smooth profile of the real elevations (1, 100), 5 m high."""
-    z = ndimage.gaussian_filter1d(real_dem().z[120, 20:120], 8)
-    return torch.from_numpy((z - z.min()) * (5.0 / np.ptp(z)))[None]
-
-
+@lru_cache(maxsize=64)
 def _rain_case(alpha: float, theta: float, floor: float, *, limiter: bool = False) -> tuple[Array, int]:
-    """Depths [m] (100,) after half an hour of rain on a dry hillside, and the number of steps."""
+    """Depths [m] (100,) after half an hour of rain on a dry hillside 5 m high, and the number of steps."""
+    z = ndimage.gaussian_filter1d(real_dem().z[120, 20:120], 8)
+    hillside = torch.from_numpy((z - z.min()) * (5.0 / np.ptp(z)))[None]
     solver = LocalInertialSolver(dx=_CELL, alpha=alpha, theta=theta, h_cfl_min=floor, limiter=limiter)
-    result = solver.simulate(_hillside(), 1800.0, rain=20 * _MM_PER_HOUR, backend="compiled")
+    result = solver.simulate(hillside, 1800.0, rain=20 * _MM_PER_HOUR, backend="compiled")
     return result.h[0].numpy(), int(result.steps)
-
-
-@lru_cache(maxsize=1)
-def _gentle_rain() -> Array:
-    """The same depths (100,) by steps that are short enough."""
-    return _rain_case(0.1, 0.7, 0.1, limiter=True)[0]
 
 
 def _basin_case(alpha: float, theta: float, floor: float) -> tuple[Array, int]:
@@ -279,7 +269,7 @@ def _case(case: str, alpha: float, theta: float, floor: float) -> dict[str, Any]
         wrong = (depth - exact)[centres < 1500]
         heights = [-0.5, 3.0]
     elif case == _RAIN:
-        shown, exact = depth, _gentle_rain()
+        shown, exact = depth, _rain_case(0.1, 0.7, 0.1, limiter=True)[0]  # by steps that are short enough
         wrong = depth - exact
         heights = [np.clip(1.1 * depth.min(), -1.0, -0.02), np.clip(1.1 * depth.max(), 0.05, 1.0)]
     else:
@@ -515,7 +505,8 @@ _trained = lru_cache(maxsize=4)(trained_network)
 @lru_cache(maxsize=2)
 def _floods(kind: str) -> FloodDataset:
     """A few floods of the region that no network was trained on."""
-    return draw_floods(_MAPS, seed=2, split="test", kind="rain" if kind == _RAIN_FLOOD else "inflow")
+    of: Kind = "rain" if kind == _RAIN_FLOOD else "inflow"
+    return draw_floods(_MAPS, seed=2, split="test", kind=of, folder=solution_cache())
 
 
 @lru_cache(maxsize=512)
@@ -525,17 +516,12 @@ def _coarse_flood(kind: str, index: int, rule: str, factor: int, relief: float) 
     `rule` is a pooling, whose relief is multiplied, or the name of a network that ships with the package.
     """
     one = _floods(kind).part(slice(index, index + 1))
-    solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
-    if rule in SHIPPED:
-        with torch.no_grad():
-            z = _trained(rule).model(one.z[:, None])[:, 0]
-    else:
-        # the map's mean level is zero, so to multiply its heights is to multiply its relief
-        z = relief * pool_dem(one.z, factor, rule)  # type: ignore[arg-type]
-    h = one.forcing.coarse(factor).simulate(solver, z, backend="compiled")
-    truth = pool_dem(one.h, factor)
-    scores = flood_metrics(h, truth, thresholds=(0.1,))
-    return h[0].numpy(), truth[0].numpy(), scores["rmse"], scores["csi_0.1"]
+    # the map's mean level is zero, so to multiply its heights is to multiply its relief
+    flattened = FloodDataset(relief * one.z, one.h, one.forcing)
+    how: Any = _trained(rule).model if rule in SHIPPED else rule
+    found = coarse_floods(how, flattened, LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05), factor=factor)
+    scores = flood_metrics(found.h, found.truth, thresholds=(0.1,))
+    return found.h[0].numpy(), found.truth[0].numpy(), scores["rmse"], scores["csi_0.1"]
 
 
 @lru_cache(maxsize=12)

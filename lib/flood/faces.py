@@ -1,12 +1,9 @@
 """One step of the local inertial equations on a staggered grid, as differentiable tensor operations.
 
 Cells (R, C) carry the bed `z` and the depth `h`; faces carry the discharge per metre of width: `qx` (R, C + 1) through
-west and east sides, `qy` (R + 1, C) through north and south sides, the outer faces included. The scheme: Bates,
-Horritt, Fewtrell 2010 (J. Hydrology 387:33); the weighting `theta` of neighbouring faces: de Almeida et al. 2012
-(Water Resources Research 48, W05528). The limiter is derived here.
-
-Gradients stay finite because every base of a power is clamped first and masked after: a mask alone would multiply
-an infinite slope by zero.
+west and east sides, `qy` (R + 1, C) through north and south sides, the outer faces included. The scheme: Bates et al.
+2010 (J. Hydrology 387:33); its `theta`: de Almeida et al. 2012 (Water Resources Research 48, W05528). Every base of a
+power is clamped first and masked after: a mask alone would multiply an infinite slope by zero in the gradient.
 """
 
 from __future__ import annotations
@@ -14,25 +11,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional
 
-__all__ = [
-    "BOUNDS",
-    "DEPTH_LIMIT",
-    "ROUNDING_ROOM",
-    "SPEED_FLOOR",
-    "State",
-    "limit_to_donors",
-    "net_outflow",
-    "new_discharge",
-    "two_floats",
-]
+__all__ = ["BOUNDS", "DEPTH_LIMIT", "State", "limit_to_donors", "net_outflow", "new_discharge", "two_floats"]
 
 #: Added to the square of a discharge before the root is taken: far below any flow, and its slope at zero is finite.
 SPEED_FLOOR = 1e-20
 
 #: A cell may give away all its water but this many units of rounding: depths are then never negative, exactly.
 ROUNDING_ROOM = 8
-
 
 #: A depth of this many metres, above ground or below, has left all bounds: a run that reaches it ends.
 DEPTH_LIMIT = 1e5
@@ -162,9 +149,6 @@ def limit_to_donors(
         qx, qy: Discharges [m^2/s] through all faces.
         ratio: `dt / dx` [s/m], of a shape that broadcasts to (..., 1, 1).
 
-    Returns:
-        qx, qy: The scaled discharges.
-
     Examples:
         >>> qx, _ = limit_to_donors(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 4.0, 0.0]]),
         ...                         torch.zeros(2, 2), torch.tensor(1.0))
@@ -178,10 +162,9 @@ def limit_to_donors(
     may = available * (1 - ROUNDING_ROOM * torch.finfo(available.dtype).eps)
     short = leaving > may
     share = torch.where(short, may / torch.where(short, leaving.clamp_min(1e-30), 1.0), 1.0)
-    west_east, north_south = torch.ones_like(share.narrow(-1, 0, 1)), torch.ones_like(share.narrow(-2, 0, 1))
     # outside the map lies as much water as is asked for
-    from_west, from_east = torch.cat([west_east, share], -1), torch.cat([share, west_east], -1)
-    from_north, from_south = torch.cat([north_south, share], -2), torch.cat([share, north_south], -2)
+    sides = ((1, 0), (0, 1), (0, 0, 1, 0), (0, 0, 0, 1))
+    from_west, from_east, from_north, from_south = (functional.pad(share, side, value=1.0) for side in sides)
     return qx * torch.where(qx > 0, from_west, from_east), qy * torch.where(qy > 0, from_north, from_south)
 
 

@@ -1,8 +1,7 @@
 """From a fine elevation map to a coarse one by a fixed rule: what a learnt map has to beat.
 
 The baselines of Giladi et al. (NeurIPS 2021, arXiv 2106.07218) are the mean and the mean after an edge-preserving
-filter; maximum, minimum, median and nearest cell are added here, because each keeps what another one loses: the
-maximum keeps embankments and closes canals, the minimum does the reverse.
+filter; maximum, minimum, median and nearest cell are ours, because each keeps what another one loses.
 """
 
 from __future__ import annotations
@@ -24,14 +23,7 @@ _SIGMA_ELEVATION, _SIGMA_SPACE = 2.0, 50.0
 
 
 def elevation_tensor(name: str, value: Tensor) -> Tensor:
-    """Return `value` if it is a finite floating-point tensor of maps (..., R, C) with at least one cell.
-
-    Examples:
-        >>> elevation_tensor("z", torch.tensor([1.0, 2.0]))
-        Traceback (most recent call last):
-        ...
-        ValueError: z must have at least two axes (..., R, C), and cells; its shape is (2,)
-    """
+    """Return `value` if it is a finite floating-point tensor of maps (..., R, C) with at least one cell."""
     return finite_tensor(name, map_tensor(name, value))
 
 
@@ -41,9 +33,7 @@ def map_tensor(name: str, value: Tensor) -> Tensor:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
     if value.ndim < 2 or not value.numel():
-        raise ValueError(
-            f"{name} must have at least two axes (..., R, C), and cells; its shape is {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name} must have at least two axes (..., R, C), and cells; its shape is {(*value.shape,)}")
     return value
 
 
@@ -114,9 +104,8 @@ def pool_dem(z: Tensor, factor: int, how: Pooling = "mean") -> Tensor:
 def _edge_preserving(z: Tensor) -> Tensor:
     """A 3 x 3 bilateral filter."""
     rows, columns = z.shape[-2:]
-    padded = functional.pad(z.reshape(-1, 1, rows, columns), (1, 1, 1, 1), mode="replicate").reshape(
-        *z.shape[:-2], rows + 2, columns + 2
-    )
+    padded = functional.pad(z.reshape(-1, 1, rows, columns), (1, 1, 1, 1), mode="replicate")
+    padded = padded.reshape(*z.shape[:-2], rows + 2, columns + 2)
     total, weights = torch.zeros_like(z), torch.zeros_like(z)
     for i in range(3):
         for j in range(3):

@@ -1,8 +1,7 @@
 """Floods to learn from: what drives the water, the fine solutions, and maps of them in memory or in a folder.
 
-A fine solution is computed once and kept; what is trained is the coarse map (Giladi et al., NeurIPS 2021,
-arXiv 2106.07218). Maps are independent of each other: a surrounding `joblib.parallel_config(backend="dask")` carries
-their solution to a cluster.
+What is trained is the coarse map; a fine solution is computed once and kept (Giladi et al., NeurIPS 2021, arXiv
+2106.07218). A surrounding `joblib.parallel_config(backend="dask")` carries the solution of maps to a cluster.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from lib.experiment import Pieces
 from lib.files import atomic_path, known_path, read_arrays
 from lib.flood.boundaries import SIDES, Boundary
 from lib.flood.faces import DEPTH_LIMIT
@@ -31,7 +32,7 @@ from lib.validation import instance_of, job_count, known_seed, one_of, positive_
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FloodDataset", "Forcing", "Kind", "TileFolder", "draw_floods", "flood_map", "solve_tiles", "tile_forcing"]
+__all__ = ["FloodDataset", "Forcing", "TileFolder", "draw_floods", "flood_map", "solve_tiles"]
 
 #: What drives a flood: rain everywhere, a river that comes in at the west, or one of them on every other map.
 Kind = Literal["rain", "inflow", "mixed"]
@@ -76,7 +77,6 @@ class Forcing:
         return self.rain, self.inflow, self.outflow, self.duration
 
     def __getitem__(self, some: slice) -> Forcing:
-        """Of some of the maps."""
         return Forcing(*(part[some] for part in self.parts))
 
     def coarse(self, factor: int) -> Forcing:
@@ -94,14 +94,12 @@ class Forcing:
     def boundary(self, shape: tuple[int, int]) -> Boundary | None:
         """The sides of maps of R x C cells; None if all of them are walls."""
         faces = dict(zip(SIDES, (shape[0], shape[0], shape[1], shape[1]), strict=True))
-        inflow, outflow = (
-            {
-                name: sides[:, place, : faces[name]]
-                for place, name in enumerate(SIDES)
-                if bool((sides[:, place] != 0).any())
-            }
-            for sides in (self.inflow, self.outflow)
-        )
+
+        def opened(sides: Tensor) -> dict[str, Tensor]:
+            each = zip(faces.items(), sides.unbind(1), strict=True)
+            return {name: side[:, :length] for (name, length), side in each if bool((side != 0).any())}
+
+        inflow, outflow = opened(self.inflow), opened(self.outflow)
         return Boundary(inflow, outflow) if inflow or outflow else None
 
     def simulate(self, solver: LocalInertialSolver, z: Tensor, **options: Any) -> Tensor:
@@ -112,13 +110,9 @@ class Forcing:
 
 
 class FloodDataset(TensorDataset):
-    """Maps, what drives the water on them, and the depths of their fine solutions, in memory.
+    """Maps `z`, what drives the water on them, and depths `h` of their fine solutions (B, R, C) [m], in memory.
 
     An item is `(z, rain, inflow, outflow, duration, h)`.
-
-    Args:
-        z, h: Elevations and depths [m] (B, R, C), of one floating-point dtype.
-        forcing: Of B maps.
 
     Examples:
         >>> z = torch.zeros(3, 4, 4)
@@ -180,6 +174,7 @@ def draw_floods(
     side: int = 128,
     solver: LocalInertialSolver | None = None,
     jobs: int | None = None,
+    folder: str | Path | None = None,
 ) -> FloodDataset:
     """Draw flood plains (`make_terrain`) and solve a flood on each: half an hour, walls around.
 
@@ -192,6 +187,7 @@ def draw_floods(
         side: Cells along a side, a multiple of 4.
         solver: By default one with cells of 8 m and time steps for at least 5 cm of water.
         jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`.
+        folder: Where solutions are kept, one file a map: what is there is not solved again.
 
     Returns:
         float32; each map's mean elevation is 0.
@@ -201,14 +197,15 @@ def draw_floods(
         >>> data.h.shape, (data.forcing.rain > 0).tolist()
         (torch.Size([2, 32, 32]), [True, False])
     """
-    _check_kind(kind)
+    one_of("kind", kind, get_args(Kind))
     known_seed("seed", seed)
-    job_count(jobs)
-    if solver is not None:
-        instance_of("solver", solver, LocalInertialSolver)
+    fine = LocalInertialSolver(dx=CELL, h_cfl_min=0.05) if solver is None else solver
+    instance_of("solver", fine, LocalInertialSolver)
     positive_integer("count", count)
     if positive_integer("side", side) % 4:
         raise ValueError(f"side must be a multiple of 4; it is {side}")
+    pieces = Pieces(folder)
+    job_count(jobs)
     z = torch.empty(count, side, side)
     forcing = Forcing.of_rain(count, (side, side), 0.0, DURATION)
     for i in range(count):
@@ -221,20 +218,35 @@ def draw_floods(
         else:
             first = int(rng.integers(side - side // 4 + 1))
             forcing.inflow[i, 0, first : first + side // 4] = rng.uniform(*RIVER)
-    fine = LocalInertialSolver(dx=CELL, h_cfl_min=0.05) if solver is None else solver
-    work = [(fine, z[i : i + 1], forcing[i : i + 1]) for i in range(count)]
-    return FloodDataset(z, torch.cat(list(in_parallel(flood_map, work, "fine floods", jobs=jobs))), forcing)
+    work = []
+    for i in range(count):
+        one, drive = z[i : i + 1], forcing[i : i + 1]
+        work.append(({"solver": repr(fine), "flood": _digest(one, *drive.parts)}, (fine, one, drive)))
+    solved = pieces.compute(_solved, work, "fine floods", jobs=jobs)
+    return FloodDataset(z, torch.cat([torch.from_numpy(each["h"]) for each in solved]), forcing)
 
 
-def _check_kind(kind: str) -> None:
-    one_of("kind", kind, get_args(Kind))
+def _solved(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> dict[str, Any]:
+    return {"h": flood_map(solver, z, forcing).numpy()}
+
+
+def solution_cache() -> Path | None:
+    """A folder of the user's cache for `draw_floods`, one for each state of the code that solves; None without any."""
+    import pooch
+
+    here = Path(__file__).parent
+    sources = (here / f"{name}.py" for name in ("boundaries", "compiled", "faces", "scenarios", "solver"))
+    code = b"".join(path.read_bytes() for path in sources) + f"{np.__version__} {version('numba')}".encode()
+    folder = Path(pooch.os_cache("paperplay")) / "floods" / hashlib.sha256(code).hexdigest()[:24]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
 
 
 def flood_map(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> Tensor:
-    """Solve the floods on maps (B, R, C) by the compiled loop: depths (B, R, C) [m].
-
-    Raises:
-        RuntimeError: If a depth leaves all bounds.
+    """Solve the floods on maps (B, R, C) by the compiled loop: depths (B, R, C) [m]. Divergence is an error.
 
     Examples:
         >>> flood_map(LocalInertialSolver(dx=8.0), torch.zeros(1, 2, 2), Forcing.of_rain(1, (2, 2), 1e-5, 1000.0))
@@ -264,8 +276,8 @@ class TileFolder(Dataset[tuple[Tensor, ...]]):
 
     def __init__(self, folder: str | Path, dx: float) -> None:
         self.folder, self.dx = known_path("folder", folder), positive_number("dx", dx)
-        found = [path for path in self.folder.glob("*") if path.suffix.lower() in (".npy", ".tif", ".tiff")]
-        self.tiles = sorted(found)
+        kinds = (".npy", ".tif", ".tiff")
+        self.tiles = sorted(path for path in self.folder.glob("*") if path.suffix.lower() in kinds)
         if not self.tiles:
             raise ValueError(f"{self.folder} must hold tiles, as .npy or GeoTIFF; there is none")
         names = [path.stem for path in self.tiles]
@@ -334,7 +346,7 @@ def tile_forcing(z: Tensor, dx: float, kind: Kind, name: str, *, seed: int = 0) 
         >>> print(f"{(8.0 * forcing.inflow.sum()).item():.1f} m^3/s over {8 * int((forcing.inflow > 0).sum())} m")
         200.0 m^3/s over 400 m
     """
-    _check_kind(kind)
+    one_of("kind", kind, get_args(Kind))
     rows, columns = z.shape
     forcing = Forcing.of_rain(1, (rows, columns), 0.0, 3600.0)
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
@@ -366,16 +378,9 @@ def solve_tiles(
     """Compute the fine solutions of a folder of tiles, those that are not there yet.
 
     Args:
-        folder: Of the tiles, as for `TileFolder`.
         solver: The fine one; its `dx` is that of the tiles.
         kind, seed: As for `tile_forcing`.
         jobs: Processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
-
-    Returns:
-        Ready to be trained on.
-
-    Raises:
-        RuntimeError: If a depth leaves all bounds.
 
     Examples:
         >>> import tempfile
@@ -386,7 +391,7 @@ def solve_tiles(
         ...     print(f"{tiles[1][-1].mean().item():.4f}")
         0.0350
     """
-    _check_kind(kind)
+    one_of("kind", kind, get_args(Kind))
     seed = known_seed("seed", seed)
     job_count(jobs)
     tiles = TileFolder(folder, instance_of("solver", solver, LocalInertialSolver).dx)
@@ -406,8 +411,12 @@ def solve_tiles(
 
 
 def _settings(z: Tensor, solver: LocalInertialSolver, kind: Kind, seed: int) -> str:
-    """What a solution depends on, with a digest of the elevations."""
-    return repr((solver, kind, seed, hashlib.sha256(z.numpy().tobytes()).hexdigest()))
+    """What a solution depends on."""
+    return repr((solver, kind, seed, _digest(z)))
+
+
+def _digest(*parts: Tensor) -> str:
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
 def _solve_tile(tiles: TileFolder, index: int, solver: LocalInertialSolver, kind: Kind, seed: int) -> None:

@@ -1,31 +1,23 @@
 """The local inertial flood solver: explicit, batched, differentiable through every time step.
 
-Physics and setting: Giladi et al., NeurIPS 2021 (arXiv 2106.07218), who train a network through such a solver; the
-scheme is that of Bates et al. 2010 and de Almeida et al. 2012. Wet and dry cells, the limiter and the bounds of the
-time step are ours.
+Physics and setting: Giladi et al., NeurIPS 2021 (arXiv 2106.07218); the scheme: Bates et al. 2010, de Almeida et al.
+2012. Wet and dry cells, the limiter and the bounds of the time step are ours.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from lib.flood.boundaries import SIDES, Boundary, Side, open_sides, outer_faces, real_tensor
-from lib.flood.faces import (
-    BOUNDS,
-    DEPTH_LIMIT,
-    State,
-    limit_to_donors,
-    net_outflow,
-    new_discharge,
-    two_floats,
-)
-from lib.flood.pooling import map_tensor
+from lib.flood.boundaries import SIDES, Boundary, Side, fits, open_sides, outer_faces, real_tensor
+from lib.flood.faces import BOUNDS, DEPTH_LIMIT, State, limit_to_donors, net_outflow, new_discharge, two_floats
+from lib.flood.pooling import elevation_tensor, map_tensor
 from lib.validation import (
     finite_array,
     finite_tensor,
@@ -41,6 +33,8 @@ from lib.validation import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 __all__ = ["FloodResult", "LocalInertialSolver"]
 
 
@@ -53,8 +47,7 @@ class FloodResult:
         steps: Number of time steps (...), int64.
         time: Time reached [s] (...), float64; NaN where a depth left all bounds (NaN, or beyond 100 km), which ends a
             run.
-        volume_in: Rain and inflow [m^3] (...), float64.
-        volume_out: Outflow [m^3] (...), float64.
+        volume_in, volume_out: Rain and inflow, and outflow [m^3] (...), float64.
         volume_before, volume_after: Water on the map [m^3] (...), float64, at the start and at the end, with what lies
             below the last digit of the depths.
         history: Depths [m] (T, ..., R, C) at the `save_times`, or None.
@@ -80,18 +73,22 @@ class FloodResult:
 
     @property
     def mass_error(self) -> torch.Tensor:
-        """Water that was made (or lost, below 0), as a part of what came in; where nothing did, of what was there.
-
-        (...), float64.
-        """
+        """Water made (lost, below 0), as a part (...) of what came in, or where nothing did of what was there."""
         made = self.volume_after - self.volume_before - self.volume_in + self.volume_out
         whole = torch.where(self.volume_in > 0, self.volume_in, self.volume_before)
         return made / torch.where(whole > 0, whole, 1.0)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What a run carries from step to step; all but the state and the volumes is (...)."""
+class _Drive(NamedTuple):
+    """What drives the water, after all checks."""
+
+    rain: torch.Tensor | None
+    sides: dict[str, Side]
+    dt_max: float = math.inf
+
+
+class _Run(NamedTuple):
+    """What a run carries from step to step; all but the state is (...)."""
 
     state: State
     time: torch.Tensor
@@ -148,9 +145,9 @@ class LocalInertialSolver:
 
     def __post_init__(self) -> None:
         for name in ("dx", "manning", "alpha", "g", "h_dry", "h_cfl_min"):
-            positive_number(name, getattr(self, name))
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         for name in ("theta", "alpha"):
-            number_between(name, getattr(self, name), 0, 1)
+            object.__setattr__(self, name, number_between(name, getattr(self, name), 0, 1))
         one_of("friction", self.friction, ("vector", "component"))
         one_of("edge", self.edge, ("replicate", "mirror"))
         true_or_false("limiter", self.limiter)
@@ -165,11 +162,7 @@ class LocalInertialSolver:
         return replace(self, dx=self.dx * positive_integer("factor", factor))
 
     def initial_state(self, z: torch.Tensor, h0: float | torch.Tensor | None = None) -> State:
-        """Water at rest on the map `z`.
-
-        Args:
-            z: Bed [m] (..., R, C), float32 or float64.
-            h0: Depth [m], not negative: a number or a tensor that broadcasts to the shape of `z`. None: dry.
+        """Water at rest on the map `z`; the arguments are those of `simulate`.
 
         Examples:
             >>> LocalInertialSolver(dx=1.0).initial_state(torch.zeros(2, 2), 0.5).h
@@ -183,13 +176,9 @@ class LocalInertialSolver:
         return State(h, z.new_zeros(*batch, rows, columns + 1), z.new_zeros(*batch, rows + 1, columns), carry)
 
     def time_step(self, h: torch.Tensor) -> torch.Tensor:
-        """The time step `alpha dx / sqrt(g max(h, h_cfl_min))` [s], a constant for gradients.
+        """The time step `alpha dx / sqrt(g max(h, h_cfl_min))` [s] (...) float64 for depths `h` [m] (..., R, C).
 
-        Args:
-            h: Depth [m] (..., R, C).
-
-        Returns:
-            (...), float64; NaN where a depth is not finite, or beyond 100 km.
+        It is a constant for gradients, and NaN where a depth is not finite, or beyond 100 km.
 
         Examples:
             >>> print(f"{LocalInertialSolver(dx=10.0, alpha=1.0).time_step(torch.ones(2, 2)).item():.4f}")
@@ -210,14 +199,9 @@ class LocalInertialSolver:
         rain: float | torch.Tensor | None = None,
         boundary: Boundary | None = None,
     ) -> State:
-        """One time step: momentum, then the sides of the map, rain, the limiter, mass.
+        """One time step of `dt` seconds, a number or one for each map (...): momentum, sides, rain, limiter, mass.
 
-        Args:
-            z: Bed [m] (..., R, C).
-            state: Depths and discharges, of the shapes that `initial_state` gives.
-            dt: Time step [s], not negative: a number or one for each map (...).
-            rain: Rain [m/s], not negative: a number or a tensor that broadcasts to the shape of `z`.
-            boundary: What passes the sides; None: closed walls.
+        The other arguments are those of `simulate`.
 
         Examples:
             >>> solver, z = LocalInertialSolver(dx=10.0), torch.zeros(2, 2)
@@ -228,23 +212,21 @@ class LocalInertialSolver:
         _check_map(z)
         state = self._check_state(state, z)
         seconds = _times("dt", dt, z)
-        water = None if rain is None else _field("rain", rain, z)
-        sides = open_sides(boundary, z, self.manning)
-        return self._step(z, state, seconds.to(z.dtype)[..., None, None], water, sides)
+        return self._step(z, state, seconds.to(z.dtype)[..., None, None], self._drive(z, rain, boundary))
 
-    def _step(
-        self, z: torch.Tensor, state: State, dt: torch.Tensor, rain: torch.Tensor | None, sides: dict[str, Side]
-    ) -> State:
+    def _drive(self, z: torch.Tensor, rain: float | torch.Tensor | None, boundary: Boundary | None) -> _Drive:
+        return _Drive(None if rain is None else _field("rain", rain, z), open_sides(boundary, z, self.manning))
+
+    def _step(self, z: torch.Tensor, state: State, dt: torch.Tensor, drive: _Drive) -> State:
         h, qx, qy, carry = state
-        settings = {"dx": self.dx, "manning": self.manning, "theta": self.theta, "g": self.g, "h_dry": self.h_dry}
-        rules = {"friction": self.friction, "edge": self.edge}
-        inner_x = new_discharge(z, h, qx, qy, dt, dim=-1, **settings, **rules)  # type: ignore[arg-type]
-        inner_y = new_discharge(z, h, qy, qx, dt, dim=-2, **settings, **rules)  # type: ignore[arg-type]
-        west, east, north, south = (outer_faces(sides, name, h, self.h_dry) for name in SIDES)
-        wall_x, wall_y = torch.zeros_like(h[..., 0]), torch.zeros_like(h[..., 0, :])
-        new_qx = torch.cat([_first(west, wall_x)[..., None], inner_x, -_first(east, wall_x)[..., None]], -1)
-        new_qy = torch.cat([_first(north, wall_y)[..., None, :], inner_y, -_first(south, wall_y)[..., None, :]], -2)
-        rained = None if rain is None else dt * rain
+        momentum = partial(
+            new_discharge, z, h, dt=dt, dx=self.dx, manning=self.manning, theta=self.theta, g=self.g,
+            h_dry=self.h_dry, friction=self.friction, edge=self.edge,
+        )  # fmt: skip
+        west, east, north, south = (outer_faces(drive.sides, name, h, self.h_dry) for name in SIDES)
+        new_qx = torch.cat([west[..., None], momentum(qx, qy, dim=-1), -east[..., None]], -1)
+        new_qy = torch.cat([north[..., None, :], momentum(qy, qx, dim=-2), -south[..., None, :]], -2)
+        rained = None if drive.rain is None else dt * drive.rain
         wetter = h if rained is None else h + rained
         ratio = dt / self.dx
         if self.limiter:
@@ -284,13 +266,8 @@ class LocalInertialSolver:
             save_times: Ascending times [s] at which to keep the depths. Steps are cut such that they end there.
             checkpoint_every: Steps per segment of activation checkpointing, 0: none. Memory of a backward pass is then
                 that of one segment and of the states between segments, for one more forward pass.
-            backend: `"torch"`, or `"compiled"`: numba, on the processor, without gradients.
-
-        Returns:
-            Its gradients treat the time steps as constants, as the paper's do.
-
-        Raises:
-            RuntimeError: If the compiled backend is asked for gradients.
+            backend: `"torch"`, whose gradients treat the time steps as constants, as the paper's do; or `"compiled"`:
+                numba, on the processor, without gradients.
 
         Examples:
             >>> z = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
@@ -298,29 +275,23 @@ class LocalInertialSolver:
             >>> print(f"{result.volume_in.item():.3f} {10 * 10 * result.h.sum().item():.3f}")
             1.800 1.800
         """
-        if state is None:
-            state = self.initial_state(z, h0)
-        elif h0 is not None:
+        if state is not None and h0 is not None:
             raise ValueError("h0 and state cannot both be given: a state has its own depths")
-        else:
-            _check_map(z)
-            state = self._check_state(state, z)
-        end = _times("duration", duration, z)
-        water = None if rain is None else _field("rain", rain, z)
-        sides = open_sides(boundary, z, self.manning)
-        longest = math.inf if dt_max is None else positive_number("dt_max", dt_max)
+        _check_map(z)
+        state = self.initial_state(z, h0) if state is None else self._check_state(state, z)
+        stops = _stops(save_times, _times("duration", duration, z))
+        drive = self._drive(z, rain, boundary)
+        if dt_max is not None:
+            drive = drive._replace(dt_max=positive_number("dt_max", dt_max))
         every = integer_at_least("checkpoint_every", checkpoint_every, 0)
-        stops = _stops(save_times, end)
-        one_of("backend", backend, ("torch", "compiled"))
-        if backend == "compiled":
-            run, history = self._run_compiled(z, state, stops, water, sides, dt_max=longest)
+        if one_of("backend", backend, ("torch", "compiled")) == "compiled":
+            run, history = self._run_compiled(z, state, stops, drive)
         else:
-            run, history = self._run_torch(z, state, stops, water, sides, dt_max=longest, checkpoint_every=every)
-        new = run.state
-        return FloodResult(
-            new.h, new.qx, new.qy, run.steps, run.time, run.volume_in, run.volume_out, self._water(state),
-            self._water(new), None if save_times is None else history[:-1], new.carry,
-        )  # fmt: skip
+            run, history = self._run_torch(z, state, stops, drive, every)
+        end = run.state
+        volumes = (run.volume_in, run.volume_out, self._water(state), self._water(end))
+        kept = None if save_times is None else history[:-1]
+        return FloodResult(end.h, end.qx, end.qy, run.steps, run.time, *volumes, kept, end.carry)
 
     def _water(self, state: State) -> torch.Tensor:
         """Water on the map [m^3] (...), float64."""
@@ -333,9 +304,9 @@ class LocalInertialSolver:
         """Return a state that fits the map, with a carry in float32 and without one in float64."""
         instance_of("state", state, State, "a State, as initial_state gives one")
         *batch, rows, columns = z.shape
-        shapes = {"h": (rows, columns), "qx": (rows, columns + 1), "qy": (rows + 1, columns)}
-        if state.carry is not None:
-            shapes["carry"] = (rows, columns)
+        shapes = {"h": (rows, columns), "qx": (rows, columns + 1), "qy": (rows + 1, columns), "carry": (rows, columns)}
+        if state.carry is None:
+            del shapes["carry"]
         for name, shape in shapes.items():
             part = finite_tensor(f"state.{name}", getattr(state, name), shape=(*batch, *shape))
             if part.dtype != z.dtype or part.device != z.device:
@@ -352,98 +323,58 @@ class LocalInertialSolver:
         return state
 
     def _run_torch(
-        self,
-        z: torch.Tensor,
-        state: State,
-        stops: torch.Tensor,
-        rain: torch.Tensor | None,
-        sides: dict[str, Side],
-        *,
-        dt_max: float,
-        checkpoint_every: int,
+        self, z: torch.Tensor, state: State, stops: torch.Tensor, drive: _Drive, checkpoint_every: int
     ) -> tuple[_Run, torch.Tensor]:
-        batch = z.shape[:-2]
-        zero = torch.zeros(batch, dtype=torch.float64, device=z.device)
-        run = _Run(state, zero, zero.long(), zero, zero)
-        history = []
+        zero = torch.zeros(z.shape[:-2], dtype=torch.float64, device=z.device)
+        run, history = _Run(state, zero, zero.long(), zero, zero), []
+        segment: Any = self._segment
+        if checkpoint_every:
+            segment = partial(checkpoint, self._segment, use_reentrant=False, preserve_rng_state=False)
         for stop in stops:
             while bool((run.time < stop).any()):
-                if checkpoint_every:
-                    run = checkpoint(
-                        self._segment, z, run, stop, rain, sides, dt_max=dt_max, steps=checkpoint_every,
-                        use_reentrant=False, preserve_rng_state=False,
-                    )  # fmt: skip
-                else:
-                    run = self._segment(z, run, stop, rain, sides, dt_max=dt_max, steps=1)
+                run = segment(z, run, stop, drive, steps=max(1, checkpoint_every))
             history.append(run.state.h)
         return run, torch.stack(history)
 
-    def _segment(
-        self,
-        z: torch.Tensor,
-        run: _Run,
-        stop: torch.Tensor,
-        rain: torch.Tensor | None,
-        sides: dict[str, Side],
-        *,
-        dt_max: float,
-        steps: int,
-    ) -> _Run:
+    def _segment(self, z: torch.Tensor, run: _Run, stop: torch.Tensor, drive: _Drive, *, steps: int) -> _Run:
         """At most so many steps towards `stop`; maps that are there already stay as they are."""
         for _ in range(steps):
             active = run.time < stop
             if not bool(active.any()):
                 break
             with torch.no_grad():
-                whole = self.time_step(run.state.h).clamp_max(dt_max)
+                whole = self.time_step(run.state.h).clamp_max(drive.dt_max)
                 left = stop - run.time
                 seconds = torch.where(active, torch.where(whole >= left, left, whole), 0.0)
                 time = torch.where(active, torch.where(whole >= left, stop, run.time + whole), run.time)
-            new = self._step(z, run.state, seconds.to(z.dtype)[..., None, None], rain, sides)
-            came, went = self._volumes(z, new, seconds, rain, sides)
+            new = self._step(z, run.state, seconds.to(z.dtype)[..., None, None], drive)
+            came, went = self._volumes(z, new, seconds, drive)
             if not bool(active.all()):
-                on = active[..., None, None]
-                new = _where(on, new, run.state)
+                new = _where(active[..., None, None], new, run.state)
             run = _Run(new, time, run.steps + active, run.volume_in + came, run.volume_out + went)
         return run
 
     def _volumes(
-        self,
-        z: torch.Tensor,
-        state: State,
-        seconds: torch.Tensor,
-        rain: torch.Tensor | None,
-        sides: dict[str, Side],
+        self, z: torch.Tensor, state: State, seconds: torch.Tensor, drive: _Drive
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Water [m^3] that came in and went out during a step, as the step counted it."""
         came = went = torch.zeros_like(seconds)
         # the step as the map's precision had it
         exact = seconds.to(z.dtype).double()
-        if rain is not None:
-            came = came + exact * self.dx**2 * rain.expand(z.shape).sum(dim=(-2, -1), dtype=torch.float64)
-        faces = {
-            "west": state.qx[..., 0],
-            "east": -state.qx[..., -1],
-            "north": state.qy[..., 0, :],
-            "south": -state.qy[..., -1, :],
-        }
-        for name in sides:
+        if drive.rain is not None:
+            came = came + exact * self.dx**2 * drive.rain.expand(z.shape).sum(dim=(-2, -1), dtype=torch.float64)
+        qx, qy = state.qx, state.qy
+        faces = {"west": qx[..., 0], "east": -qx[..., -1], "north": qy[..., 0, :], "south": -qy[..., -1, :]}
+        for name in drive.sides:
             inward = faces[name].double()
             came = came + exact * self.dx * inward.clamp_min(0).sum(dim=-1)
             went = went - exact * self.dx * inward.clamp_max(0).sum(dim=-1)
         return came, went
 
     def _run_compiled(
-        self,
-        z: torch.Tensor,
-        state: State,
-        stops: torch.Tensor,
-        rain: torch.Tensor | None,
-        sides: dict[str, Side],
-        *,
-        dt_max: float,
+        self, z: torch.Tensor, state: State, stops: torch.Tensor, drive: _Drive
     ) -> tuple[_Run, torch.Tensor]:
-        given = [z, *state, rain, *(part for side in sides.values() for part in side)]
+        given = [z, *state, drive.rain, *(part for side in drive.sides.values() for part in side)]
         if any(part is not None and part.requires_grad for part in given):
             raise RuntimeError("backend 'compiled' gives no gradients; use backend 'torch', or detach the inputs")
         import numpy as np
@@ -451,49 +382,44 @@ class LocalInertialSolver:
         from lib.flood.compiled import run
 
         batch, (rows, columns) = z.shape[:-2], z.shape[-2:]
-        count = math.prod(batch)
 
-        def maps(a: torch.Tensor) -> torch.Tensor:
-            return a.cpu().reshape(count, *a.shape[len(batch) :])
+        def arrays(a: torch.Tensor) -> NDArray[Any]:
+            """A copy with one batch axis."""
+            one_axis = a.cpu().reshape(-1, *a.shape[len(batch) :])
+            return one_axis.clone(memory_format=torch.contiguous_format).numpy()
 
-        def own(a: torch.Tensor) -> np.typing.NDArray[np.generic]:
-            return maps(a).clone(memory_format=torch.contiguous_format).numpy()
+        def back(a: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(a.reshape((*batch, *a.shape[1:]))).to(z.device)
 
-        beds = maps(z).contiguous().numpy()
-        h, qx, qy = own(state.h), own(state.qx), own(state.qy)
-        carry = None if state.carry is None else own(state.carry)
-        ends = stops.cpu().reshape(len(stops), count).numpy()
-        water = None if rain is None else maps(rain.expand(z.shape)).contiguous().numpy()
+        beds, ends = arrays(z), arrays(stops.movedim(0, -1))
+        h, qx, qy = arrays(state.h), arrays(state.qx), arrays(state.qy)
+        carry = None if state.carry is None else arrays(state.carry)
+        count = len(beds)
+        dry = np.zeros((count, 1, columns), beds.dtype)
+        water = dry if drive.rain is None else arrays(drive.rain.expand(z.shape))
         edges = np.zeros((count, 4, 2, max(rows, columns)), beds.dtype)
         for place, name in enumerate(SIDES):
-            for what, part in enumerate(sides.get(name, ())):
+            for what, part in enumerate(drive.sides.get(name, ())):
                 if part is not None:
                     length = part.shape[-1]
-                    edges[:, place, what, :length] = maps(part.expand(*batch, length)).numpy()
-        flags = (self.friction == "vector", self.edge == "mirror", self.limiter, bool(sides))
-        history = np.empty((len(stops), *beds.shape), beds.dtype)
+                    edges[:, place, what, :length] = arrays(part.expand(*batch, length))
+        flags = (self.friction == "vector", self.edge == "mirror", bool(self.limiter), bool(drive.sides))
+        history = np.empty((count, len(stops), rows, columns), beds.dtype)
         volumes, steps, times = np.zeros((count, 2)), np.zeros(count, np.int64), np.zeros(count)
-        dry = np.zeros((1, columns), beds.dtype)
-        for b in range(count):
-            here = dry if water is None else water[b]
-            total = 0.0 if water is None else float(here.sum(dtype=np.float64)) * self.dx**2
-            # the same in every row: one row, that stays in the cache
-            here = here[:1] if bool((here == here[:1]).all()) else here
+        for b, rain in enumerate(water):
             settings = (
-                float(self.dx), float(self.g), float(self.manning), float(self.theta), float(self.h_dry),
-                float(self.alpha), float(self.h_cfl_min), dt_max, total,
+                self.dx, self.g, self.manning, self.theta, self.h_dry, self.alpha, self.h_cfl_min, drive.dt_max,
+                float(rain.sum(dtype=np.float64)) * self.dx**2,
             )  # fmt: skip
-            steps[b], times[b] = run(
-                beds[b], h[b], qx[b], qy[b], None if carry is None else carry[b], here, edges[b], flags, settings,
-                BOUNDS, np.ascontiguousarray(ends[:, b]), history[:, b], volumes[b],
+            # the same in every row: one row, that stays in the cache
+            short = rain[:1] if bool((rain == rain[:1]).all()) else rain
+            steps[b], times[b], qx[b], qy[b] = run(
+                beds[b], h[b], qx[b], qy[b], None if carry is None else carry[b], short, edges[b], flags, settings,
+                BOUNDS, ends[b], history[b], volumes[b],
             )  # fmt: skip
-
-        def back(a: np.typing.NDArray[np.generic], leading: int = 0) -> torch.Tensor:
-            return torch.from_numpy(a.reshape((*a.shape[:leading], *batch, *a.shape[leading + 1 :]))).to(z.device)
-
-        came, went = (back(np.ascontiguousarray(volumes[:, k])) for k in (0, 1))
+        came, went = back(volumes).unbind(-1)
         new = State(back(h), back(qx), back(qy), None if carry is None else back(carry))
-        return _Run(new, back(times), back(steps), came, went), back(history, 1)
+        return _Run(new, back(times), back(steps), came, went), back(history).movedim(len(batch), 0)
 
 
 def _where(on: torch.Tensor, new: State, old: State) -> State:
@@ -502,18 +428,9 @@ def _where(on: torch.Tensor, new: State, old: State) -> State:
     return State(h, qx, qy, None if new.carry is None or old.carry is None else torch.where(on, new.carry, old.carry))
 
 
-def _first(given: torch.Tensor | None, wall: torch.Tensor) -> torch.Tensor:
-    """Discharge into the map through a side: as given, for every map, or none."""
-    return wall if given is None else given.expand(wall.shape)
-
-
 def _check_map(z: torch.Tensor) -> None:
-    if not isinstance(z, torch.Tensor) or z.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"z must be a tensor of float32 or float64; it is {getattr(z, 'dtype', type(z).__name__)}")
-    if z.ndim < 2 or z.numel() == 0:
-        raise ValueError(f"z must have the shape (..., R, C) and hold cells; its shape is {tuple(z.shape)}")
-    if not bool(torch.isfinite(z).all()):
-        raise ValueError("z must be finite; an entry is NaN or infinite (fill cells without data first)")
+    if elevation_tensor("z", z).dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"z must be a tensor of float32 or float64; it is {z.dtype}")
 
 
 def _field(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -522,8 +439,7 @@ def _field(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Ten
     if given.numel() and given.min() < 0:
         raise ValueError(f"{name} must not be negative; its smallest entry is {given.min().item()}")
     # a tensor of one axis could mean a row or a batch
-    fits = given.ndim != 1 and given.ndim <= z.ndim
-    if not fits or any(a not in (1, b) for a, b in zip(given.shape[::-1], z.shape[::-1], strict=False)):
+    if given.ndim == 1 or not fits(given, z.shape):
         raise ValueError(f"{name} must broadcast to the shape {tuple(z.shape)} of z; its shape is {tuple(given.shape)}")
     return given
 
@@ -532,9 +448,7 @@ def _times(name: str, value: float | torch.Tensor, z: torch.Tensor) -> torch.Ten
     """Seconds for each map (...), float64."""
     given = real_tensor(name, value, z, torch.float64).detach()
     if given.ndim and given.shape != z.shape[:-2]:
-        raise ValueError(
-            f"{name} must be a number or have the shape {tuple(z.shape[:-2])}; it has {tuple(given.shape)}"
-        )
+        raise ValueError(f"{name} must be a number or have the shape {(*z.shape[:-2],)}; it has {(*given.shape,)}")
     if not bool((given >= 0).all()):
         raise ValueError(f"{name} must not be negative; it is {value}")
     return given.expand(z.shape[:-2])

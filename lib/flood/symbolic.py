@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sympy
 
+from lib.validation import positive_integer
+
 __all__ = ["two_cell_wave_bound", "two_cell_wave_matrix"]
 
 
@@ -22,6 +24,7 @@ def two_cell_wave_matrix(axes: int) -> sympy.Matrix:
         >>> two_cell_wave_matrix(1).shape
         (2, 2)
     """
+    axes = positive_integer("axes", axes)
     alpha, theta = sympy.symbols("alpha theta", positive=True)
     own = 2 * theta - 1
     # q' = own q - 2 alpha h;  h' = h + 2 alpha sum of q' (signs by the side of a face that the crest is on)
@@ -47,14 +50,13 @@ def two_cell_wave_bound() -> bool:
         polynomial = (factor * sympy.eye(axes + 1) - two_cell_wave_matrix(axes)).det()
         # discharges of two axes that cancel do not move the depth: they only decay, by 2 theta - 1 a step
         quadratic, rest = sympy.div(sympy.expand(polynomial), (factor - (2 * theta - 1)) ** (axes - 1), factor)
-        if sympy.expand(rest) != 0:
-            return False
         trace = 2 * theta - 4 * axes * alpha**2
-        if sympy.expand(quadratic - (factor**2 - trace * factor + 2 * theta - 1)) != 0:
-            return False
-        at_minus_one = sympy.expand(quadratic.subs(factor, -1))
-        if sympy.expand(at_minus_one - 4 * (theta - axes * alpha**2)) != 0:
-            return False
-        if sympy.expand(quadratic.subs(factor, 1)) != sympy.expand(4 * axes * alpha**2):
+        residuals = (
+            rest,
+            quadratic - (factor**2 - trace * factor + 2 * theta - 1),
+            quadratic.subs(factor, -1) - 4 * (theta - axes * alpha**2),
+            quadratic.subs(factor, 1) - 4 * axes * alpha**2,
+        )
+        if any(sympy.expand(residual) != 0 for residual in residuals):
             return False
     return True

@@ -1,9 +1,7 @@
 """Ground for floods: real elevations with canals and embankments cut into them, and what a block of them looks like.
 
-The elevations are matplotlib's sample of the Jacksboro fault (Tennessee), 344 x 403 cells of 1/1200 degree in whole
-metres. They are mountains; crops of them are smoothed and flattened to the few metres of a flood plain, and get
-thin structures that decide where water goes: the reason why averaging elevations fails (Giladi et al., NeurIPS 2021,
-arXiv 2106.07218). Training and test crops come from regions that do not touch.
+Crops of mountains in Tennessee are smoothed and flattened to the few metres of a flood plain, and get thin structures
+that decide where water goes: the reason why averaging elevations fails (Giladi et al., NeurIPS 2021, arXiv 2106.07218).
 """
 
 from __future__ import annotations
@@ -19,22 +17,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from lib.flood.pooling import blocks, elevation_tensor
-from lib.validation import numpy_generator, one_of, positive_integer, positive_number
+from lib.validation import numpy_generator, one_of, pair, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "FEATURES",
-    "REGIONS",
-    "RealDem",
-    "Split",
-    "Terrain",
-    "block_features",
-    "make_terrain",
-    "real_dem",
-    "terrain",
-]
+__all__ = ["FEATURES", "REGIONS", "Split", "block_features", "make_terrain", "real_dem", "terrain"]
 
 Split = Literal["train", "test"]
 
@@ -43,15 +31,8 @@ REGIONS: dict[Split, tuple[int, int]] = {"train": (0, 270), "test": (290, 403)}
 
 #: What `block_features` measures, in its order.
 FEATURES = (
-    "min",
-    "max",
-    "quantile_10",
-    "quantile_50",
-    "quantile_90",
-    "std",
-    "saddle_west_east",
-    "saddle_north_south",
-    "mean",
+    *("min", "max", "quantile_10", "quantile_50", "quantile_90"),
+    *("std", "saddle_west_east", "saddle_north_south", "mean"),
 )
 
 _SMALLEST_SIDE = 8
@@ -116,12 +97,7 @@ class Terrain:
 def make_terrain(
     shape: tuple[int, int], split: Split = "train", *, rng: np.random.Generator, zoom: float = 8 / 3
 ) -> NDArray[np.float64]:
-    """Draw a flood plain: `terrain(...).z`.
-
-    Parameters, errors and recipe are those of `terrain`.
-
-    Returns:
-        (R, C) float64 [m].
+    """The elevations (R, C) float64 [m] of a flood plain, `terrain(...).z`.
 
     Examples:
         >>> z = make_terrain((64, 64), "test", rng=np.random.default_rng(0))
@@ -148,7 +124,6 @@ def terrain(
     Args:
         shape: Rows and columns, at least 8 each.
         split: Columns 0 to 269 (`"train"`) or 290 to 402 (`"test"`) of the real elevations.
-        rng: NumPy generator; the same state gives the same terrain.
         zoom: Cells of the result for each real cell; above 301 cells a side, a test map needs more than the default.
 
     Examples:
@@ -158,9 +133,7 @@ def terrain(
     """
     one_of("split", split, get_args(Split))
     numpy_generator("rng", rng)
-    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-        raise ValueError(f"shape must be (rows, columns); it is {shape!r}")
-    rows, columns = (positive_integer("shape", side) for side in shape)
+    rows, columns = (positive_integer("shape", side) for side in pair("shape", shape))
     if min(rows, columns) < _SMALLEST_SIDE:
         raise ValueError(f"both sides of shape must have at least {_SMALLEST_SIDE} cells; shape is {(rows, columns)}")
     ground, source = _ground((rows, columns), rng, split, positive_number("zoom", zoom))

@@ -1,9 +1,4 @@
-"""A plain with a wall across it: what a rule for coarse maps does to the wall (the reason for the paper's Figure 1).
-
-64 x 64 cells of 4 m that fall by 1 in 1000 to the east; a wall 2 cells wide and 3 m high from north to south, which
-lies in two blocks of 8 x 8 cells; a river that comes in through the middle of the western side. No water passes the
-wall on the fine map.
-"""
+"""A plain with a wall across it: what a rule for coarse maps does to the wall (the reason for the paper's Figure 1)."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ import torch
 from lib.flood.boundaries import Boundary
 from lib.flood.pooling import Pooling, pool_dem
 from lib.flood.solver import LocalInertialSolver
+from lib.validation import positive_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +39,9 @@ class Leak(NamedTuple):
 
 
 def walled_plain() -> Tensor:
-    """The fine map (64, 64) float64 [m].
+    """A map (64, 64) float64 [m] of cells of 4 m that falls by 1 in 1000 to the east, with a wall from north to south.
+
+    The wall is 3 m high and 2 cells wide, and lies in two blocks of 8 x 8 cells.
 
     Examples:
         >>> z = walled_plain()
@@ -56,19 +54,21 @@ def walled_plain() -> Tensor:
 
 
 def leak(rule: Pooling | None, times: Sequence[float] = (600.0, 900.0, 1200.0, 1800.0), *, factor: int = 8) -> Leak:
-    """Flood the plain on its fine map, or on a coarse one.
+    """Flood `walled_plain`, on its fine map or on a coarse one, by a river through the middle of the western side.
+
+    No water passes the wall on the fine map.
 
     Args:
         rule: How to pool; None for the fine map.
-        times: Seconds, positive, ascending.
+        times: Seconds, ascending.
         factor: Of the pooling; also says which columns count as east of the wall.
 
     Examples:
         >>> [round(float(leak(rule, [600.0]).share[0]), 1) for rule in (None, "max", "min")]
         [0.0, 0.0, 0.3]
     """
-    if not len(times) or not times[0] > 0:
-        raise ValueError(f"times must be positive, and one at least; they are {list(times)}")
+    if not positive_array("times", times).size:
+        raise ValueError("times must hold one at least; it is empty")
     z = walled_plain()
     river = torch.zeros(_SIDE, dtype=torch.float64)
     river[24:40] = _RIVER
@@ -77,9 +77,8 @@ def leak(rule: Pooling | None, times: Sequence[float] = (600.0, 900.0, 1200.0, 1
         z, width = pool_dem(z, factor, rule), factor
         river = river.reshape(-1, factor).mean(-1)
     solver = LocalInertialSolver(dx=_CELL * width, h_cfl_min=0.05)
-    end = times[-1]
-    boundary = Boundary({"west": river})
-    h = solver.simulate(z, end, boundary=boundary, save_times=times, backend="compiled").history
+    sides = Boundary({"west": river})
+    h = solver.simulate(z, times[-1], boundary=sides, save_times=times, backend="compiled").history
     assert h is not None
     first = (WALL[1] // factor + 1) * factor // width
     return Leak(z, h, h[..., first:].sum((-2, -1)) / h.sum((-2, -1)))

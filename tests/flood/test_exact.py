@@ -39,24 +39,3 @@ def test_waves_agree_where_the_water_is_slow() -> None:
     x = np.linspace(0, 200.0, 20)
     full, inertial = (planar_wave(x, 4e4, 0.01, 0.05, G, model=model) for model in ("full", "local_inertial"))
     np.testing.assert_allclose(inertial, full, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (([0.0], 1.0, 0.0, 0.03), "u"),
-        (([0.0], 1.0, 1.0, -0.03), "manning"),
-        (([0.0], 1.0, 1.0, 0.03, 0.0), "g"),
-    ],
-)
-def test_bad_waves_are_refused(arguments, word: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^{word} must"):
-        planar_wave(*arguments)
-    with pytest.raises(ValueError, match="model must"):
-        planar_wave([0.0], 1.0, 1.0, 0.03, model="diffusive")
-
-
-def test_bad_depths_are_refused() -> None:
-    for bad, word in (((-1.0, 0.01, 0.03), "q"), ((1.0, 0.0, 0.03), "slope"), ((1.0, 0.01, 0.0), "manning")):
-        with pytest.raises(ValueError, match=f"{word} must"):
-            normal_depth(*bad)

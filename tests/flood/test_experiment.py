@@ -50,15 +50,6 @@ def test_presets_can_be_trained(name) -> None:
         assert not run.model.training
 
 
-def test_the_papers_preset_is_the_papers() -> None:
-    settings = PRESETS["paper"]
-    assert (settings.dx, settings.factor, settings.epochs, settings.lr) == (1.0, 16, 50, 1e-3)
-    assert (settings.fine_floor, settings.coarse_floor, settings.loss, settings.smoothness) == (0.01, 0.1, "mse", 0.0)
-    assert (settings.warmup, settings.clip, settings.augment, settings.count) == (None, None, False, None)
-    solver = coarse_solver("paper")
-    assert (solver.theta, solver.manning, solver.dx) == (0.7, 0.05, 16.0)
-
-
 def test_weights_and_maps_come_from_their_seeds() -> None:
     def task(**change):
         model, train, test = flood_task(replace(SMALL, count=2, test_count=1, **change))
@@ -168,7 +159,6 @@ def test_a_folder_holds_one_experiment_and_a_file_its_network(tmp_path) -> None:
         ({"side": 40}, "side must be a multiple of the factor 16; it is 40"),
         ({"batch_size": 7}, "batch_size must be at most 6; it is 7"),
         ({"alpha": 1.5}, "alpha must lie between 0 and 1; it is 1.5"),
-        ({"precision": "nonsense"}, "precision must be one of float32, bfloat16; it is 'nonsense'"),
         ({"jobs": -3}, "jobs must be at least 1"),
         ({"data_path": "/nope"}, "data_path must be None for maps that are drawn"),
     ],
@@ -178,7 +168,7 @@ def test_what_is_refused_solves_no_flood_and_takes_no_folder(change, message, tm
         raise AssertionError("the work has begun")
 
     monkeypatch.setattr("lib.flood.scenarios.flood_map", solved)
-    options = {name: change[name] for name in ("precision", "jobs", "data_path") if name in change}
+    options = {name: change[name] for name in ("jobs", "data_path") if name in change}
     with pytest.raises(ValueError, match=message):
         train_flood(replace(SMALL, **{} if options else change), tmp_path, **options)
     assert not list(tmp_path.iterdir())

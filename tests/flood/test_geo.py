@@ -1,7 +1,6 @@
 """Maps from and to files: round trips, and every way in which a file can be unfit."""
 
 import importlib
-import math
 import re
 import sys
 from pathlib import Path
@@ -15,9 +14,9 @@ import xarray
 from rioxarray.raster_dataset import RasterDataset
 
 from lib.flood.geo import coarse_profile, read_dem, read_rain, sample_geotiff, to_xarray, write_depth
-from lib.flood.pooling import pool_dem
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.terrain import real_dem
+from tests.flood.test_units import relief
 
 UTM = "EPSG:32616"
 
@@ -45,8 +44,7 @@ def dem(tmp_path):
     return read_dem(sample_geotiff(tmp_path / "dem.tif", shape=(32, 48)))
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64])
-@pytest.mark.parametrize("scale", [None, (0.1, 100.0)])
+@pytest.mark.parametrize(("dtype", "scale"), [(np.int16, (0.1, 100.0)), (np.uint8, None), (np.float32, None)])
 def test_a_map_is_read_as_it_was_written(tmp_path, dtype, scale):
     values = np.random.default_rng(0).normal(50, 10, (5, 7)).astype(dtype)
     z, dx, profile = read_dem(write(tmp_path / "a.tif", values, cell=(2.5, 2.5), scale=scale))
@@ -62,7 +60,6 @@ def test_a_map_is_read_as_it_was_written(tmp_path, dtype, scale):
         (np.array([[1, -9999], [3, 4]], np.int16), -9999, (0, 1)),
         (np.array([[1, 2], [3, -3.4e38]], np.float32), np.float32(-3.4e38), (1, 1)),
         (np.array([[np.nan, 2], [3, 4]], np.float32), None, (0, 0)),
-        (np.array([[np.nan, 2], [3, 4]], np.float32), np.nan, (0, 0)),
         (np.array([[1, 2], [np.inf, 4]], np.float64), -1.0, (1, 0)),
     ],
 )
@@ -86,9 +83,14 @@ def test_holes_are_an_error_or_filled(tmp_path, values, nodata, missing):
         ({"turn": 1.0}, r"north up.*gdalwarp"),
         ({"cell": (10.0, -10.0)}, r"north up.*gdalwarp"),
         ({"values": np.zeros((2, 3, 4), np.float32)}, r"has 2 bands.*gdal_translate"),
+        ({"crs": "EPSG:3035", "corner": (9e9, 9e9)}, r"on the ground: reproject it \(gdalwarp -t_srs EPSG:<code"),
+        ({"crs": "EPSG:32616+5715"}, "counts depths downwards"),
+        # a warp that is advised leaves no heights in feet unsaid
+        ({"crs": "EPSG:2274+6360", "cell": (30.0, 30.0), "corner": (1.7e6, 6e5)},
+         r"EPSG:32616 -tr 9\.\d+ 9\.\d+ .*-novshift .*read it with z_unit='US survey foot'"),
         ({"values": np.zeros((3, 4), np.complex64)}, "must hold real numbers"),
     ],
-)
+)  # fmt: skip
 def test_unfit_maps_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         read_dem(write(tmp_path / "a.tif", **options))
@@ -160,32 +162,15 @@ def test_a_band_that_contradicts_its_axis_is_refused(tmp_path, crs, unit, metres
             assert read_dem(path, z_unit=told).z.max() == pytest.approx(11 * size)
 
 
-def test_a_warp_that_is_advised_leaves_no_heights_in_feet_unsaid(tmp_path):
-    wanted = r"EPSG:32616 -tr 9\.\d+ 9\.\d+ .*-novshift .*read it with z_unit='US survey foot'"
-    options = {"crs": "EPSG:2274+6360", "cell": (30.0, 30.0), "corner": (1.7e6, 6e5)}
-    with pytest.raises(ValueError, match=wanted):
-        read_dem(write(tmp_path / "a.tif", **options))
-    with pytest.raises(ValueError, match="counts depths downwards"):
-        read_dem(write(tmp_path / "a.tif", crs="EPSG:32616+5715"))
-
-
 # --- voids that the file does not declare
-
-
-def relief(low=100.0, high=120.0, size=24):
-    x = np.linspace(0, 1, size)
-    return low + (high - low) * np.add.outer(x, x) / 2
 
 
 @pytest.mark.parametrize(
     ("void", "dtype"),
     [
-        *[(void, dtype) for void in (-9999, -32768, -32767) for dtype in (np.int16, np.float32, np.float64)],
-        *[(void, np.float32) for void in (-3.4028235e38, 3.4028235e38, -3.4e38, 1e20, -99999, 9999, -999, 9.96921e36)],
-        (65535, np.uint16),
-        (32767, np.int16),
-        (-2147483648, np.int32),
-        (-1e300, np.float64),
+        *((void, np.int16) for void in (-9999, -32768, 32767)),
+        *((void, np.float32) for void in (-32767, -3.4028235e38, 1e20, -99999, 9999, -999)),
+        *((65535, np.uint16), (-2147483648, np.int32), (-1e300, np.float64)),
     ],
 )
 @pytest.mark.parametrize("count", [1, 7])
@@ -264,11 +249,6 @@ def test_systems_of_surveys_are_true_enough(tmp_path, crs, longitude, latitude):
     assert read_dem(write(tmp_path / "a.tif", crs=crs, corner=corner)).dx == 10.0
 
 
-def test_places_off_the_earth_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"on the ground: reproject it \(gdalwarp -t_srs EPSG:<code"):
-        read_dem(write(tmp_path / "a.tif", crs="EPSG:3035", corner=(9e9, 9e9)))
-
-
 # --- cells without data, on the way out
 
 
@@ -302,10 +282,7 @@ def test_cells_without_data_have_no_depth_in_any_file(tmp_path):
 # --- rain
 
 
-@pytest.mark.parametrize(
-    ("unit", "rate"),
-    [(None, 36.0), ("mm/day", 864.0), ("kg m-2 s-1", 0.01)],
-)
+@pytest.mark.parametrize(("unit", "rate"), [(None, 36.0), ("mm/day", 864.0), ("kg m-2 s-1", 0.01)])
 @pytest.mark.parametrize("suffix", [".tif", ".nc"])
 def test_rain_is_read_on_the_cells_of_the_map(tmp_path, dem, unit, rate, suffix):
     rain = np.full((32, 48), rate, np.float64)
@@ -383,69 +360,41 @@ def test_the_parts_of_a_file_of_several_maps_are_named_and_can_be_read(tmp_path,
     both.height.encoding = dict(both.depth.encoding)
     path = tmp_path / "two.nc"
     both.to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(
-        ValueError, match=r"holds several maps: name one of them, .*two\.nc:depth, .*two\.nc:height"
-    ) as told:
+    with pytest.raises(ValueError, match=r"several maps: name one of them, .*two\.nc:depth, .*two\.nc:height") as told:
         read_dem(path)
     part = str(told.value).split()[-1]
     assert torch.equal(read_dem(part).z, dem.z)
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "message"),
+    ("call", "message"),
     [
-        (lambda _: read_dem(None), TypeError, "path must be a path; it is None"),
-        (lambda _: read_dem("a.tif", fill="high"), TypeError, "fill must be a number; it is 'high'"),
-        (lambda _: read_dem("a.tif", fill=math.nan), ValueError, "fill must be finite"),
-        (lambda _: read_dem("a.tif", z_unit="m2"), ValueError, "z_unit must be one of length .*m2"),
-        (lambda _: read_dem("b.tif"), FileNotFoundError, r"there is no file b\.tif"),
-        (lambda _: read_dem("text.tif"), ValueError, "no raster that can be read"),
-        (lambda _: read_dem("bare.pgm"), ValueError, "no coordinate reference system"),
-        (lambda dem: coarse_profile(dem.profile, 5), ValueError, "multiples of the factor 5"),
-        (lambda _: sample_geotiff("c.tif", shape=(1000, 10)), ValueError, "shape must fit into"),
-        (lambda _: sample_geotiff("c.tif", dx=-1.0), ValueError, "dx must be positive"),
-        *(
-            (lambda dem, f=f, key=key: f({**dem.profile, key: None}), ValueError, "profile has no coordinate reference")
-            for key in ("crs", "transform")
-            for f in (
-                lambda profile: write_depth("d.tif", torch.zeros(32, 48), profile),
-                lambda profile: to_xarray(torch.zeros(32, 48), profile, [0.0]),
-            )
-        ),
-        (lambda _: read_dem("a.tif", nodata="none"), TypeError, "nodata must be a number; it is 'none'"),
-        (lambda _: coarse_profile(None, 2), TypeError, "profile must be that of a map, .* NoneType"),
-        (lambda dem: coarse_profile(dem.profile, 2.0), TypeError, "factor must be an integer"),
-        (lambda dem: write_depth("a.tif", dem.z, [1]), TypeError, "profile must be that of a map"),
-        (lambda dem: to_xarray(dem.z, dem, [0.0]), TypeError, "profile must be that of a map"),
-        *(
-            (lambda dem, h=h: write_depth("d.tif", h, dem.profile), error, message)
-            for h, error, message in (
-                (torch.zeros(32, 47), ValueError, r"h must have shape \(32, 48\)"),
-                (torch.zeros(1, 32, 48), ValueError, r"h must have shape \(32, 48\)"),
-                (torch.full((32, 48), torch.nan), ValueError, "finite"),
-                (np.zeros((32, 48)), TypeError, "floating-point tensor"),
-            )
-        ),
-        (lambda dem: write_depth("a.tif", dem.z, {**dem.profile, "crs": "x"}), ValueError, "crs must be a coordinate"),
-        (lambda dem: read_rain("a.tif", {**dem.profile, "width": None}), ValueError, "profile must .* no width"),
+        (lambda _: read_dem("a.tif", z_unit="m2"), "z_unit must be one of length .*m2"),
+        (lambda _: read_dem("text.tif"), "no raster that can be read"),
+        (lambda _: read_dem("half.tif"), r"is damaged|no raster"),
+        (lambda _: read_dem("bare.pgm"), "no coordinate reference system"),
+        (lambda dem: coarse_profile(dem.profile, 5), "multiples of the factor 5"),
+        (lambda _: sample_geotiff("c.tif", shape=(1000, 10)), "shape must fit into"),
+        (lambda dem: write_depth("d.tif", dem.z, {**dem.profile, "crs": None}), "profile has no coordinate"),
+        (lambda dem: to_xarray(dem.z, {**dem.profile, "transform": None}, [0.0]), "profile has no coord"),
+        (lambda dem: write_depth("d.tif", dem.z, {**dem.profile, "crs": "x"}), "crs must be a coordinate"),
+        (lambda dem: read_rain("a.tif", {**dem.profile, "width": None}), "profile must .* no width"),
+        (lambda dem: write_depth("d.tif", dem.z[:, 1:], dem.profile), r"h must have shape \(32, 48\)"),
+        (lambda dem: write_depth("d.tif", dem.z[None], dem.profile), r"h must have shape \(32, 48\)"),
     ],
 )
-def test_foreign_arguments_are_named(tmp_path, dem, monkeypatch, *, call, error, message):
+def test_what_does_not_fit_is_named(tmp_path, dem, monkeypatch, *, call, message):
     monkeypatch.chdir(tmp_path)
     write("a.tif")
+    whole = write("half.tif", np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32), compress="deflate")
+    Path(whole).write_bytes(Path(whole).read_bytes()[:100_000])
     Path("text.tif").write_text("no picture")
     Path("bare.pgm").write_bytes(b"P5 4 4 255\n" + bytes(range(16)))
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):
         call(dem)
     assert not Path("d.tif").exists()
-
-
-def test_a_file_that_breaks_off_is_refused(tmp_path):
-    values = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
-    path = write(tmp_path / "a.tif", values, compress="deflate")
-    path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(ValueError, match=r"is damaged|no raster"):
-        read_dem(path)
+    with pytest.raises(FileNotFoundError, match=r"there is no file b\.tif"):
+        read_dem("b.tif")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -457,46 +406,30 @@ def test_depths_come_back(tmp_path, dem, dtype):
     assert torch.equal(back.z.to(dtype), h)
     assert back.profile["transform"] == dem.profile["transform"]
     assert back.profile["crs"] == dem.profile["crs"]
-    with rasterio.open(path) as dataset:
+    coarse = write_depth(tmp_path / "coarse.tif", h[::16, ::16], coarse_profile(dem.profile, 16))
+    with rasterio.open(path) as dataset, rasterio.open(coarse) as wide:
+        assert tuple(wide.bounds) == pytest.approx(tuple(dataset.bounds))
+        assert wide.res == (16 * dem.dx, 16 * dem.dx)
         assert dataset.descriptions == ("water depth",)
         assert dataset.units == ("m",)
         assert dataset.dtypes == (str(dtype).removeprefix("torch."),)
         assert dataset.nodata is None
 
 
-class FullDisk:
-    """In place of rasterio's writer: leaves half a file."""
-
-    def __init__(self, path, *_, **__):
-        Path(path).write_text("half")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def write(self, *_):
-        raise OSError("no space left")
-
-
 def test_a_failed_write_leaves_the_old_file(tmp_path, dem, monkeypatch):
     path = write_depth(tmp_path / "depth.tif", torch.ones(32, 48), dem.profile)
     before = sorted(tmp_path.iterdir())
+
+    def full_disk(half, *_, **__):
+        Path(half).write_text("half")
+        raise OSError("no space left")
+
     with monkeypatch.context() as patch:
-        patch.setattr(rasterio, "open", FullDisk)
+        patch.setattr(rasterio, "open", full_disk)
         with pytest.raises(OSError, match="no space left"):
             write_depth(path, torch.zeros(32, 48), dem.profile)
     assert sorted(tmp_path.iterdir()) == before
     assert torch.equal(read_dem(path).z, torch.ones(32, 48).double())
-
-
-def test_a_coarse_map_lies_on_the_fine_one(tmp_path, dem):
-    coarse = coarse_profile(dem.profile, 16)
-    path = write_depth(tmp_path / "coarse.tif", pool_dem(dem.z, 16), coarse)
-    with rasterio.open(path) as dataset, rasterio.open(tmp_path / "dem.tif") as fine:
-        assert tuple(dataset.bounds) == pytest.approx(tuple(fine.bounds))
-        assert dataset.res == (16 * dem.dx, 16 * dem.dx)
 
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
@@ -545,12 +478,9 @@ def test_a_netcdf_file_comes_back(tmp_path, dem, engine):
 @pytest.mark.parametrize(
     ("start", "moment"),
     [
-        ("1342-07-21", "1342-07-21T00:00:00"),
         ("2300-06-01T06:30", "2300-06-01T06:30:00"),
         ("0001-01-01", "0001-01-01T00:00:00"),
         ("9999-12-30", "9999-12-30T00:00:00"),
-        ("1677-09-21T00:12:43", "1677-09-21T00:12:43"),
-        ("2021-07-14T20:00Z", "2021-07-14T20:00:00"),
         ("2021-07-14T22:00+02:00", "2021-07-14T20:00:00"),
         (np.datetime64("2021-07-14"), "2021-07-14T00:00:00"),
     ],
@@ -585,36 +515,26 @@ def test_results_of_the_solver_are_accepted(dem):
 
 
 @pytest.mark.parametrize(
-    ("depths", "times", "options", "error", "message"),
+    ("shape", "times", "start", "message"),
     [
-        (torch.zeros(2, 32, 48), [0.0], {}, ValueError, r"times must have shape \(2,\)"),
-        (torch.zeros(2, 32, 48), [5.0, 5.0], {}, ValueError, "times must ascend"),
-        (torch.zeros(2, 32, 48), [0.0, float("nan")], {}, ValueError, "times must be finite"),
-        (torch.zeros(2, 32, 48), None, {}, ValueError, "pass the save_times"),
-        (torch.zeros(2, 32, 40), [0.0, 1.0], {}, ValueError, r"depths must have shape \(T, 32, 48\)"),
-        (torch.zeros(2, 1, 32, 48), [0.0, 1.0], {}, ValueError, r"depths must have shape \(T, 32, 48\)"),
-        (torch.full((1, 32, 48), torch.inf), [0.0], {}, ValueError, "depths must be finite"),
-        (torch.zeros(2, 32, 48), [0.0, 1e-8], {}, ValueError, "times must ascend"),
+        ((2, 32, 48), [0.0], "2000-01-01", r"times must have shape \(2,\)"),
+        ((2, 32, 48), [5.0, 5.0], "2000-01-01", "times must ascend"),
+        ((2, 32, 48), [0.0, 1e-8], "2000-01-01", "times must ascend"),
+        ((2, 32, 48), None, "2000-01-01", "pass the save_times"),
+        ((2, 32, 40), [0.0, 1.0], "2000-01-01", r"depths must have shape \(T, 32, 48\)"),
+        ((2, 1, 32, 48), [0.0, 1.0], "2000-01-01", r"depths must have shape \(T, 32, 48\)"),
+        ((32, 48), [86400.0], "9999-12-31", "times must lie in the years 1 to 9999"),
+        ((32, 48), [-1.0], "0001-01-01", "times must lie in the years 1 to 9999"),
+        ((32, 48), [1e300], "2000-01-01", "times must lie in the years 1 to 9999"),
         *(
-            (torch.zeros(32, 48), [seconds], {"start": start}, ValueError, "times must lie in the years 1 to 9999")
-            for start, seconds in (("9999-12-31", 86400.0), ("0001-01-01", -1.0), ("2000-01-01", 1e300))
+            ((32, 48), [0.0], start, "start must be .* from the year 1 to 9999; it is")
+            for start in ("NaT", "2021", "-0044-03-15", "2021-02-30", None)
         ),
-        *(
-            (
-                torch.zeros(32, 48),
-                [0.0],
-                {"start": start},
-                ValueError,
-                "start must be .* from the year 1 to 9999; it is",
-            )
-            for start in ("NaT", "now", "today", "2021", "-0044-03-15", "10000-01-01", "2021-02-30", "", None, 0)
-        ),
-        ([[0.0]], [0.0], {}, TypeError, "depths must be a result of simulate or a tensor; it is"),
     ],
 )
-def test_bad_series_are_refused(dem, *, depths, times, options, error, message):
-    with pytest.raises(error, match=message):
-        to_xarray(depths, dem.profile, times, **options)
+def test_bad_series_are_refused(dem, *, shape, times, start, message):
+    with pytest.raises(ValueError, match=message):
+        to_xarray(torch.zeros(shape), dem.profile, times, start=start)
 
 
 def test_the_sample_is_the_real_map(tmp_path):
@@ -635,7 +555,7 @@ def test_the_sample_is_the_real_map(tmp_path):
     assert coarse.z.shape == (40, 40)
 
 
-@pytest.mark.parametrize("missing", ["rasterio", "xarray", "pyproj"])
+@pytest.mark.parametrize("missing", ["rasterio", "pyproj"])
 def test_without_the_extra_the_error_names_it(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "lib.flood.geo")

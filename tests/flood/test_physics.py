@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.flood import Boundary, FloodResult, LocalInertialSolver, normal_depth
@@ -29,38 +29,35 @@ def water_made(result: FloodResult, dx: float, h0: float = 0.0) -> torch.Tensor:
     return (volume - before - result.volume_in + result.volume_out).abs() / (before + result.volume_in)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_lake_at_rest_with_islands(backend: str, dtype: torch.dtype) -> None:
+def test_lake_at_rest_with_islands(dtype: torch.dtype) -> None:
     # heights and level on a grid of 1/64 m: level - z + z is exact, and so must be the rest
     z = (torch.round(hills((64, 64), 0) * 64) / 64).to(dtype)
     h0 = (1.0 - z).clamp_min(0)
     assert 0.1 < (h0 == 0).double().mean() < 0.9
-    result = LocalInertialSolver(dx=10.0).simulate(z, 600.0, h0=h0, backend=backend)
+    result = LocalInertialSolver(dx=10.0).simulate(z, 600.0, h0=h0, backend="compiled")
     assert torch.equal(result.h, h0)
     assert result.qx.abs().max() == 0
     assert result.qy.abs().max() == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("seed", range(5))
-def test_mass_and_positivity(backend: str, seed: int) -> None:
-    z = hills((20, 24), seed)
-    solver = LocalInertialSolver(dx=8.0)
+def test_mass_and_positivity(backend: str) -> None:
+    z, solver = hills((5, 20, 24), 0), LocalInertialSolver(dx=8.0)
     slope = torch.zeros(24, dtype=F64)
     slope[6:15] = 0.01
     sides = Boundary({"west": 0.3, "north": torch.linspace(0, 0.2, 24, dtype=F64)}, {"south": slope, "east": 0.002})
     for rain, boundary in ((1e-4, None), (None, sides), (1e-5 * z.abs(), sides)):
-        result = solver.simulate(z, 600.0, rain=rain, boundary=boundary, backend=backend)
-        assert water_made(result, 8.0) <= 1e-12
+        result = solver.simulate(z, 300.0, rain=rain, boundary=boundary, backend=backend)
+        assert (water_made(result, 8.0) <= 1e-12).all()
         assert result.h.min() >= 0
-        assert (result.volume_out > 0) == (boundary is not None)
-    if rain is not None:
-        inflow = 600.0 * 8.0 * (0.3 * 20 + 0.1 * 24)
-        rained = 600.0 * 64 * 1e-5 * z.abs().sum()
-        torch.testing.assert_close(result.volume_in, inflow + rained, rtol=1e-12, atol=0)
+        assert ((result.volume_out > 0) == (boundary is not None)).all()
+    inflow = 300.0 * 8.0 * (0.3 * 20 + 0.1 * 24)
+    rained = 300.0 * 64 * 1e-5 * z.abs().sum((-2, -1))
+    torch.testing.assert_close(result.volume_in, inflow + rained, rtol=1e-12, atol=0)
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 7), columns=st.integers(1, 7), log=st.floats(-7, 0))
 def test_any_terrain_keeps_its_water(seed: int, rows: int, columns: int, log: float) -> None:
     z = hills((rows, columns), seed, relief=10.0)
@@ -79,10 +76,11 @@ def test_without_the_limiter_depths_become_negative(backend: str) -> None:
     assert water_made(result, 8.0) <= 1e-12
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("axis", ["x", "y"])
-@pytest.mark.parametrize(("width", "alpha"), [(1, 0.7), (3, 0.5)])
-def test_a_slope_comes_to_uniform_flow(backend: str, axis: str, width: int, alpha: float) -> None:
+@pytest.mark.parametrize(
+    ("backend", "axis", "width", "alpha"),
+    [("torch", "y", 1, 0.7), ("compiled", "x", 1, 0.7), ("compiled", "x", 3, 0.5), ("compiled", "y", 3, 0.5)],
+)
+def test_a_slope_comes_to_uniform_flow(*, backend: str, axis: str, width: int, alpha: float) -> None:
     depth = normal_depth(1.0, 0.001, 0.03).item()
     assert abs(depth - 0.96888616) < 5e-9
     z = -0.001 * 50 * torch.arange(40, dtype=F64).repeat(width, 1)
@@ -97,21 +95,20 @@ def test_a_slope_comes_to_uniform_flow(backend: str, axis: str, width: int, alph
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("friction", ["vector", "component"])
 @pytest.mark.parametrize("edge", ["replicate", "mirror"])
-def test_the_eight_symmetries_of_the_square(backend: str, friction: str, edge: str) -> None:
+def test_the_eight_symmetries_of_the_square_and_heights_have_no_origin(backend: str, friction: str, edge: str) -> None:
     z = hills((21, 21), 3, relief=1.0)
     h0 = torch.zeros_like(z)
     h0[4:9, 6:12] = 3.0
     solver = LocalInertialSolver(dx=10.0, friction=friction, edge=edge)
-    plain = solver.simulate(z, 100.0, h0=h0, backend=backend).h
-    for turns in range(4):
-        for flip in (False, True):
 
-            def turn(a: torch.Tensor, turns: int = turns, flip: bool = flip) -> torch.Tensor:
-                a = torch.rot90(a, turns)
-                return (a.flip(1) if flip else a).contiguous()
+    def turned(a: torch.Tensor) -> torch.Tensor:
+        """In the eight positions, the first as it is."""
+        return torch.stack([torch.rot90(b, turns) for b in (a, a.flip(1)) for turns in range(4)])
 
-            moved = solver.simulate(turn(z), 100.0, h0=turn(h0), backend=backend).h
-            assert (moved - turn(plain)).abs().max() < 1e-12
+    found = solver.simulate(turned(z), 100.0, h0=turned(h0), backend=backend).h
+    assert (found - turned(found[0])).abs().max() < 1e-12
+    shifted = solver.simulate(z + 100.0, 100.0, h0=h0, backend=backend).h
+    assert (shifted - found[0]).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -127,18 +124,6 @@ def test_the_sides_are_turned_with_the_map(backend: str) -> None:
     sides = Boundary({"east": q}, {"south": slope.flip(0)})
     mirrored = solver.simulate(z.flip(1), 100.0, boundary=sides, backend=backend)
     assert (mirrored.h.flip(1) - plain.h).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_dam_break_is_round_and_heights_have_no_origin(backend: str) -> None:
-    z, h0 = torch.zeros(41, 41, dtype=F64), torch.full((41, 41), 0.5, dtype=F64)
-    h0[18:23, 18:23] = 2.0
-    solver = LocalInertialSolver(dx=10.0)
-    result = solver.simulate(z, 30.0, h0=h0, backend=backend)
-    for other in (result.h.flip(0), result.h.flip(1), result.h.T):
-        assert (other - result.h).abs().max() < 1e-12
-    shifted = solver.simulate(z + 100.0, 30.0, h0=h0, backend=backend)
-    assert (shifted.h - result.h).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -4,39 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.flood import Boundary, LocalInertialSolver, State
+from lib.flood import Boundary, LocalInertialSolver
 from lib.flood.compiled import inverse_seven_thirds
-from tests.flood.test_physics import BACKENDS, F64, hills, water_made
+from tests.flood.test_physics import BACKENDS, F64, hills
 
 SIDES = Boundary({"west": 0.3}, {"east": 0.01})
-
-
-def autograd_and_differences(fixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    z = hills((8, 8), 1, relief=1.0)
-    solver = LocalInertialSolver(dx=10.0, alpha=0.5)
-    weight = torch.rand(8, 8, generator=torch.Generator().manual_seed(2), dtype=F64)
-
-    def measure(bed: torch.Tensor) -> torch.Tensor:
-        # 40 steps of half a second, far below the CFL step
-        h = solver.simulate(bed, 20.0, h0=1.0, rain=1e-5, boundary=SIDES, dt_max=0.5 if fixed else None).h
-        return (weight * h).square().sum((-2, -1))
-
-    bed = z.clone().requires_grad_()
-    (found,) = torch.autograd.grad(measure(bed), bed)
-    shift = 1e-5 * torch.eye(64, dtype=F64).reshape(64, 8, 8)
-    return found, ((measure(z + shift) - measure(z - shift)) / 2e-5).reshape(8, 8)
-
-
-def test_gradient_against_central_differences() -> None:
-    found, wanted = autograd_and_differences(fixed=True)
-    assert (found - wanted).norm() < 1e-6 * wanted.norm()
-
-
-def test_adaptive_time_steps_are_constants_for_the_gradient() -> None:
-    found, wanted = autograd_and_differences(fixed=False)
-    # the derivative of the steps is left out, as in the paper: not exact, and said so
-    error = ((found - wanted).norm() / wanted.norm()).item()
-    assert 1e-3 < error < 0.3, error
 
 
 @pytest.mark.parametrize("friction", ["vector", "component"])
@@ -61,7 +33,7 @@ def test_gradients_are_finite_on_dry_land_and_know_no_origin(friction: str, dtyp
 def test_checkpointing_changes_nothing() -> None:
     z = hills((2, 7, 9), 6)
     solver, found = LocalInertialSolver(dx=10.0), []
-    for every in (0, 1, 7, 1000):
+    for every in (0, 7, 1000):
         bed = z.clone().requires_grad_()
         result = solver.simulate(
             bed, torch.tensor([60.0, 90.0], dtype=F64), rain=1e-4, boundary=SIDES, checkpoint_every=every,
@@ -113,19 +85,12 @@ def test_saved_depths_are_those_of_shorter_runs(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_time_no_change(backend: str) -> None:
-    z = hills((4, 5), 9)
-    h0 = z.abs()
-    result = LocalInertialSolver(dx=10.0).simulate(z, 0.0, h0=h0, rain=1.0, boundary=SIDES, backend=backend)
-    assert torch.equal(result.h, h0)
-    assert result.steps == 0
-    assert result.time == result.volume_in == result.volume_out == 0
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_long_steps_are_cut_and_counted(backend: str) -> None:
-    result = LocalInertialSolver(dx=10.0).simulate(hills((4, 5), 9), 10.0, dt_max=0.3, backend=backend)
-    assert result.steps == 34
+def test_no_time_no_change_and_long_steps_are_cut(backend: str) -> None:
+    z, solver = hills((4, 5), 9), LocalInertialSolver(dx=10.0)
+    result = solver.simulate(z, 0.0, h0=z.abs(), rain=1.0, boundary=SIDES, backend=backend)
+    assert torch.equal(result.h, z.abs())
+    assert result.steps == result.time == result.volume_in == result.volume_out == 0
+    assert solver.simulate(z, 10.0, dt_max=0.3, backend=backend).steps == 34
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-11), (torch.float32, 1e-4)])
@@ -173,35 +138,11 @@ def test_compiled_gives_no_gradients() -> None:
         solver.simulate(z, 1.0, rain=torch.tensor(0.1, requires_grad=True), backend="compiled")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_divergence_is_a_result(backend: str) -> None:
-    z = torch.zeros(6, 6)
-    h0 = torch.zeros(6, 6)
-    h0[2, 2] = 3e38
-    result = LocalInertialSolver(dx=1.0, limiter=False).simulate(z, 10.0, h0=h0, backend=backend)
-    assert torch.isnan(result.time)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_float32_keeps_mass_and_sign(backend: str) -> None:
-    z = hills((20, 24), 0).float()
-    result = LocalInertialSolver(dx=8.0).simulate(z, 600.0, rain=1e-4, boundary=SIDES, backend=backend)
-    assert result.h.dtype == torch.float32
-    assert result.h.min() >= 0
-    assert water_made(result, 8.0) < 3e-6
-
-
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("dx", 0.0), ("dx", float("nan")), ("manning", 0.0), ("theta", 1.1), ("theta", -0.1), ("alpha", 0.0),
-        ("alpha", 1.5), ("g", 0.0), ("h_dry", 0.0), ("h_cfl_min", 0.0), ("friction", "none"), ("edge", "periodic"),
-        ("theta", float("nan")), ("theta", None), ("alpha", "0.5"), ("dx", None), ("friction", None), ("edge", 1),
-        ("limiter", 1), ("limiter", None),
-    ],
-)  # fmt: skip
+    ("name", "value"), [("theta", 1.1), ("alpha", 1.5), ("friction", "none"), ("edge", "periodic")]
+)
 def test_bad_settings_are_refused(name: str, value) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"{name} must"):
+    with pytest.raises(ValueError, match=f"{name} must"):
         LocalInertialSolver(**{"dx": 1.0, name: value})
 
 
@@ -211,21 +152,13 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"z": torch.full((3, 4), NAN)}, "z must be finite"),
-        ({"z": torch.zeros(4)}, "z must have the shape"),
-        ({"z": torch.zeros(0, 4)}, "z must have the shape"),
-        ({"duration": -1.0}, "duration must"),
-        ({"duration": NAN}, "duration must"),
         ({"duration": torch.ones(2)}, "duration must"),
         ({"h0": -0.1}, "h0 must not be negative"),
-        ({"h0": NAN}, "h0 must be finite"),
         ({"h0": torch.zeros(4, 3)}, "h0 must broadcast"),
         ({"h0": torch.zeros(4)}, "h0 must broadcast"),
         ({"h0": torch.zeros(2, 3, 4)}, "h0 must broadcast"),
         ({"rain": -1e-9}, "rain must not be negative"),
         ({"rain": torch.zeros(3, 5)}, "rain must broadcast"),
-        ({"boundary": Boundary({"left": 1.0})}, "inflow must name sides"),
-        ({"boundary": Boundary(outflow={"up": 1.0})}, "outflow must name sides"),
         ({"boundary": Boundary({"west": torch.zeros(4)})}, r"inflow\['west'\] must have the shape"),
         ({"boundary": Boundary({"west": torch.zeros(2, 3)})}, r"inflow\['west'\] must have the shape"),
         ({"boundary": Boundary({"west": NAN})}, r"inflow\['west'\] must be finite"),
@@ -233,12 +166,8 @@ NAN = float("nan")
         ({"boundary": Boundary(outflow={"north": 0.0})}, r"outflow\['north'\] must be a positive slope"),
         ({"boundary": Boundary(outflow={"north": -0.1})}, r"outflow\['north'\] must be a positive slope"),
         ({"boundary": Boundary({"east": 1.0}, {"east": 0.1})}, "an inflow or an outflow"),
-        ({"dt_max": 0.0}, "dt_max must"),
         ({"save_times": [2.0, 1.0]}, "save_times must ascend"),
         ({"save_times": [20.0]}, "save_times must ascend"),
-        ({"save_times": [NAN]}, "save_times must be finite"),
-        ({"checkpoint_every": -1}, "checkpoint_every must"),
-        ({"backend": "cuda"}, "backend must"),
     ],
 )
 def test_bad_runs_are_refused_before_any_work(change, words: str, monkeypatch) -> None:
@@ -248,23 +177,6 @@ def test_bad_runs_are_refused_before_any_work(change, words: str, monkeypatch) -
     monkeypatch.setattr(LocalInertialSolver, "_step", work)
     with pytest.raises(ValueError, match=words):
         LocalInertialSolver(dx=1.0).simulate(**{"z": torch.zeros(3, 4), "duration": 10.0, **change})
-
-
-FOREIGN = [None, "text", object(), torch.ones(3, 4, dtype=torch.complex64), [1.0, "a"]]
-
-
-@pytest.mark.parametrize("foreign", FOREIGN, ids=("none", "text", "object", "complex", "ragged"))
-@pytest.mark.parametrize(
-    "name",
-    ["z", "duration", "h0", "rain", "boundary", "state", "dt_max", "save_times", "checkpoint_every"],
-)
-def test_foreign_objects_are_refused_by_name(name: str, foreign) -> None:
-    given = {"z": torch.zeros(3, 4), "duration": 10.0, name: foreign}
-    if foreign is None and name not in ("z", "duration", "checkpoint_every"):
-        assert LocalInertialSolver(dx=1.0).simulate(**given).time == 10
-        return
-    with pytest.raises((TypeError, ValueError), match=rf"^{name} must"):
-        LocalInertialSolver(dx=1.0).simulate(**given)
 
 
 def test_numbers_of_numpy_and_arrays_are_numbers() -> None:
@@ -280,44 +192,32 @@ def test_numbers_of_numpy_and_arrays_are_numbers() -> None:
         assert solver.simulate(z, 1.0, boundary=Boundary(sides)).volume_in > 0
 
 
-@pytest.mark.parametrize("foreign", FOREIGN[:3], ids=("none", "text", "object"))
-def test_sides_of_another_kind_are_refused(foreign) -> None:
-    z = torch.zeros(3, 4)
-    for name in ("inflow", "outflow"):
-        with pytest.raises(TypeError, match=f"{name} must map sides"):
-            Boundary(**{name: foreign})
-        with pytest.raises((TypeError, ValueError), match=rf"{name}\['west'\] must"):
-            LocalInertialSolver(dx=1.0).simulate(z, 1.0, boundary=Boundary(**{name: {"west": foreign}}))
+def test_sides_of_another_kind_are_refused() -> None:
+    with pytest.raises(TypeError, match="inflow must map sides"):
+        Boundary("west")
+    with pytest.raises(ValueError, match="a side of outflow must be one of west, east, north, south; it is 'up'"):
+        Boundary(outflow={"up": 1.0})
+    with pytest.raises((TypeError, ValueError), match=r"inflow\['west'\] must"):
+        LocalInertialSolver(dx=1.0).simulate(torch.zeros(3, 4), 1.0, boundary=Boundary({"west": "much"}))
 
 
-@pytest.mark.parametrize("wrong", [NAN, float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["h", "qx", "qy", "carry"])
-def test_a_state_that_is_not_finite_is_refused(name: str, wrong: float) -> None:
-    solver, z = LocalInertialSolver(dx=1.0), torch.zeros(3, 4)
-    state = solver.initial_state(z, 0.1)
-    part = getattr(state, name).clone()
-    part[1, 1] = wrong
-    for go_on in (lambda s: solver.step(z, s, 0.1), lambda s: solver.simulate(z, 1.0, state=s)):
-        with pytest.raises(ValueError, match=rf"state\.{name} must be finite; 1 of its"):
-            go_on(state._replace(**{name: part}))
+STATE = LocalInertialSolver(dx=1.0).initial_state(torch.zeros(3, 4), 0.1)
 
 
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (State(torch.zeros(3, 4), torch.zeros(3, 5), None), r"state\.qy must be a floating-point tensor"),
-        (State(np.zeros((3, 4)), torch.zeros(3, 5), torch.zeros(4, 4)), r"state\.h must be a floating-point tensor"),
-        (State(*(torch.zeros(3, 4 + k % 2, dtype=F64) for k in range(2)), torch.zeros(4, 4)), "state.h must be"),
-        (State(torch.full((3, 4), -0.1), torch.zeros(3, 5), torch.zeros(4, 4)), "state.h must not be negative"),
-        (
-            State(torch.zeros(3, 4), torch.zeros(3, 5), torch.zeros(4, 4), torch.full((3, 4), -0.1)),
-            "state.h must not be negative",
-        ),
-        (
-            State(torch.zeros(3, 4), torch.zeros(3, 5), torch.zeros(4, 4), torch.zeros(2, 3, 4)),
-            "state.carry must have shape",
-        ),
-        ((torch.zeros(3, 4), torch.zeros(3, 5), torch.zeros(4, 4)), "state must be a State"),
+        (STATE._replace(h=torch.full((3, 4), NAN)), r"state\.h must be finite; 12 of its"),
+        (STATE._replace(qy=torch.full((4, 4), NAN)), r"state\.qy must be finite; 16 of its"),
+        (STATE._replace(carry=torch.full((3, 4), NAN)), r"state\.carry must be finite"),
+        (STATE._replace(qy=None), r"state\.qy must be a floating-point tensor"),
+        (STATE._replace(h=np.zeros((3, 4))), r"state\.h must be a floating-point tensor"),
+        (STATE._replace(h=STATE.h.double()), "state.h must be torch.float32 on cpu"),
+        (STATE._replace(h=-STATE.h), "state.h must not be negative"),
+        (STATE._replace(carry=-2 * STATE.h), "state.h must not be negative"),
+        (STATE._replace(qx=STATE.h), r"state\.qx must have shape"),
+        (STATE._replace(carry=torch.zeros(2, 3, 4)), "state.carry must have shape"),
+        (tuple(STATE), "state must be a State"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(state, words: str) -> None:
@@ -325,18 +225,3 @@ def test_a_state_that_does_not_fit_is_refused(state, words: str) -> None:
     for go_on in (lambda: solver.step(z, state, 0.1), lambda: solver.simulate(z, 1.0, state=state)):
         with pytest.raises((TypeError, ValueError), match=words):
             go_on()
-
-
-def test_bad_steps_are_refused() -> None:
-    solver, z = LocalInertialSolver(dx=1.0), torch.zeros(3, 4)
-    state = solver.initial_state(z)
-    with pytest.raises(TypeError, match="z must be a tensor"):
-        solver.initial_state(z.int())
-    for dt in (-1.0, NAN, None, "1"):
-        with pytest.raises((TypeError, ValueError), match="dt must"):
-            solver.step(z, state, dt)
-    for h in (None, [[1.0]], torch.zeros(3), torch.zeros(0, 3), torch.zeros(2, 2, dtype=torch.int64)):
-        with pytest.raises((TypeError, ValueError), match="h must"):
-            solver.time_step(h)
-    with pytest.raises(ValueError, match=r"state\.qx must have shape"):
-        solver.step(z, State(state.h, state.h, state.qy), 1.0)

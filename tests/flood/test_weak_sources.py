@@ -34,13 +34,6 @@ def test_rain_arrives_on_still_and_on_moving_water(backend: str, dx: float, tilt
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("depth", "mm", "dx"), [(20.0, 10, 10.0), (20.0, 5, 10.0), (5.0, 30, 2.0), (5.0, 10, 1.0)])
-def test_the_depths_themselves_show_it_after_two_minutes(backend: str, depth: float, mm: int, dx: float) -> None:
-    result = LocalInertialSolver(dx=dx).simulate(torch.zeros(4, 4), 120.0, depth, mm * DRIZZLE, backend=backend)
-    assert (result.h.double() - depth).sum() * dx**2 / result.volume_in == pytest.approx(1, abs=0.01)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_trickle_through_a_side_arrives(backend: str) -> None:
     solver, h0 = LocalInertialSolver(dx=10.0), torch.full((4, 6), 50.0)
     q = 1e-6  # [m^2/s]: 40 cm^3 every second
@@ -84,18 +77,17 @@ def test_single_steps_carry_too_and_states_change_their_precision() -> None:
         assert later.carry is None
 
 
-@pytest.mark.parametrize("every", [0, 7])
-def test_the_gradient_of_the_volume_is_the_rain_that_fell(every: int) -> None:
+def test_the_gradient_of_the_volume_is_the_rain_that_fell() -> None:
     solver, z = LocalInertialSolver(dx=10.0), hills((2, 4, 5), 1, relief=0.5).float()
     rain = torch.full((2, 4, 5), DRIZZLE, requires_grad=True)
     q = torch.tensor(1e-6, requires_grad=True)
-    seconds = torch.tensor([20.0, 50.0], dtype=F64)
-    result = solver.simulate(z, seconds, 20.0, rain, Boundary({"west": q}), checkpoint_every=every)
+    seconds = torch.tensor([10.0, 25.0], dtype=F64)
+    result = solver.simulate(z, seconds, 20.0, rain, Boundary({"west": q}), checkpoint_every=7)
     volume = result.volume_after.sum()
     per_rain, per_inflow = torch.autograd.grad(volume, (rain, q), retain_graph=True)
-    assert per_rain[0].sum().item() == pytest.approx(20.0 * 20 * 100, rel=1e-3)
-    assert per_rain[1].sum().item() == pytest.approx(50.0 * 20 * 100, rel=1e-3)
-    assert per_inflow.item() == pytest.approx(70.0 * 4 * 10, rel=1e-3)
+    assert per_rain[0].sum().item() == pytest.approx(10.0 * 20 * 100, rel=1e-3)
+    assert per_rain[1].sum().item() == pytest.approx(25.0 * 20 * 100, rel=1e-3)
+    assert per_inflow.item() == pytest.approx(35.0 * 4 * 10, rel=1e-3)
     # the same from the depths, as before
     (direct,) = torch.autograd.grad(100 * result.h.sum(), rain)
     torch.testing.assert_close(direct, per_rain, rtol=1e-5, atol=0)

@@ -15,7 +15,7 @@ from lib.flood.experiment import PRESETS, SHIPPED, coarse_solver, held_out, trai
 from lib.flood.learning import CoarseResult, coarse_floods, descend_coarse_maps, train_downsampler
 from lib.flood.metrics import flood_metrics
 from lib.flood.pooling import Pooling, pool_dem
-from lib.flood.scenarios import CELL, FloodDataset, Forcing, Kind, draw_floods
+from lib.flood.scenarios import CELL, FloodDataset, Forcing, Kind, draw_floods, solution_cache
 from lib.flood.solver import LocalInertialSolver
 from lib.flood.wall import leak
 from lib.validation import finite_array, finite_number, finite_tensor
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 _HELD_OUT = "48 maps of the region kept for tests, 128 x 128 cells of 8 m, half an hour"
 
 
+def solver_of(factor: int) -> LocalInertialSolver:
+    return LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
+
+
 def pooled(how: Pooling, kind: Kind, factor: int) -> CoarseResult:
     """The held-out floods on pooled maps."""
-    solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
-    return coarse_floods(how, held_out(kind), solver, factor=factor)
+    return coarse_floods(how, held_out(kind), solver_of(factor), factor=factor)
 
 
 def learnt(name: str, kind: Kind) -> CoarseResult:
@@ -109,8 +112,8 @@ def maximum_keeps_the_wall_at_a_price() -> Evidence:
     statement="No pooling is best: the minimum for rain, the mean (or its edge-preserving kin) for a river.",
 )
 def best_pooling_depends_on_the_flood() -> Evidence:
-    error = {(how, kind): _error(pooled(how, kind, 8)) for how in get_args(Pooling) for kind in ("rain", "inflow")}
     names = get_args(Pooling)
+    error = {(how, kind): _error(pooled(how, kind, 8)) for how in names for kind in ("rain", "inflow")}
     best = {kind: names[_best([error[how, kind] for how in names])] for kind in ("rain", "inflow")}
     return combine(
         true_that("the minimum is best for rain", best["rain"] == "min"),
@@ -149,7 +152,7 @@ def training_maps() -> FloodDataset:
     """The first floods that the presets train on."""
     preset = PRESETS["quick"]
     assert preset.count is not None
-    return draw_floods(preset.count, seed=preset.data_seed)
+    return draw_floods(preset.count, seed=preset.data_seed, folder=solution_cache())
 
 
 @lru_cache(maxsize=2)
@@ -157,7 +160,7 @@ def best_relief(factor: int) -> float:
     """The number by which the relief of block means should be multiplied, for the least error on training maps."""
     from scipy.optimize import minimize_scalar
 
-    data, solver = training_maps(), LocalInertialSolver(dx=CELL, h_cfl_min=0.05).coarse(factor)
+    data, solver = training_maps(), solver_of(factor)
 
     def error(relief: float) -> float:
         # the search would go on from a NaN as if nothing had been found there
@@ -169,8 +172,7 @@ def best_relief(factor: int) -> float:
 
 def flattened(kind: Kind, factor: int) -> CoarseResult:
     """The held-out floods on block means with that relief."""
-    solver = LocalInertialSolver(dx=CELL, h_cfl_min=0.05).coarse(factor)
-    return coarse_floods(ReliefScale(factor, best_relief(factor)), held_out(kind), solver)
+    return coarse_floods(ReliefScale(factor, best_relief(factor)), held_out(kind), solver_of(factor))
 
 
 @claim(
@@ -237,8 +239,7 @@ def rain_does_not_carry_over_to_rivers() -> Evidence:
     "and steps are longer.",
 )
 def cost_falls_with_the_cube() -> Evidence:
-    data = held_out("rain")
-    few = data.part(slice(8))
+    few = held_out("rain").part(slice(8))
     fine = _updates(few.z, few.forcing, 1)
     parts = []
     for factor in (8, 16):
@@ -249,8 +250,7 @@ def cost_falls_with_the_cube() -> Evidence:
 
 def _updates(z: Tensor, forcing: Forcing, factor: int) -> float:
     """Cells times steps of a flood."""
-    solver = LocalInertialSolver(dx=CELL * factor, h_cfl_min=0.05)
-    result = solver.simulate(z, forcing.duration, rain=forcing.rain[:, None, None], backend="compiled")
+    result = solver_of(factor).simulate(z, forcing.duration, rain=forcing.rain[:, None, None], backend="compiled")
     finite_tensor("depths", result.h)  # what diverges takes steps, too
     return float(result.steps.sum()) * z[0].numel()
 
@@ -261,10 +261,8 @@ def _updates(z: Tensor, forcing: Forcing, factor: int) -> float:
     "single map can go.",
 )
 def one_map_can_go_far() -> Evidence:
-    data = held_out("rain")
-    few = data.part(slice(16))
-    solver = LocalInertialSolver(dx=CELL * 8, h_cfl_min=0.05)
-    errors = descend_coarse_maps(few, solver, factor=8, iterations=20).errors
+    few = held_out("rain").part(slice(16))
+    errors = descend_coarse_maps(few, solver_of(8), factor=8, iterations=20).errors
     best = errors.amin(0)
     return combine(
         at_most(best.mean() / errors[0].mean(), 0.6, label="error left", shown="< 0.6"),

@@ -1,28 +1,19 @@
-"""Runs of the solver that are held against what is known exactly: waves, gradients, the bound of the time step."""
+"""Runs of the solver that are held against what is known: the bound of the time step, and gradients."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.flood.faces import State
 from lib.flood.solver import LocalInertialSolver
-
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["finite_difference_gradient", "two_cell_wave_growth"]
 
 
 def two_cell_wave_growth(alpha: float, theta: float, *, plane: bool = True, steps: int = 60) -> float:
     """By what factor a wave of two cells has grown after so many steps over deep, all but frictionless water.
 
-    Args:
-        alpha, theta: As in `LocalInertialSolver`.
-        plane: A chessboard; else stripes, all flow along one axis.
-        steps: Number of steps.
+    The wave is a chessboard or, without `plane`, stripes, all flow along one axis.
 
     Examples:
         >>> two_cell_wave_growth(0.5, 0.7) < 5 < two_cell_wave_growth(0.7, 0.7)
@@ -48,10 +39,6 @@ def finite_difference_gradient(
 ) -> Tensor:
     """`d h[cell] / d z` (R, C) by central differences, for comparison with `depth_gradient`.
 
-    Args:
-        solver, z, duration, cell, options: As in `depth_gradient`; `z` float64.
-        step: By how much each elevation is moved [m].
-
     Examples:
         >>> z = torch.zeros(2, 2, dtype=torch.float64)
         >>> found = finite_difference_gradient(LocalInertialSolver(dx=10.0), z, 60.0, (0, 0), h0=0.5)
@@ -64,14 +51,3 @@ def finite_difference_gradient(
     h = solver.simulate(moved, duration, **options).h[:, cell[0], cell[1]]
     up, down = h.chunk(2)
     return ((up - down) / (2 * step)).reshape(z.shape)
-
-
-def uniform_flow_state(solver: LocalInertialSolver, z: Tensor, depth: float, q: float) -> State:
-    """Water of one depth [m] that runs to the east with one discharge [m^2/s].
-
-    Examples:
-        >>> uniform_flow_state(LocalInertialSolver(dx=1.0), torch.zeros(1, 2), 0.5, 1.0).qx
-        tensor([[1., 1., 1.]])
-    """
-    still = solver.initial_state(z, depth)
-    return still._replace(qx=torch.full_like(still.qx, q))
