@@ -19,10 +19,9 @@ from torch.utils.data import Dataset
 
 from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Preset, Seed
 from lib.flood.downsampler import Detour
-from lib.flood.faces import DEPTH_LIMIT
 from lib.flood.metrics import Loss, downsample_loss
 from lib.flood.pooling import Pooling, blocks, elevation_tensor, pool_dem
-from lib.flood.scenarios import FloodDataset, Forcing, TileFolder
+from lib.flood.scenarios import FloodDataset, Forcing, TileFolder, flood_map
 from lib.flood.solver import LocalInertialSolver
 from lib.training import TrainingRun, check_options, evaluating, fit, one_cycle, processes, size_of, steps_an_epoch
 from lib.validation import (
@@ -327,10 +326,7 @@ def coarse_floods(
         raise ValueError(f"factor must be given for the pooling {rule!r}")
     else:
         z = pool_dem(data.z, factor, rule)
-    h = data.forcing.coarse(factor).simulate(solver, z, backend="compiled")
-    if not bool((h.abs() < DEPTH_LIMIT).all()):
-        raise RuntimeError("a coarse flood has grown beyond all bounds: take a smaller alpha")
-    return CoarseResult(h, pool_dem(data.h, factor), z)
+    return CoarseResult(flood_map(solver, z, data.forcing.coarse(factor)), pool_dem(data.h, factor), z)
 
 
 def mean_square_error(

@@ -218,12 +218,14 @@ def draw_floods(
         else:
             first = int(rng.integers(side - side // 4 + 1))
             forcing.inflow[i, 0, first : first + side // 4] = rng.uniform(*RIVER)
-    work = []
-    for i in range(count):
-        one, drive = z[i : i + 1], forcing[i : i + 1]
-        work.append(({"solver": repr(fine), "flood": _digest(one, *drive.parts)}, (fine, one, drive)))
+    work = [_piece(fine, z[i : i + 1], forcing[i : i + 1]) for i in range(count)]
     solved = pieces.compute(_solved, work, "fine floods", jobs=jobs)
     return FloodDataset(z, torch.cat([torch.from_numpy(each["h"]) for each in solved]), forcing)
+
+
+def _piece(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> tuple[dict[str, str], tuple[Any, ...]]:
+    """What a solution is computed from, as `Pieces` wants it."""
+    return {"solver": repr(solver), "flood": _digest(z, *forcing.parts)}, (solver, z, forcing)
 
 
 def _solved(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> dict[str, Any]:
@@ -255,7 +257,7 @@ def flood_map(solver: LocalInertialSolver, z: Tensor, forcing: Forcing) -> Tenso
     """
     h = forcing.simulate(solver, z.detach(), backend="compiled")
     if not bool((h.abs() < DEPTH_LIMIT).all()):
-        raise RuntimeError("a fine flood has grown beyond all bounds: take a smaller alpha")
+        raise RuntimeError("a flood has grown beyond all bounds: take a smaller alpha")
     return h
 
 

@@ -31,9 +31,8 @@ REGIONS: dict[Split, tuple[int, int]] = {"train": (0, 270), "test": (290, 403)}
 
 #: What `block_features` measures, in its order.
 FEATURES = (
-    *("min", "max", "quantile_10", "quantile_50", "quantile_90"),
-    *("std", "saddle_west_east", "saddle_north_south", "mean"),
-)
+    "min", "max", "quantile_10", "quantile_50", "quantile_90", "std", "saddle_west_east", "saddle_north_south", "mean",
+)  # fmt: skip
 
 _SMALLEST_SIDE = 8
 

@@ -169,8 +169,3 @@ def test_maps_that_do_not_fit() -> None:
         with pytest.raises(ValueError, match=message):
             network(z)
     assert network.double()(good.double()).dtype == torch.float64
-
-
-def test_a_bare_detour_has_no_correction() -> None:
-    with pytest.raises(NotImplementedError):
-        Detour(2)(torch.zeros(1, 1, 2, 2))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lib.checkpoints import checkpoint_steps, load_checkpoint
-from lib.flood import learning
+from lib.experiment import Pieces
+from lib.flood import learning, scenarios
 from lib.flood.downsampler import Downsampler, FeatureDownsampler, PaperDownsampler
 from lib.flood.experiment import (
     PRESETS,
@@ -21,7 +22,7 @@ from lib.flood.experiment import (
 )
 from lib.flood.learning import FloodLoss
 from lib.flood.pooling import pool_dem
-from lib.flood.scenarios import Forcing, TileFolder, flood_map
+from lib.flood.scenarios import Forcing, TileFolder, solution_cache
 from lib.flood.terrain import make_terrain
 from tests.interrupting import first_losses, interrupt_at
 
@@ -177,24 +178,17 @@ def test_what_is_refused_solves_no_flood_and_takes_no_folder(change, message, tm
 # --- networks that ship with the package
 
 
-#: Fine floods by kind and place, which presets that differ in other things share.
-SOLVED = {}
-
-
 def first_steps(preset, steps, monkeypatch) -> np.ndarray:
     """Losses of the first steps of a training; only the fine floods that they see are solved."""
     order = np.random.default_rng((preset.seed, 0)).permutation(preset.count)
-    seen, places = set(order[: steps * preset.batch_size].tolist()), count()
+    seen, places, solve = set(order[: steps * preset.batch_size].tolist()), count(), scenarios._solved
 
-    def solved(solver, z, forcing):
-        key = preset.kind, next(places)
-        if key[1] not in seen:
-            return torch.zeros_like(z)
-        if key not in SOLVED:
-            SOLVED[key] = flood_map(solver, z, forcing)
-        return SOLVED[key]
+    def solved(*flood):
+        if next(places) not in seen:
+            return {"h": np.zeros(flood[1].shape, np.float32)}
+        return Pieces(solution_cache()).compute(solve, [scenarios._piece(*flood)], "fine floods")[0]
 
-    monkeypatch.setattr("lib.flood.scenarios.flood_map", solved)
+    monkeypatch.setattr(scenarios, "_solved", solved)
     return first_losses(steps, lambda: train_flood(replace(preset, test_count=1)), FloodLoss, "__call__")
 
 

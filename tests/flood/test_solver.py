@@ -147,12 +147,15 @@ def test_bad_settings_are_refused(name: str, value) -> None:
 
 
 NAN = float("nan")
+STATE = LocalInertialSolver(dx=1.0).initial_state(torch.zeros(3, 4), 0.1)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"duration": torch.ones(2)}, "duration must"),
+        ({"duration": -1.0}, "duration must not be negative"),
+        ({"h0": 0.1, "state": STATE}, "h0 and state cannot both be given"),
         ({"h0": -0.1}, "h0 must not be negative"),
         ({"h0": torch.zeros(4, 3)}, "h0 must broadcast"),
         ({"h0": torch.zeros(4)}, "h0 must broadcast"),
@@ -199,9 +202,6 @@ def test_sides_of_another_kind_are_refused() -> None:
         Boundary(outflow={"up": 1.0})
     with pytest.raises((TypeError, ValueError), match=r"inflow\['west'\] must"):
         LocalInertialSolver(dx=1.0).simulate(torch.zeros(3, 4), 1.0, boundary=Boundary({"west": "much"}))
-
-
-STATE = LocalInertialSolver(dx=1.0).initial_state(torch.zeros(3, 4), 0.1)
 
 
 @pytest.mark.parametrize(

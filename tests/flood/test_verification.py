@@ -109,3 +109,10 @@ def test_shares_are_of_columns_wholly_east_of_the_wall() -> None:
     assert torch.equal(fine.share, fine.h[..., 40:].sum((-2, -1)) / fine.h.sum((-2, -1)))
     # blocks of 4: the wall is in the eighth and ninth of them
     assert torch.equal(coarse.share, coarse.h[..., 9:].sum((-2, -1)) / coarse.h.sum((-2, -1)))
+
+
+def test_runs_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="dx must be at most 1000 m"):
+        wave_run(2000.0)
+    with pytest.raises(ValueError, match="times must hold one at least"):
+        leak("mean", [])
