@@ -92,7 +92,9 @@ def small_png(image: Image.Image, largest: int = LARGEST) -> bytes:
         scaled = image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
         for colours in (128, 48, 24):
             buffer = io.BytesIO()
-            scaled.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+            # by what differs most, not by what is most frequent: a colour of the legend alone is kept too
+            fewer = scaled.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            fewer.save(buffer, "PNG", optimize=True)
             if buffer.tell() <= largest:
                 return buffer.getvalue()
     raise ValueError(f"a still of {image.size} does not fit into {largest} bytes")

@@ -69,7 +69,7 @@ PREDICTIONS = {
         ),
     ),
     "clothes": Question(
-        "Digits at ηφ = 2.7 show one burst of rising losses, of eight steps. And clothes at ηφ = 3.3?",
+        "On digits, at ηφ = 2.7, the loss of a recorded run rises in one burst of eight steps. On clothes, at 3.3?",
         (
             Option("One burst as well.", "Nothing says that one burst has to be enough."),
             Option("No burst: they are easier.", "At a larger ηφ the valley ahead is even further from stable."),
@@ -99,7 +99,7 @@ def _network() -> nn.Sequential:
 
 def _examples() -> tuple[Tensor, Tensor]:
     inputs = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    return inputs, torch.tensor([[-1.0], [1.0], [1.0], [-1.0]], dtype=torch.float64)
+    return inputs, torch.tensor([[-0.5], [0.2], [0.3], [0.8]], dtype=torch.float64)
 
 
 def _watched(read: Callable[[GFSMonitor, float], list[float]]) -> Callable[..., list[float]]:
@@ -228,10 +228,10 @@ QUIZ = (
         goal=2,
     ),
     Question(
-        "The theorem holds up to ηφ = 2√2 ≈ 2.83. Your run starts at ηφ = 3.5. What follows?",
+        "Section 4's statement asks for ηφ ≤ 2√2 ≈ 2.83. Your run starts at ηφ = 3.5. What follows?",
         (
             Option("φ will rise.", "It may: rises exist beyond the bound, but most steps still lower φ."),
-            _right("Nothing: φ may rise or fall.", "A theorem whose condition is not met says nothing."),
+            _right("Nothing: φ may rise or fall.", "A statement whose condition is not met says nothing."),
             Option("Descent diverges.", "Not by itself: with D = 2 the first figure has a run at 3.5 that converges."),
         ),
         goal=2,

@@ -4,9 +4,11 @@ No two texts overlap, none is cut off, every axis has a label, every map has a s
 wide as its cell.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 
 import pytest
+from PIL import Image
 
 from lib.chapters import open_chapters
 from lib.explorer import all_explorers
@@ -125,8 +127,16 @@ def test_a_still_is_one_small_picture_with_all_tries(page) -> None:
     assert len(png) <= 80_000
     alone = strip(page, {"heading": "", "figures": told["figures"][:1]})
     assert int.from_bytes(png[20:24]) > 2 * int.from_bytes(alone[20:24])
-    from PIL import Image
 
     noise = Image.effect_noise((1000, 1000), 100).convert("RGB")
     with pytest.raises(ValueError, match="does not fit into 5000 bytes"):
         small_png(noise, 5000)
+
+
+def test_a_still_keeps_a_colour_of_the_legend_alone() -> None:
+
+    shades = Image.linear_gradient("L").resize((800, 600)).convert("RGB")
+    green = (0, 158, 115)
+    shades.paste(green, (20, 20, 30, 30))
+    kept = Image.open(io.BytesIO(small_png(shades))).convert("RGB").getpixel((25, 25))
+    assert max(abs(a - b) for a, b in zip(kept, green, strict=True)) <= 8

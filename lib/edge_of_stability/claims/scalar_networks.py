@@ -75,7 +75,7 @@ def balance_identity() -> Evidence:
         errors.append(np.abs(misfit) / (w**2).max())
     return combine(
         true_that("sympy: the difference is 0", sp.simplify(new - expected) == 0),
-        at_most(errors, 1e-12, label="gd_step"),
+        at_most(errors, 1e-12, label="difference in code"),
         remark="symbols for any number of weights; 400 random networks, D = 2 … 10",
     )
 
@@ -146,7 +146,7 @@ def one_step_is_monotone() -> Evidence:
     return combine(
         none(inside, "rises with ηφ ≤ 2√2"),
         none(shrinks, "rises with a factor ≤ 2"),
-        at_least(looked / 1000, 100, label="thousand steps"),
+        at_least(looked / 1000, 100, label="steps in thousands"),
         remark=f"about {round(looked, -3):,} random steps, D = 2 … 10; {round(delicate, -3):,} with a factor in (1, 2]",
     )
 
@@ -258,7 +258,7 @@ def convergence_to_the_edge() -> Evidence:
     return combine(
         true_that("all converge", settled),
         at_least(everything, 1.0, label="least final ηφ"),
-        within(np.quantile(finals[2], 0.1), 1.5, 1.8, label="10 % for D = 2"),
+        within(np.quantile(finals[2], 0.1), 1.5, 1.8, label="lowest tenth for D = 2"),
         at_most(everything, 2.0, label="largest", shown="≤ 2"),
         at_least(np.median(finals[4]), 1.9, label="median for D = 4"),
         remark=f"{len(everything)} runs with ηφ from 2.05 to 2.8 and ηD < 1.9; 20,000 steps",
