@@ -97,13 +97,18 @@ class Option:
         return given if isinstance(given, bool) else _read(self.flag, given, self.hint)
 
 
-def _bare(hint: Any) -> Any:
-    """The first kind that an annotation allows."""
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The kinds that an annotation allows."""
     if get_origin(hint) is Annotated:
-        return _bare(get_args(hint)[0])
+        return _kinds(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
-        return _bare(get_args(hint)[0])
-    return hint
+        return tuple(kind for part in get_args(hint) for kind in _kinds(part))
+    return (hint,)
+
+
+def _bare(hint: Any) -> Any:
+    """The first of them."""
+    return _kinds(hint)[0]
 
 
 def _is_many(kind: Any) -> bool:
@@ -138,7 +143,8 @@ def _read(flag: str, given: Any, hint: Any) -> Any:
         except ValueError:
             what = "an integer" if kind is int else "a number"
             raise ValueError(f"{flag} must be {what}; it is {given!r}") from None
-    return given
+    # a name or a number, as of a format: what can be read as a number is one
+    return int(given) if int in _kinds(hint) and given.isdecimal() else given
 
 
 @dataclass(frozen=True)

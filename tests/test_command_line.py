@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from unittest.mock import Mock
 
 import numpy as np
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from lib.__main__ import app, claims
 from lib.chapters import open_chapters
-from lib.command_line import TrainingCommand
+from lib.command_line import Option, TrainingCommand
 from lib.experiment import Count, Natural, NonNegative, OpenFraction, Positive, Run, Seed
 from lib.flood.geo import sample_geotiff
 from tests.test_experiment import Coat, Walk
@@ -227,6 +227,11 @@ def test_options_are_the_fields_and_the_parameters(invoke, tmp_path) -> None:
         (other, tmp_path, (), (1,), None),
         (Walk(), tmp_path, ("Ann", "Bo, too"), (1, 2), 2),
     ] == WALKED
+
+
+def test_a_name_or_a_number_is_read_as_what_it_is() -> None:
+    option = Option("fmt", Annotated[str | int, str], "Of rounding.")
+    assert [option.read("fp3"), option.read("3")] == ["fp3", 3]
 
 
 def test_help_is_what_the_docstrings_say(invoke) -> None:
