@@ -429,7 +429,7 @@ class MonitorReplay(Explorer):
             axis("loss", (-4, 0.5), log=True, dtick=1, exponentformat="power"),
             width=0.3,
         ),
-        Panel("η × φ = {gfs_now:.2f}", axis("step", (0, 400)), axis("η × sharpness", (0, 4)), width=0.38),
+        Panel("η × φ = {gfs_now:.2f}", axis("step", (0, 400)), axis("η × sharpness, η × φ", (0, 4)), width=0.38),
         Panel("outputs", axis("picture"), axis("output", (-2.5, 2.5)), width=0.32),
     )
     traces = (
@@ -437,8 +437,8 @@ class MonitorReplay(Explorer):
         line("η × sharpness of the weights", "vermilion", panel=2, x="steps", y="sharpness"),
         line("η × φ", "green", panel=2, x="steps", y="gfs"),
         line("2: the edge", **_EDGE, panel=2, x=(0.0, 400.0), y=(2.0, 2.0)),
-        dots("target −1", "vermilion", size=6, panel=3, x="negative_at", y="negative"),
-        dots("target 1", "blue", size=6, panel=3, x="positive_at", y="positive"),
+        dots("target −1", "orange", size=6, panel=3, x="negative_at", y="negative"),
+        dots("target 1", "sky", size=6, panel=3, x="positive_at", y="positive"),
         dots("now", "blue", size=11, legend=False, x="step", y="loss_now"),
         dots("now", "vermilion", size=11, legend=False, panel=2, x="step", y="sharpness_now"),
         dots("now", "green", size=11, legend=False, panel=2, x="step", y="gfs_now"),
