@@ -14,9 +14,7 @@ from lib.chapters import open_chapters
 from lib.command_line import Command, refusals
 from lib.files import atomic_path, output_file
 
-app = typer.Typer(
-    help="Paperplay: ten research papers as notebooks to play with.", no_args_is_help=True, add_completion=False
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

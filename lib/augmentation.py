@@ -19,11 +19,10 @@ from lib.validation import integer_at_least, known_seed, positive_integer, true_
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_SPREAD", "ImageFolder", "ShiftedImages"]
+__all__ = ["ImageFolder", "ShiftedImages"]
 
 #: Mean and standard deviation of ImageNet's red, green and blue, with values from 0 to 1.
-IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_MEAN, _SPREAD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_SPREAD, np.float32)
+_MEAN, _SPREAD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 _KINDS = (".jpeg", ".jpg", ".png")
 
 
@@ -99,7 +98,6 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
     Args:
         path: The folder of the classes' folders; classes are numbered in the order of their names.
         size: Height and width of what comes out, in pixels.
-        train: Whether parts are drawn by chance.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 224, train: bool = True, seed: int = 0) -> None:

@@ -17,9 +17,9 @@ class Chapter:
     """One paper, one notebook, one wing of the package.
 
     Attributes:
-        number, name: The name is that of the package `lib.<name>` and, with the number, that of the notebook.
-        title, promise: What the chapter is called, and what it shows in one sentence.
-        paper, authors, conference, year, arxiv: The paper; its authors as "family name, given name".
+        name: That of the package `lib.<name>` and, with the number, of the notebook.
+        promise: What it shows, in one sentence.
+        authors: As "family name, given name".
         road: The row of the map in which it stands, one of `ROADS`.
         needs, builds_on: What a reader should know, and the names of earlier chapters whose results it uses.
         minutes: Reading time, playing included; `in_depth`, of what is optional.
@@ -49,7 +49,7 @@ class Chapter:
 
     @property
     def notebook(self) -> str:
-        """File name of the notebook."""
+        """Its file."""
         return f"{self.number:02d}_{self.name}.ipynb"
 
     @property
@@ -249,12 +249,7 @@ CHAPTERS: tuple[Chapter, ...] = (
 
 
 def open_chapters() -> tuple[Chapter, ...]:
-    """The chapters that can be read, in order.
-
-    Examples:
-        >>> open_chapters()[0].notebook
-        '01_initialization_shape.ipynb'
-    """
+    """The chapters that can be read, in order."""
     return tuple(chapter for chapter in CHAPTERS if chapter.is_open)
 
 

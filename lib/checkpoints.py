@@ -6,8 +6,6 @@ import copy
 import io
 import json
 import re
-import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,10 +39,6 @@ __all__ = [
 _KEPT = (torch.Tensor, torch.nn.Parameter, bool, int, float, str, type(None))
 #: numpy's numbers, which nobody can read back without unpickling, and Python's for them.
 _NUMBERS = ((np.bool_, bool), (np.integer, int), (np.floating, float), (np.complexfloating, complex), (np.str_, str))
-
-_UNREADABLE = (
-    OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -268,6 +262,6 @@ def load_network(
             series = {name: stored[name] for name in names}
             series |= {name: each.astype(np.float64) for name, each in series.items() if each.dtype.kind == "f"}
         network.load_state_dict(weights)
-    except _UNREADABLE as error:
+    except Exception as error:  # `make` and the file may be wrong in any way
         raise ValueError(f"{path} holds no network that can be read: {error}") from error
     return network.eval(), settings, series

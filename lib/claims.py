@@ -55,9 +55,7 @@ class Evidence:
     """What a claim's function found.
 
     Attributes:
-        measured: The measured value or values, to be read.
-        bound: What it is held against.
-        holds: Whether it does.
+        measured, bound: The measured value or values, to be read, and what they are held against.
         remark: The set-up in a line.
         shown: `measured`, rounded to what is the same on every machine: what notebooks and the scoreboard show.
     """
@@ -136,7 +134,7 @@ def at_most(measured: Measured, bound: float, *, remark: str = "", label: str = 
     Args:
         measured: A number, an array or tensor of any shape, or lists of these, none of them empty. Hand over all:
             Python's `max` and `min` pass over NaN.
-        remark, label: The set-up in a line, and what the value is.
+        label: What the value is.
         shown: What is shown of it where it holds, with the largest error in the place of `{}`; by default its `decade`.
 
     Examples:
@@ -204,7 +202,7 @@ def none(found: Measured, what: str, *, remark: str = "") -> Evidence:
     Args:
         found: How often it did: a count, several, or a mark for each place. NaN is no count, so that the claim fails; a
             mark must be set where the right thing was not found, `~(x <= bound)`: `x > bound` passes over NaN.
-        what, remark: What was looked for, in the plural, and the set-up in a line.
+        what: In the plural.
 
     Examples:
         >>> none(0, "rises").measured, none([0, 2], "rises").holds, none(float("nan"), "rises").holds
@@ -253,13 +251,7 @@ class ClaimDoesNotHold(AssertionError):  # noqa: N818  (it reads as a sentence w
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a paper that a machine can check.
-
-    Attributes:
-        id: The claim's name within its chapter.
-        source: Theorem, equation, table, or "derived here".
-        paper: What the paper reports, where it is known.
-    """
+    """One sentence of a paper that a machine can check: from where it is, and what the paper reports where it does."""
 
     chapter: str
     id: str
@@ -311,26 +303,6 @@ class Result:
         mark, colour = ("✓", "#1a7f37") if self.evidence.holds else ("✗", "#b3261e")
         words = f"{html.escape(self.claim.statement)} · <i>{html.escape(self.evidence.shown)}</i>"
         return f'<span title="{self.claim.id}"><b style="color:{colour}">{mark}</b> {words}</span>'
-
-
-_COLUMNS = {"claim": 38, "source": 13, "paper": 15, "here": 15, "asked": 12, "": 7}
-
-
-def _html_table(results: Sequence[Result]) -> str:
-    """The rows as a table; only values that are the same on every machine."""
-    cell = 'style="text-align:left;vertical-align:top;padding:4px 8px;overflow-wrap:break-word"'
-    head = "".join(f'<th {cell[:-1]};width:{width}%">{column}</th>' for column, width in _COLUMNS.items())
-    rows = []
-    for result in results:
-        claim, evidence = result.claim, result.evidence
-        small = f"<code>{claim.id}</code> {html.escape(evidence.remark)}"
-        statement = f'{html.escape(claim.statement)}<br><small style="opacity:.75">{small}</small>'
-        mark = "✓ holds" if evidence.holds else "✗ does not hold"
-        values = (claim.source, claim.paper or "–", evidence.shown, evidence.bound, mark)
-        cells = "".join(f"<td {cell}>{html.escape(value)}</td>" for value in values)
-        rows.append(f"<tr><td {cell}>{statement}</td>{cells}</tr>")
-    table = '<table style="table-layout:fixed;width:100%;max-width:1100px">'
-    return f"{table}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable[[], Evidence]], Claim]:
@@ -403,7 +375,21 @@ class Table:
         return "\n".join([f"{held} of {len(self.results)} claims hold", *map(repr, self.results)])
 
     def _repr_html_(self) -> str:
-        return _html_table(self.results)
+        """Only values that are the same on every machine."""
+        cell = 'style="text-align:left;vertical-align:top;padding:4px 8px;overflow-wrap:break-word"'
+        columns = {"claim": 38, "source": 13, "paper": 15, "here": 15, "asked": 12, "": 7}
+        head = "".join(f'<th {cell[:-1]};width:{width}%">{column}</th>' for column, width in columns.items())
+        rows = []
+        for result in self.results:
+            claim, evidence = result.claim, result.evidence
+            small = f"<code>{claim.id}</code> {html.escape(evidence.remark)}"
+            statement = f'{html.escape(claim.statement)}<br><small style="opacity:.75">{small}</small>'
+            mark = "✓ holds" if evidence.holds else "✗ does not hold"
+            values = (claim.source, claim.paper or "–", evidence.shown, evidence.bound, mark)
+            cells = "".join(f"<td {cell}>{html.escape(value)}</td>" for value in values)
+            rows.append(f"<tr><td {cell}>{statement}</td>{cells}</tr>")
+        table = '<table style="table-layout:fixed;width:100%;max-width:1100px">'
+        return f"{table}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def ledger(name: str) -> Ledger:
@@ -412,7 +398,7 @@ def ledger(name: str) -> Ledger:
 
 
 def _check(chapter_name: str, claim_id: str) -> tuple[Evidence, float]:
-    """Measure one claim by name: what a worker process is sent and what it sends back can be pickled."""
+    """Measure one claim: what a worker process is sent and what it sends back can be pickled."""
     try:
         result = ledger(chapter_name)[claim_id].check()
     except Exception as error:  # one claim that breaks must not cost the others their row
@@ -421,11 +407,7 @@ def _check(chapter_name: str, claim_id: str) -> tuple[Evidence, float]:
 
 
 def run_claims(names: Sequence[str] = (), *, jobs: int | None = None) -> list[Result]:
-    """Measure all claims of some chapters, by their names or numbers, or of all open ones.
-
-    Args:
-        jobs: Processes, through joblib; None leaves it to a surrounding `joblib.parallel_config`.
-    """
+    """Measure all claims of some chapters, by their names or numbers, or of all open ones; `jobs` is `in_parallel`'s."""
     chapters = dict.fromkeys(chapter(name) for name in names) or open_chapters()
     declared = [claim for of in chapters for claim in Ledger(of)]
     runs = in_parallel(_check, [(claim.chapter, claim.id) for claim in declared], "claims", jobs=jobs)

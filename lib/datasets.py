@@ -1,7 +1,4 @@
-"""Real data: a part that ships with the package, and whole sets from where the reader keeps them.
-
-Nothing is downloaded unless it is asked for, and what is downloaded is checked by its SHA-256.
-"""
+"""Real data: a part that ships with the package, and whole sets from where the reader keeps them; no download unasked."""
 
 from __future__ import annotations
 
@@ -78,12 +75,7 @@ def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def photograph() -> Tensor:
-    """The middle of scikit-learn's photograph of a pavilion, in grey (1, 1, 256, 256), of mean 0 and spread 1.
-
-    Examples:
-        >>> photograph().shape
-        torch.Size([1, 1, 256, 256])
-    """
+    """The middle of scikit-learn's photograph of a pavilion, in grey (1, 1, 256, 256), of mean 0 and spread 1."""
     import torch
     from sklearn.datasets import load_sample_image
 
@@ -104,7 +96,7 @@ def fashion_mnist(
         path: Folder of the four idx.gz files; implies `full`.
 
     Returns:
-        images, labels: (N, 28, 28) and (N,), uint8.
+        (N, 28, 28) and (N,), uint8.
 
     Examples:
         >>> images, labels = fashion_mnist("test")
@@ -283,11 +275,10 @@ def image_task(
     CIFAR's training images come shifted and mirrored, ImageNet's cut and mirrored (`lib.augmentation`).
 
     Args:
-        data: `"fashion"` ships with the package; the others are read from `path`: the folder of CIFAR's binary version,
-            or ImageNet's with `train` and `val`.
         count: So many training images: the first ones, of ImageNet a random choice; None for all.
         full, margin: Of Fashion-MNIST, as in `clothes`.
-        path: The folder; for Fashion-MNIST that of the whole set.
+        path: The folder of CIFAR's binary version, of ImageNet's with `train` and `val`, or of the whole Fashion-MNIST,
+            of which a part ships with the package.
 
     Examples:
         >>> train, test, channels, classes = image_task("fashion", count=100)

@@ -35,9 +35,8 @@ def check_environment() -> EnvironmentCheck:
     """
     problems = []
     if sys.version_info < OLDEST_PYTHON:
-        problems.append(
-            f"Python {'.'.join(map(str, OLDEST_PYTHON))} or newer is needed; this is {sys.version.split()[0]}"
-        )
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        problems.append(f"Python {oldest} or newer is needed; this is {sys.version.split()[0]}")
     needs = [Requirement(line) for line in requires("paperplay") or ()]
     needs = [need for need in needs if need.marker is None or need.marker.evaluate()]
     for need in needs:

@@ -37,12 +37,7 @@ _NAMES_SHOWN = 4
 
 @dataclass(frozen=True)
 class ExchangeReport:
-    """What became of the layers of a network.
-
-    Attributes:
-        exchanged: Name of a layer -> the class that it has now.
-        kept: Name of a layer with weights that stays as it was -> why.
-    """
+    """By the names of layers: the class that they have now; for those with weights that stay, why."""
 
     exchanged: dict[str, str]
     kept: dict[str, str]
@@ -144,14 +139,7 @@ def _content(cell: types.CellType) -> object:
 
 
 def give_class(layer: nn.Module, kind: type[nn.Module]) -> None:
-    """Make an object of another class of a layer; its parametrizations stay.
-
-    Examples:
-        >>> layer = nn.ReLU()
-        >>> give_class(layer, nn.Tanh)
-        >>> layer(torch.ones(1))
-        tensor([0.7616])
-    """
+    """Make an object of another class of a layer; its parametrizations stay."""
     if is_parametrized(layer):
         # torch keeps the properties that compute the weights in a class made for this layer alone
         own = {name: part for name, part in vars(type(layer)).items() if name not in ("__dict__", "__weakref__")}

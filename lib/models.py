@@ -20,8 +20,7 @@ def initialize(model: nn.Module, *, generator: torch.Generator) -> nn.Module:
     """Draw weights and biases of linear and convolutional layers uniformly in +-1/sqrt(fan in), torch's default.
 
     Examples:
-        >>> layer = initialize(nn.Linear(4, 2), generator=torch.Generator().manual_seed(0))
-        >>> bool(layer.weight.abs().max() <= 0.5)
+        >>> bool(initialize(nn.Linear(4, 2), generator=torch.Generator().manual_seed(0)).weight.abs().max() <= 0.5)
         True
     """
     instance_of("model", model, nn.Module, "a torch module")
@@ -54,7 +53,6 @@ def fully_connected(
 
     Args:
         widths: Sizes of input, hidden layers and output.
-        activation: A name in `ACTIVATIONS`.
         normalize: Whether batch normalisation comes before each activation.
 
     Examples:
@@ -88,9 +86,8 @@ def small_convnet(
     """Blocks of a 3 x 3 convolution, an activation and 2 x 2 average pooling; then a linear layer.
 
     Args:
-        channels: Channels of the images and of each block.
+        channels: Of the images and of each block.
         size: Height and width of the images.
-        activation, normalize: As for `fully_connected`.
 
     Examples:
         >>> model = small_convnet((1, 4, 8), 10, generator=torch.Generator().manual_seed(0))
@@ -168,7 +165,7 @@ def residual_network(
     Args:
         blocks: Blocks of each stage; (2, 2, 2, 2) is ResNet-18. Each stage but the first halves the image and doubles
             the channels.
-        channels, width: Channels of the image, and of the first stage.
+        width: Channels of the first stage.
 
     Examples:
         >>> model = residual_network((2, 2, 2, 2), 100, generator=torch.Generator().manual_seed(0))

@@ -18,9 +18,8 @@ def in_parallel(
 ) -> Iterator[T]:
     """Results of `function(*a)` for each `a`, in order, with a progress bar.
 
-    Args:
-        function: Something that other processes can import.
-        jobs: Number of processes; None leaves it, and where they run, to a surrounding `joblib.parallel_config`.
+    Other processes must be able to import the function. `jobs` is their number; None leaves it, and where they run, to
+    a surrounding `joblib.parallel_config`.
 
     Examples:
         >>> list(in_parallel(pow, [(2, 3), (3, 2)], "powers"))

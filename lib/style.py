@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "DIVERGING", "FONT_SIZE", "MATPLOTLIB", "PALETTE", "new_figure", "panels", "show"]
+__all__ = ["COLOURS", "DIVERGING", "MATPLOTLIB", "new_figure", "panels", "show"]
 
 #: Okabe and Ito's palette, by name.
 COLOURS = {
@@ -23,13 +23,11 @@ COLOURS = {
     "black": "#222222",
     "grey": "#999999",
 }
-#: The same as a list, in the order in which curves take them.
-PALETTE = [COLOURS[name] for name in ("blue", "vermilion", "green", "orange", "purple", "sky", "black")]
+#: In the order in which curves take them.
+_PALETTE = [COLOURS[name] for name in ("blue", "vermilion", "green", "orange", "purple", "sky", "black")]
 
 #: Plotly's colour scale from blue over white to red, for differences.
 DIVERGING = [[0, "#053061"], [0.25, "#4393C3"], [0.5, "#FFFFFF"], [0.75, "#E0704E"], [1, "#8A0F26"]]
-
-FONT_SIZE = 13
 
 #: Settings for `matplotlib.rc_context`; the same size and resolution everywhere.
 MATPLOTLIB: dict[Any, Any] = {
@@ -37,7 +35,7 @@ MATPLOTLIB: dict[Any, Any] = {
     "savefig.dpi": 80,
     "font.size": 11,
     "font.family": "DejaVu Sans",
-    "axes.prop_cycle": f"cycler('color', {PALETTE!r})",
+    "axes.prop_cycle": f"cycler('color', {_PALETTE!r})",
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.spines.top": False,
@@ -48,19 +46,9 @@ MATPLOTLIB: dict[Any, Any] = {
 
 
 def new_figure(
-    columns: int = 1,
-    *,
-    titles: tuple[str, ...] = (),
-    widths: tuple[float, ...] | None = None,
-    height: int = 400,
+    columns: int = 1, *, titles: tuple[str, ...] = (), widths: tuple[float, ...] | None = None, height: int = 400
 ) -> go.Figure:
-    """An empty plotly figure with panels in a row, in the style of the suite; the height is in pixels.
-
-    Examples:
-        >>> figure = new_figure(2, titles=("left", "right"))
-        >>> [annotation.text for annotation in figure.layout.annotations]
-        ['left', 'right']
-    """
+    """An empty plotly figure with panels in a row, in the style of the suite; the height is in pixels."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
@@ -74,15 +62,15 @@ def new_figure(
         template="plotly_white",
         height=height,
         margin={"l": 60, "r": 20, "t": 50, "b": 100},
-        font={"size": FONT_SIZE, "color": COLOURS["black"]},
-        colorway=PALETTE,
+        font={"size": 13, "color": COLOURS["black"]},
+        colorway=_PALETTE,
         legend={"orientation": "h", "x": 0, "y": 0.01, "yref": "container", "yanchor": "bottom"},
         hovermode="closest",
         autosize=True,
     )
-    figure.update_annotations(font_size=FONT_SIZE + 1)
-    figure.update_xaxes(showline=True, linecolor=COLOURS["grey"], ticks="outside", zeroline=False)
-    figure.update_yaxes(showline=True, linecolor=COLOURS["grey"], ticks="outside", zeroline=False)
+    figure.update_annotations(font_size=14)
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(showline=True, linecolor=COLOURS["grey"], ticks="outside", zeroline=False)
     return figure
 
 
@@ -90,11 +78,6 @@ def panels(columns: int = 1, *, width: float = 9.0, height: float = 3.4) -> tupl
     """A matplotlib figure of `width` x `height` inches with panels in a row, in the style of the suite.
 
     It belongs to nobody's global state; `show` displays it.
-
-    Examples:
-        >>> figure, axes = panels(2)
-        >>> len(axes)
-        2
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

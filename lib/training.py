@@ -88,8 +88,7 @@ class TrainingRun:
     """What came of a training.
 
     Attributes:
-        losses: Mean loss over the batch before every step, (steps,).
-        scores: What `evaluate` returned after every epoch, (epochs,).
+        losses, scores: Of the batch before every step, and what `evaluate` returned after every epoch.
         diverged: Whether training stopped because a loss or a gradient was not finite.
     """
 
@@ -126,12 +125,7 @@ def is_first_process(device: str | torch.device = "cpu") -> bool:
 
 
 def size_of(data: object) -> int:
-    """Number of examples; torch does not ask a data set to have one, but all of ours do.
-
-    Examples:
-        >>> size_of(TensorDataset(torch.zeros(3)))
-        3
-    """
+    """Number of examples; torch does not ask a data set to have one, but all of ours do."""
     if isinstance(data, str) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(f"data must be a data set with a length, such as torch's TensorDataset; it is {data!r}")
     return len(data)
@@ -162,12 +156,7 @@ def one_cycle(
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
-    """A seed for one step of one process of one run; two that agree are as rare as among random numbers of 32 bits.
-
-    Examples:
-        >>> step_seed(0, 0, 1) == step_seed(0, 1, 0)
-        False
-    """
+    """A seed for one step of one process of one run; two that agree are as rare as among random numbers of 32 bits."""
     numbers = [known_seed(name, value) for name, value in (("seed", seed), ("rank", rank), ("step", step))]
     # torch's generator on the CPU looks at 32 bits only
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
@@ -254,13 +243,13 @@ def fit(
     """Train a network in place.
 
     Args:
-        model, loss: `loss(model(*inputs), targets)` is the mean over a batch.
+        loss: `loss(model(*inputs), targets)` is the mean over a batch.
         data: Tuples of tensors, of which the last is the target and the others are inputs. Where an item depends on the
             epoch, it has a method `set_epoch`.
         optimizer, schedule: On the parameters of `model`; the schedule moves on after every step, `ReduceLROnPlateau`
             after every epoch, by the mean of its losses.
-        epochs, batch_size: Passes over the data, and examples a step over all processes together; a rest of an epoch
-            that is smaller than a batch is left out, others come in the next epoch.
+        batch_size: Examples a step over all processes together; a rest of an epoch that is smaller than a batch is left
+            out, others come in the next epoch.
         seed: Of the order of examples and of the noise.
         noise: Generators that the network draws from, other than torch's own.
         extra: What a checkpoint must hold beside network, optimizer and schedule; one state a process.
@@ -271,7 +260,7 @@ def fit(
             stays as it was.
         first_epoch: Number of the first epoch, for data that depend on it: that of a second training after a first.
         clip: Largest norm of a step's gradient; a longer one is shortened to it.
-        device: `"cpu"` or `"cuda"`; under `accelerate launch` each process has its own.
+        device: Under `accelerate launch` each process has its own.
         precision: `"bfloat16"` for torch's autocast.
         facts: What else makes this training what it is: a folder that holds checkpoints of other facts is refused.
 
@@ -306,9 +295,8 @@ def fit(
         _use_plain_numbers(optimizer, schedule)
         what = {"seed": seed, "batch_size": batch_size, "count": size_of(data), "precision": precision, "clip": clip}
         what |= {"first_epoch": first_epoch, **plain("facts", dict(facts or {})), **_moves(optimizer, schedule)}
-    where = None if folder is None else Path(folder)
-    with alone_in(where) if where is not None and together.is_main_process else nullcontext(True) as alone:
-        run = _Run(model, optimizer, schedule, extra, together, where, what)
+    with alone_in(folder) if folder is not None and together.is_main_process else nullcontext(True) as alone:
+        run = _Run(model, optimizer, schedule, extra, together, None if folder is None else Path(folder), what)
         model.to(place)
         if optimizer.state:  # of an earlier training: it follows the parameters
             optimizer.load_state_dict(optimizer.state_dict())
@@ -316,17 +304,8 @@ def fit(
         wrapped = _share_gradients(model, place) if ranks > 1 else model
         model.train()
 
-        batches = _batches(
-            data,
-            batch_size // ranks,
-            epochs,
-            start,
-            seed=seed,
-            rank=rank,
-            ranks=ranks,
-            workers=workers,
-            first_epoch=first_epoch,
-        )
+        order = {"seed": seed, "rank": rank, "ranks": ranks, "workers": workers, "first_epoch": first_epoch}
+        batches = _batches(data, batch_size // ranks, epochs, start, **order)
         if together.is_main_process:  # one bar for all processes
             batches = progress(batches, description, total=n_steps - start)
         # dropout and its like draw from torch's own generator, whose state the caller gets back
