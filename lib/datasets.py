@@ -1,4 +1,4 @@
-"""Real data: a part that ships with the package, and whole sets from where the reader keeps them; no download unasked."""
+"""Real data: a part that ships with the package, and whole sets from where the reader keeps them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Its files are the shortest of each kind that there can be: an example to copy from.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -57,6 +56,8 @@ from .swings import period as period
 
 import math
 
+from scipy.special import ellipk
+
 from lib.validation import number_between, positive_number
 
 __all__ = ["period"]
@@ -69,10 +70,8 @@ def period(length: float, angle: float) -> float:
         >>> round(period(1.0, 1e-3), 3)
         2.006
     """
-    wide, narrow = 1.0, math.cos(math.radians(number_between("angle", angle, 0, 179)) / 2)
-    while wide - narrow > 1e-12:
-        wide, narrow = (wide + narrow) / 2, math.sqrt(wide * narrow)
-    return 2 * math.pi * math.sqrt(positive_number("length", length) / 9.81) / wide
+    half = math.radians(number_between("angle", angle, 0, 179)) / 2
+    return 4 * math.sqrt(positive_number("length", length) / 9.81) * float(ellipk(math.sin(half) ** 2))
 ''',
     "claims/__init__.py": '''
 """The claims of chapter 11: of small swings."""
@@ -142,7 +141,7 @@ COMMANDS = {"swing": swing}
 }
 
 LOOK = """
-import doctest, json, sys
+import doctest, sys
 import lib
 from typer.testing import CliRunner
 from lib.__main__ import app
@@ -152,19 +151,17 @@ from lib.overview import ChapterTable, chapter_map
 sys.path.insert(0, sys.argv[1])
 import docs
 
-explorer = all_explorers()["pendulum.swing"](length=2.0)
-print(json.dumps({
-    "doctest": doctest.testmod(lib.pendulum).failed,
-    "claims": [[result.claim.id, result.evidence.holds] for result in run_claims(["11"])],
-    "explorer": explorer.error or float(explorer.data["time"][0]),
-    "help": CliRunner().invoke(app, ["--help"]).output,
-    "command": CliRunner().invoke(app, ["swing", "pendulum", "--angle", "90"]).output,
-    "map": [text.get_text() for text in chapter_map().axes[0].texts],
-    "start": ChapterTable()._repr_html_(),
-    "readme": docs.chapter_table(),
-    "docs": docs.chapters(),
-    "citation": docs.citation(),
-}))
+assert doctest.testmod(lib.pendulum) == (0, 2)
+(result,) = run_claims(["11"])
+assert result.claim.id == "small-swings-take-the-same-time" and result.evidence.holds
+assert abs(all_explorers()["pendulum.swing"](length=2.0).data["time"][0] - 2.837) < 1e-3
+assert "swing" in CliRunner().invoke(app, ["--help"]).output
+assert CliRunner().invoke(app, ["swing", "pendulum", "--angle", "90"]).output == "2.368 s\\n"
+assert "11\\nThe\\npendulum" in [text.get_text() for text in chapter_map().axes[0].texts]
+assert '<a href="11_pendulum.ipynb">' in ChapterTable()._repr_html_()
+assert "[**The pendulum**](notebooks/11_pendulum.ipynb)" in docs.chapter_table()
+assert "from lib.pendulum import period" in docs.chapters()
+assert "Horologium oscillatorium" in docs.citation()
 """
 
 
@@ -192,17 +189,6 @@ def test_a_new_chapter_is_seen_everywhere(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
-    assert seen["doctest"] == 0
-    assert seen["claims"] == [["small-swings-take-the-same-time", True]]
-    assert seen["explorer"] == pytest.approx(2.837, abs=1e-3)
-    assert "swing" in seen["help"]
-    assert seen["command"] == "2.368 s\n"
-    assert "11\nThe\npendulum" in seen["map"]
-    assert '<a href="11_pendulum.ipynb">' in seen["start"]
-    assert "[**The pendulum**](notebooks/11_pendulum.ipynb)" in seen["readme"]
-    assert "from lib.pendulum import period" in seen["docs"]
-    assert "Horologium oscillatorium" in seen["citation"]
 
 
 def test_a_new_chapter_keeps_the_contracts(tmp_path: Path) -> None:

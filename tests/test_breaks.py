@@ -5,12 +5,16 @@ differently for all of them, in KEEP what a claim remembers and no break touches
 the claims remembers of a break.
 """
 
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from inspect import getsource, unwrap
 from pkgutil import walk_packages
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -48,6 +52,33 @@ def nothing_remembered(chapter: str, breaks: ModuleType) -> Iterator[None]:
         cache.cache_clear()
 
 
+def names_used(function: Any) -> set[str]:
+    """The names in a function, and in those of its module that it calls."""
+    module, found, waiting = sys.modules[function.__module__], set(), [function]
+    while waiting:
+        words = set(re.findall(r"\w+", getsource(waiting.pop()))) - found
+        values = [unwrap(value) for name, value in vars(module).items() if name in words and callable(value)]
+        waiting += [each for each in values if isinstance(each, FunctionType) and each.__module__ == module.__name__]
+        found |= words
+    return found
+
+
+def set_differently(chapter: str) -> list[str]:
+    """The claims that use what SETTING replaces in their module, other than by what remembers the same."""
+    seen = Mock(spec=pytest.MonkeyPatch)
+    getattr(BREAKS[chapter], "SETTING", lambda _: None)(seen)
+    replaced = {
+        (target.__name__, name)
+        for (target, name, value), _ in seen.setattr.call_args_list
+        if not getattr(value, "__name__", "").startswith("remembered")
+    }
+    return [
+        one.id
+        for one in ledger(chapter)
+        if replaced & {(one.measure.__module__, name) for name in names_used(one.measure)}
+    ]
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_claim_has_breaks(chapter: str) -> None:
     breaks = BREAKS[chapter].BREAKS
@@ -66,3 +97,12 @@ def test_a_broken_implementation_is_noticed(chapter: str, claim: str, number: in
         breaks.BREAKS[claim][number](monkeypatch)
         evidence = ledger(chapter)[claim].check().evidence
     assert not evidence.holds, evidence.measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chapter", "claim"), [(each, claim) for each in CHAPTERS for claim in set_differently(each)])
+def test_the_setting_alone_breaks_nothing(chapter: str, claim: str) -> None:
+    """A claim that fails without any break would let every break pass for one that was noticed."""
+    with nothing_remembered(chapter, BREAKS[chapter]), pytest.MonkeyPatch.context() as monkeypatch:
+        BREAKS[chapter].SETTING(monkeypatch)
+        ledger(chapter)[claim].check().require()

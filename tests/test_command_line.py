@@ -53,15 +53,8 @@ VALUES = {int: ("0", "-3", "many"), float: ("nan", "inf", "-1"), str: ("nonsense
 BAD = {Count: "0", Natural: "-3", Seed: "-3", Positive: "0", NonNegative: "-1", OpenFraction: "1", float: "nan"}
 BAD |= {int: "-3", bool: None}
 #: values that are right where the general rule would have them wrong
-RIGHT = {
-    ("margin", "0"),
-    ("smoothness", "0"),
-    ("workers", "0"),
-    ("seed", "0"),
-    ("fill", "-1"),
-    ("nodata", "-1"),
-    ("nodata", "nan"),
-}
+RIGHT = {(name, "0") for name in ("margin", "smoothness", "workers", "seed")}
+RIGHT |= {("fill", "-1"), ("nodata", "-1"), ("nodata", "nan")}
 
 
 class Worked(BaseException):
@@ -264,13 +257,9 @@ def test_a_run_is_printed_and_written(invoke, tmp_path) -> None:
     ("words", "message"),
     [
         (["--steps", "many"], "--steps must be an integer; it is 'many'"),
-        (["--steps", "0"], "steps must be at least 1"),
         (["--steps", "none"], "--steps must be an integer"),
-        (["--widths", "1,,2"], "--widths must be an integer"),
         (["--widths", "2/5"], "--widths must be an integer; it is '2/5'"),
         (["--days", "2/5"], "--days must be an integer; it is '2/5'"),
-        (["--gait", "odd"], "gait must be one of slow, fast"),
-        (["--preset", "huge"], "preset must be one of quick, paper"),
         (["--load", "much"], "--load must be a number"),
         (["--load="], "--load must not be empty"),
     ],

@@ -6,12 +6,6 @@ from lib import environment
 from lib.environment import check_environment
 
 
-def test_this_environment_is_ready() -> None:
-    report = check_environment()
-    assert report.problems == ()
-    assert report.packages >= 15
-
-
 def test_missing_and_old_packages_are_named(monkeypatch) -> None:
     original = environment.version
 

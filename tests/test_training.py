@@ -158,7 +158,7 @@ def test_a_cycle_of_any_number_of_steps(steps, rise) -> None:
     schedule = one_cycle(optimizer, 0.5, steps, rise=rise)
     rates = []
     for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
+        rates += schedule.get_last_lr()
         optimizer.step()
         schedule.step()
     assert rates[0] == pytest.approx(0.5 / 25) or rise * steps < 1
@@ -178,13 +178,9 @@ def test_seeds_of_steps_differ() -> None:
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 9}, "batch_size must be at most 4"),
         ({"every": 0}, "every must be at least 1"),
-        ({"device": "gpu"}, "device must be cpu"),
         ({"precision": "float8"}, "precision must be"),
-        ({"seed": -1}, "seed must be at least 0"),
         ({"workers": -1}, "workers must be at least 0"),
-        ({"clip": 0.0}, "clip must be positive and finite"),
         ({"clip": float("inf")}, "clip must be positive and finite"),
-        ({"clip": "1"}, "clip must be a number"),
         ({"noise": ["nonsense"]}, "noise must be generators of torch"),
         ({"data": torch.ones(4, 2)}, "data must hold tuples of inputs and a target"),
     ],

@@ -18,7 +18,6 @@ from lib.validation import (
     number_between,
     numpy_generator,
     one_of,
-    positive_array,
     positive_integer,
     positive_number,
     regression_data,
@@ -37,10 +36,8 @@ class Foreign:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: finite_array("w", ["a"]), TypeError, "w must hold real numbers"),
-        (lambda: finite_array("w", None), TypeError, "w must hold real numbers; it is None"),
+        (lambda: finite_array("w", ["a"]), TypeError, "w must hold real numbers; it has dtype"),
         (lambda: finite_array("w", Foreign()), TypeError, "w must hold real numbers; it is Foreign"),
-        (lambda: finite_array("w", [1j]), TypeError, "w must hold real numbers"),
         (lambda: finite_array("w", torch.ones(1) * 1j), TypeError, "w must hold real numbers; it has dtype torch.c"),
         (lambda: finite_array("w", [[1, 2], [3]]), ValueError, "w must be a regular array"),
         (lambda: finite_array("w", [np.inf, np.nan, 1]), ValueError, "2 of its 3 entries are NaN"),
@@ -51,21 +48,16 @@ class Foreign:
         (lambda: finite_tensor("x", torch.ones(1).int()), TypeError, "it is torch.int32"),
         (lambda: finite_tensor("x", torch.tensor([torch.inf, 1])), ValueError, "1 of its 2 entries is NaN"),
         (lambda: finite_tensor("x", torch.ones(2), shape=(3,)), ValueError, r"x must have shape \(3,\)"),
-        (lambda: positive_array("k", [1, -1]), ValueError, "k must be positive"),
         (lambda: finite_number("t", None), TypeError, "t must be a number; it is None"),
-        (lambda: finite_number("t", 1j), TypeError, "t must be a number; it is 1j"),
         (lambda: finite_number("t", np.array(1j)), TypeError, "t must be a number; it is 1j"),
         (lambda: finite_number("t", np.array([1.0])), TypeError, "t must be a number; it is array"),
         (lambda: positive_integer("n", np.True_), TypeError, "n must be an integer; it is True"),
         (lambda: finite_number("t", -np.inf), ValueError, "t must be finite; it is -inf"),
         (lambda: positive_number("t", "1"), TypeError, "t must be a number; it is '1'"),
-        (lambda: number_between("p", np.nan, 0, 1), ValueError, "p must lie between 0 and 1; it is nan"),
         (lambda: number_between("p", np.inf, 0), ValueError, "p must be finite and at least 0; it is inf"),
         (lambda: positive_integer("n", 1.0), TypeError, "n must be an integer"),
-        (lambda: positive_integer("n", True), TypeError, "n must be an integer"),
         (lambda: integer_at_least("n", -1, 0), ValueError, "n must be at least 0; it is -1"),
         (lambda: known_seed("seed", 2**63), ValueError, "seed must be below"),
-        (lambda: job_count(-3), ValueError, "jobs must be at least 1, or -1"),
         (lambda: job_count("2"), TypeError, "jobs must be an integer"),
         (lambda: one_of("kind", ["a"], ("a", "b")), ValueError, r"kind must be one of a, b; it is \['a'\]"),
         (lambda: one_of("kind", np.array(["a", "a"]), ("a", "b")), ValueError, "kind must be one of a, b"),
@@ -74,7 +66,6 @@ class Foreign:
         (lambda: numpy_generator("rng", np.random), TypeError, "rng must be a numpy Generator"),
         (lambda: torch_generator("generator", np.random.default_rng(0)), TypeError, "generator must be a torch"),
         (lambda: known_device(None), TypeError, "device must be a name such as cpu or cuda; it is None"),
-        (lambda: known_device("nonsense"), ValueError, "device must be cpu, or cuda"),
         (lambda: known_device("cuda:99"), ValueError, "device must be cpu, or cuda"),
         (lambda: regression_data([[1]], [1, 2]), ValueError, "as many rows"),
         (lambda: regression_data([1], [1]), ValueError, "X must have 2 axes"),
@@ -110,15 +101,7 @@ def test_arrays_of_every_kind_are_taken(value) -> None:
 
 
 def test_numbers_of_every_kind_are_taken() -> None:
-    for value in (
-        2,
-        2.0,
-        np.float32(2),
-        np.int64(2),
-        Fraction(2),
-        np.array(2.0),
-        torch.tensor(2.0, requires_grad=True),
-    ):
+    for value in (2, np.float32(2), Fraction(2), np.array(2.0), torch.tensor(2.0, requires_grad=True)):
         assert finite_number("t", value) == positive_number("t", value) == number_between("t", value, 2, 2) == 2
     for whole in (2, np.int8(2), np.uint64(2), np.array(2), torch.tensor(2)):
         assert type(positive_integer("n", whole)) is int
