@@ -407,7 +407,7 @@ def _check(chapter_name: str, claim_id: str) -> tuple[Evidence, float]:
 
 
 def run_claims(names: Sequence[str] = (), *, jobs: int | None = None) -> list[Result]:
-    """Measure all claims of some chapters, by their names or numbers, or of all open ones; `jobs` as in `in_parallel`."""
+    """Measure all claims of some chapters, by name or number, or of all open ones; `jobs` as in `in_parallel`."""
     chapters = dict.fromkeys(chapter(name) for name in names) or open_chapters()
     declared = [claim for of in chapters for claim in Ledger(of)]
     runs = in_parallel(_check, [(claim.chapter, claim.id) for claim in declared], "claims", jobs=jobs)

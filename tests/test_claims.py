@@ -75,6 +75,10 @@ NOT_MEASURED: dict[str, tuple[str, ...]] = {
 }
 
 
+#: What is repeated in earnest for each NaN is repeated less often.
+FEWER = {"every-layers-update-is-unbiased": ("lib.four_bit.claims.training._REPEATS", 30)}
+
+
 @pytest.fixture(scope="module", params=DECLARED, ids=[f"{c}.{i}" for c, i in DECLARED])
 def tape(request: pytest.FixtureRequest) -> Tape:
     """A claim that was measured; one at a time is kept."""
@@ -89,8 +93,12 @@ def test_claim_holds(tape: Tape) -> None:
 
 
 @pytest.mark.slow
-def test_claim_lets_no_nan_through(tape: Tape) -> None:
+def test_claim_lets_no_nan_through(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
     """One result of each function that it calls, in one entry, is enough for it not to hold, or to raise an error."""
+    if tape.claim.id in FEWER:
+        monkeypatch.setattr(*FEWER[tape.claim.id])
+        tape = Tape(tape.claim)
+        assert tape.result.evidence.holds
     assert tape.again() == tape.result.evidence, "the tape does not tell the whole story"
     places = tape.places()
     assert bool(places) != (tape.claim.id in SYMBOLIC)

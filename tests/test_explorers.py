@@ -187,10 +187,7 @@ class Map(Explorer):
     name = "map"
     title = "A map"
     caption = "It has places."
-    declared: ClassVar[dict] = {
-        "row": Slider("row", 0, 3, 1, 1),
-        "place": Slider("place", 0.0, 2.0, 0.25, 1.0),
-    }
+    declared: ClassVar[dict] = {"row": Slider("row", 0, 3, 1, 1), "place": Slider("place", 0.0, 2.0, 0.25, 1.0)}
     clicked = ("place", "row")
     played = "row"
     panels = (Panel("map", axis("x"), axis("y"), equal=True),)

@@ -56,7 +56,6 @@ class LayerCall:
     """One call of a layer, or of a function that makes pictures finer.
 
     Attributes:
-        name, layer: Its place in the network, and itself.
         given, shape: What came in, and the shape of what went out.
         again: The layer as a function of what comes in; its other arguments are those of the call.
         channels_last: Whether pictures are (B, H, W, C) there.
@@ -121,7 +120,7 @@ def audit(model: nn.Module, x: Tensor, *, shift: tuple[float, float] = GENERIC_S
     """Shift what comes into each layer of a network, and see whether what goes out is shifted.
 
     Args:
-        model: The network; it is looked at in evaluation mode, and left in the mode in which it came.
+        model: It is looked at in evaluation mode, and left in the mode in which it came.
         x: Pictures (B, C, H, W) that it takes.
         shift: Rows and columns [pixels].
 
@@ -179,7 +178,6 @@ def layer_calls(model: nn.Module, x: Tensor) -> list[LayerCall]:
     Whether rows and columns are the second and third axis of a tensor or the last ones is seen from a second picture,
     twice as large. Where the network does not take one, it is seen from which of them have the ratio of the picture's
     own.
-
     """
     instance_of("model", model, nn.Module, "a module")
     check_pictures(x)

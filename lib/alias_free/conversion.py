@@ -50,7 +50,6 @@ def make_alias_free(model: nn.Module, x: Tensor, *, degree: int = 2, half_width:
     (`fourier_shift(x, (0, 0), nyquist="zero")` removes it).
 
     Args:
-        model: The network; it is not changed.
         x: Pictures (B, C, H, W) that it takes, from which the channels of its activation functions are read.
         degree, half_width: Of the polynomials, see `fit_activation`.
 

@@ -137,9 +137,6 @@ def alias_free_task(
 ) -> tuple[ConvNeXt, Dataset[Any], Dataset[Any]]:
     """The network of a preset at its initial weights, its training data and its test data.
 
-    Args:
-        data_path: As in `lib.datasets.image_task`.
-
     Examples:
         >>> model, train, test = alias_free_task(replace(PRESETS["quick"], count=100))
         >>> len(train), len(test), model.mode
@@ -178,8 +175,6 @@ def train_alias_free(
 
     Args:
         folder: Where checkpoints go; a second run goes on from them. None keeps nothing.
-        data_path: As in `lib.datasets.image_task`.
-        device, precision, every, workers: As in `lib.training.fit`.
 
     Examples:
         >>> small = replace(PRESETS["quick"], count=512, batch_size=64, epochs=1, dims=(4, 8))

@@ -305,8 +305,8 @@ class AliasMicroscope(Explorer):
         errors = np.abs(_sampled(output - wanted, _SAMPLES)).max(axis=1) / max(largest, 1e-300)
         energies = [float((np.abs(each[: _HIGHEST + 1]) ** 2).sum()) for each in (wrong, true)]
         share = energies[0] / max(energies[1], 1e-300)
-        true_kept, true_cut = np.split(np.maximum(_heights(true[: _WIDEST + 1]), _SMALLEST), [_HIGHEST + 1])
-        folded_kept, folded_cut = np.split(np.maximum(folded, _SMALLEST), [_HIGHEST + 1])
+        drawn = np.maximum([_heights(true[: _WIDEST + 1]), folded], _SMALLEST)
+        (true_kept, folded_kept), (true_cut, folded_cut) = np.split(drawn, [_HIGHEST + 1], axis=1)
         return {
             "true_kept": true_kept,
             "true_cut": true_cut,
@@ -528,7 +528,7 @@ class FilterShootOut(Explorer):
             place=(0.0, 0.44, 0.08, 0.44),
         ),
         Panel(
-            "an edge: overshoot {shown_overshoot:.0%}",
+            "an edge: overshoot {overshoot:.0%}",
             axis("place [pixels]", (8, 40)),
             axis("brightness", (-0.25, 1.25)),
             place=(0.56, 1.0, 0.08, 0.44),
@@ -570,7 +570,6 @@ class FilterShootOut(Explorer):
         lost, left = _budget()
         budget = np.column_stack([lost, left])
         errors = np.maximum(_sweep_errors(), _SMALLEST)
-        overshoot = float(filtered.max() - 1.0)
         return {
             "filter": filter,
             "colour": COLOURS[_FILTER_COLOURS[chosen]],
@@ -586,6 +585,5 @@ class FilterShootOut(Explorer):
             "edge": edge,
             "filtered": filtered,
             "kept": filtered[::2],
-            "overshoot": overshoot,
-            "shown_overshoot": max(overshoot, 0.0),
+            "overshoot": max(float(filtered.max() - 1.0), 0.0),
         }

@@ -22,15 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.validation import (
-    finite_number,
-    finite_tensor,
-    known_device,
-    one_of,
-    pair,
-    positive_integer,
-    true_or_false,
-)
+from lib.validation import finite_number, finite_tensor, known_device, one_of, pair, positive_integer, true_or_false
 
 if TYPE_CHECKING:
     from collections.abc import Callable

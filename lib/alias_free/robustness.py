@@ -43,7 +43,6 @@ def equivariance_error(
     """How far a layer is from commuting with a shift: `max |f(T_s x) - T_(s / stride) f(x)| / max |f(x)|`.
 
     Args:
-        module: A layer, or any function of pictures.
         x: Pictures (B, C, H, W).
         shift: Rows and columns [pixels].
         stride: By how much coarser the result is; 1 / 2 for one that is twice as fine.

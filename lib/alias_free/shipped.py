@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from lib.alias_free.experiment import SHIPPED, held_out, in_every_mode, train_alias_free, trained_network
-from lib.alias_free.tables import robustness_counts
+from lib.alias_free.attacks import standard_attacks
+from lib.alias_free.experiment import SHIPPED, held_out, train_alias_free, trained_network
+from lib.alias_free.robustness import shift_counts
 from lib.files import atomic_path
 from lib.training import reproducible
 
@@ -32,10 +33,10 @@ def alias_free_attacks(folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reproducible()
     rows = []
-    for preset, suffix in (("laptop", ""), ("canvas", "-canvas")):
-        modes = in_every_mode(preset)
-        networks: dict[str, nn.Module] = {mode: trained_network(f"{mode}{suffix}").model for mode in modes}
-        found = robustness_counts(networks, *held_out(preset)[:], device=device)
-        rows += [json.dumps([preset, *pair, [list(part) for part in parts]]) for pair, parts in found.items()]
+    for (name, preset), (attack, (kind, shifts, fill)) in product(SHIPPED.items(), standard_attacks().items()):
+        network = trained_network(name).model.to(device)
+        parts = zip(*(torch.split(part.to(device), 250) for part in held_out(preset)[:]), strict=True)
+        counts = [list(shift_counts(network, x, y, shifts, kind=kind, fill=fill)) for x, y in parts]
+        rows.append(json.dumps(["canvas" if preset.margin else "laptop", preset.mode, attack, counts]))
     with atomic_path(folder / "alias_free_attacks.json") as temporary:
         temporary.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")

@@ -79,9 +79,8 @@ def robustness_table(
     """Classify pictures by each network under each attack.
 
     Args:
-        networks: Classifiers by name.
+        networks, attacks: By name; `standard_attacks` by default.
         x, y: Pictures (N, C, H, W) and classes (N,).
-        attacks: By name; `standard_attacks` by default.
         folder: Where the counts of finished parts go; a second call takes them from there if weights, attack and
             pictures are the same. None keeps nothing.
         part: Pictures in a part.
@@ -97,27 +96,6 @@ def robustness_table(
         >>> row.pictures, row.found.clean_accuracy, row.found.adversarial_accuracy
         (4, 1.0, 0.0)
     """
-    found = robustness_counts(networks, x, y, attacks, folder=folder, part=part, device=device, jobs=jobs)
-    return [_row(network, attack, counts) for (network, attack), counts in found.items()]
-
-
-def _row(network: str, attack: str, counts: Sequence[ShiftCounts]) -> RobustnessRow:
-    whole = functools.reduce(ShiftCounts.joined, counts)
-    return RobustnessRow(network, attack, whole.pictures, whole.robustness())
-
-
-def robustness_counts(
-    networks: Mapping[str, nn.Module],
-    x: Tensor,
-    y: Tensor,
-    attacks: Mapping[str, Attack] | None = None,
-    *,
-    folder: str | Path | None = None,
-    part: int = 250,
-    device: str = "cpu",
-    jobs: int | None = None,
-) -> dict[tuple[str, str], list[ShiftCounts]]:
-    """The same as `robustness_table`, before counts of parts are added up, by network and attack."""
     attacks = standard_attacks() if attacks is None else attacks
     for name, given in (("networks", networks), ("attacks", attacks)):
         if not isinstance(given, Mapping):
@@ -146,14 +124,16 @@ def robustness_counts(
     ]
     counts = [ShiftCounts(**found) for found in pieces.compute(_counted, work, "pictures under attack", jobs=jobs)]
     count = len(parts)
-    return {pair: counts[k * count : (k + 1) * count] for k, pair in enumerate(pairs)}
+    return [_row(*pair, counts[k * count : (k + 1) * count]) for k, pair in enumerate(pairs)]
+
+
+def _row(network: str, attack: str, counts: Sequence[ShiftCounts]) -> RobustnessRow:
+    whole = functools.reduce(ShiftCounts.joined, counts)
+    return RobustnessRow(network, attack, whole.pictures, whole.robustness())
 
 
 def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
     """The full table of the networks that ship with the package, 2 000 test pictures, as it was counted once.
-
-    Args:
-        preset: `"laptop"` or `"canvas"`.
 
     Examples:
         >>> row = next(row for row in shipped_attacks() if (row.network, row.attack) == ("afc", "any shift"))
@@ -169,11 +149,7 @@ def shipped_attacks(preset: str = "laptop") -> list[RobustnessRow]:
 
 
 def attack_table(attacks: Sequence[str], preset: str = "laptop", *, count: int = 100) -> list[RobustnessRow]:
-    """The same for some of the attacks and the first `count` pictures, counted here and remembered.
-
-    Args:
-        attacks: Names in `standard_attacks`.
-        preset: As in `shipped_attacks`.
+    """The same for some of the `standard_attacks` and the first `count` pictures, counted here and remembered.
 
     Examples:
         >>> [row.network for row in attack_table(["half pixels"], count=2)]

@@ -104,10 +104,7 @@ BREAKS: dict[str, list[Break]] = {
         DEVIATION_OF_EACH_PIXEL,
         edit(layer_claims, "noise", 'nyquist="zero"', 'nyquist="real"'),
     ],
-    "low-pass-may-come-first": [
-        NO_LOWPASS,
-        edit(layers, "lowpass", "(height - 1) // 2", "height // 2"),
-    ],
+    "low-pass-may-come-first": [NO_LOWPASS, edit(layers, "lowpass", "(height - 1) // 2", "height // 2")],
     "demodulating-stem-is-exact": [
         edit(DemodulatingStem, "forward", "x.shape[-2] - rows,", "x.shape[-2] - rows + 6,"),
         replace(layer_claims, "ideal_lowpass", lambda y, size: resampling.ideal_lowpass(y, (size[0] - 6, size[1] - 6))),
@@ -131,11 +128,7 @@ BREAKS: dict[str, list[Break]] = {
         instead({"aps": "baseline"}),
         instead({"aps": "afc"}),
     ],
-    "trained-network-stands-still": [
-        ON_ITS_OWN_GRID,
-        instead({"afc": "baseline"}),
-        instead({"afc": "aps"}),
-    ],
+    "trained-network-stands-still": [ON_ITS_OWN_GRID, instead({"afc": "baseline"}), instead({"afc": "aps"})],
     "baseline-wavers": [
         instead({"baseline": "afc"}),
         instead({"blurpool": "aps"}),
@@ -158,9 +151,5 @@ BREAKS: dict[str, list[Break]] = {
         edit(tables, "attacked", "fill=chosen.fill", "fill=0.0"),
         instead({"baseline": "afc"}),
     ],
-    "photograph-moves-smoothly": [
-        ON_ITS_OWN_GRID,
-        instead({"blurpool": "afc"}),
-        instead({"aps": "afc"}),
-    ],
+    "photograph-moves-smoothly": [ON_ITS_OWN_GRID, instead({"blurpool": "afc"}), instead({"aps": "afc"})],
 }

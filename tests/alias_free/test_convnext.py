@@ -77,6 +77,7 @@ def test_bad_networks_are_refused(call, message) -> None:
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when it compiles first
 def test_it_compiles_as_one_graph() -> None:
     net = network("afc", depths=(1,), dims=(4,), stem_activation=True).double()

@@ -20,7 +20,7 @@ from lib.alias_free.experiment import (
 from lib.checkpoints import checkpoint_steps
 from lib.training import accuracy
 from tests.interrupting import first_losses, interrupt_at
-from tests.test_datasets import write_cifar, write_pictures
+from tests.test_datasets import write_pictures
 
 SHORT = replace(PRESETS["quick"], count=320, batch_size=32, epochs=2, dims=(4, 8))
 TINY = replace(SHORT, count=64, batch_size=32, epochs=1)
@@ -48,15 +48,6 @@ def test_versions_start_alike_and_differ_in_what_they_should() -> None:
     assert torch.equal(nets["baseline"].head.weight, nets["aps"].head.weight)
     again = alias_free_task(replace(PRESETS["laptop"], count=128))[0].state_dict()
     assert all(torch.equal(again[key], value) for key, value in nets["afc"].state_dict().items())
-
-
-def test_cifar_on_files_of_its_format(tmp_path) -> None:
-    write_cifar(tmp_path, 10)
-    settings = replace(PRESETS["cifar10"], dims=(4, 6, 8), epochs=1, batch_size=20)
-    for mode in ("baseline", "afc"):
-        run = train_alias_free(replace(settings, mode=mode), data_path=tmp_path)
-        assert (len(run.losses), len(run.scores)) == (2, 1)
-        assert np.isfinite(run.losses).all()
 
 
 def test_imagenet_on_a_folder_of_pictures(tmp_path) -> None:

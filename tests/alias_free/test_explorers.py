@@ -172,8 +172,3 @@ def test_filters_are_those_of_the_layers(name: str) -> None:
     pulse = np.eye(1, 64, 20)[0]
     answer = np.abs(np.fft.rfft(explorers._filtered(pulse, name)))
     np.testing.assert_allclose(data[f"response of {name}"], answer, atol=1e-14)
-
-
-def test_a_whole_shift_of_the_edge_is_a_roll() -> None:
-    np.testing.assert_allclose(explorers._edge(2.0), np.roll(explorers._edge(0.0), 2))
-    assert explorers._edge(0.3).sum() == pytest.approx(explorers._edge(1.9).sum())

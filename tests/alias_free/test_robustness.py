@@ -5,13 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.alias_free import (
-    crop_translate,
-    equivariance_error,
-    fourier_shift,
-    shift_robustness,
-    translate,
-)
+from lib.alias_free import crop_translate, equivariance_error, fourier_shift, shift_robustness, translate
 from tests.alias_free.pictures import noise
 
 
@@ -104,8 +98,6 @@ CLASSES = torch.zeros(2, dtype=torch.long)
         (lambda x: shift_robustness(Column(), x, CLASSES, [(1, 1), (1, 2, 3)]), ValueError, "shift must be a pair"),
         (lambda x: shift_robustness(Column(), x, CLASSES, [(0.5, 1)], kind="zero"), ValueError, "must be whole"),
         (lambda x: shift_robustness(Column(), x.byte(), CLASSES, [(1, 1)]), TypeError, "x must be floating point"),
-        (lambda x: shift_robustness(Column(), x, x[:, 0, 0, 0], [(1, 1)]), TypeError, "y hold integers"),
-        (lambda x: equivariance_error(nn.Flatten(), x, (0, 1)), ValueError, "must give pictures coarser by 1"),
         (lambda x: equivariance_error(nn.Identity(), x, (0, 1), 2), ValueError, "must give pictures coarser by 2"),
         (lambda x: translate(x[0, 0, 0], (0, 1)), ValueError, "x must have the shape"),
         (lambda x: shift_robustness(nn.Flatten(), x, CLASSES.bool(), [(0, 1)]), TypeError, "y hold integers"),

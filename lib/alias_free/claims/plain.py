@@ -15,13 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.alias_free.layers import (
-    AliasFreeActivation,
-    AliasFreeMLP,
-    CircularConv2d,
-    IdealDownsample2d,
-    PolyActivation,
-)
+from lib.alias_free.layers import AliasFreeActivation, AliasFreeMLP, CircularConv2d, IdealDownsample2d, PolyActivation
 
 
 def _band(count: int, side: int, edge: float) -> Tensor:
