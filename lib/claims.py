@@ -1,11 +1,4 @@
-"""The ledger: a claim of a paper is declared once, and used in notebooks, tests and on the scoreboard.
-
-A claim is one sentence that a machine can check. Its function measures and returns `Evidence`:
-
-    @claim(source="Theorem 4.1", statement="...", paper="...")
-    def flow_limit() -> Evidence:
-        return at_most(error, 1e-7, remark="20 random instances")
-"""
+"""The ledger: a claim of a paper is declared once, and used in notebooks, tests and on the scoreboard."""
 
 from __future__ import annotations
 
@@ -306,7 +299,7 @@ class Result:
 
 
 def claim(*, source: str, statement: str, paper: str = "") -> Callable[[Callable[[], Evidence]], Claim]:
-    """Declare a claim; its id is the function's name with hyphens, its chapter the package that it stands in.
+    """Declare one sentence that a machine can check; its id is the function's name, its chapter the package around it.
 
     Examples:
         >>> @claim(source="derived here", statement="Two is even.")

@@ -18,7 +18,6 @@ class EnvironmentCheck:
     """What is missing or too old, one line each; empty if all is well."""
 
     problems: tuple[str, ...]
-    packages: int
 
     def __repr__(self) -> str:
         if self.problems:
@@ -37,9 +36,9 @@ def check_environment() -> EnvironmentCheck:
     if sys.version_info < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         problems.append(f"Python {oldest} or newer is needed; this is {sys.version.split()[0]}")
-    needs = [Requirement(line) for line in requires("paperplay") or ()]
-    needs = [need for need in needs if need.marker is None or need.marker.evaluate()]
-    for need in needs:
+    for need in map(Requirement, requires("paperplay") or ()):
+        if need.marker is not None and not need.marker.evaluate():
+            continue
         try:
             found = version(need.name)
         except PackageNotFoundError:
@@ -47,4 +46,4 @@ def check_environment() -> EnvironmentCheck:
             continue
         if not need.specifier.contains(found, prereleases=True):
             problems.append(f"{need.name} is {found}; needed is {need.specifier}: pip install '{need}'")
-    return EnvironmentCheck(tuple(problems), len(needs))
+    return EnvironmentCheck(tuple(problems))

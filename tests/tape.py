@@ -11,12 +11,11 @@ import copy
 import dataclasses
 import functools
 import inspect
-import math
 import sys
 import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -235,28 +234,26 @@ def _exchange(value: Any, parts: dict[Any, Any]) -> Any:
 
 def _has_nan(value: Any, depth: int = 6) -> bool:
     """Whether there is a NaN in what a call was given, in the cells of a function that it was given, too."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.dtype.kind in "fc" and bool(np.isnan(value).any())
     if isinstance(value, torch.Tensor):
         return bool(value.isnan().any())
-    if depth == 0 or isinstance(value, (type, types.ModuleType)):
-        return False
-    if isinstance(value, torch.nn.Module):
-        return any(bool(part.isnan().any()) for part in value.parameters())
-    if isinstance(value, dict):
-        return any(_has_nan(part, depth - 1) for part in value.values())
+    if isinstance(value, (float, np.ndarray, np.generic)):
+        return np.asarray(value).dtype.kind in "fc" and bool(np.isnan(value).any())
+    return depth > 0 and any(_has_nan(part, depth - 1) for part in _held(value))
+
+
+def _held(value: Any) -> Iterable[Any]:
     if isinstance(value, (list, tuple)):
-        return any(_has_nan(part, depth - 1) for part in value)
+        return value
+    if isinstance(value, torch.nn.Module):
+        return value.parameters()
     if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return _has_nan([*cells, *(value.__defaults__ or ())], depth - 1)
+        return [*(cell.cell_contents for cell in value.__closure__ or ()), *(value.__defaults__ or ())]
     if isinstance(value, types.MethodType):
-        return _has_nan(value.__self__, depth - 1)
+        return [value.__self__]
     if isinstance(value, functools.partial):
-        return _has_nan([value.func, value.args, value.keywords], depth - 1)
-    return _has_nan(vars(value), depth - 1) if hasattr(value, "__dict__") else False
+        return [value.func, value.args, value.keywords]
+    inside = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return () if isinstance(value, (type, types.ModuleType)) else inside.values()
 
 
 def _generators(args: tuple[Any, ...], options: dict[str, Any]) -> list[Any]:

@@ -1,8 +1,7 @@
 """Sets of shifts that an adversary may choose from: the worst of them counts.
 
-The three sets on the torus are those of Michaeli et al. (CVPR 2023, arXiv 2303.08085): whole pixels, half pixels,
-fractions. Shifts with a zero component are in ours. The random set is derived here, since a grid of fractions can hide
-what a network does between its points.
+The three sets on the torus are those of Michaeli et al. (CVPR 2023, arXiv 2303.08085); shifts with a zero component are
+in ours. The random set is derived here: a grid of fractions can hide what a network does between its points.
 """
 
 from __future__ import annotations
@@ -80,8 +79,6 @@ class Attack(NamedTuple):
 
 def standard_attacks(reach: int = 3, *, fill: float = BACKGROUND) -> dict[str, Attack]:
     """The five attacks that the chapter's tables are made of, by name: three on the torus, two with a background.
-
-    Shifts go up to `reach` pixels in every direction; `fill` is the background's value.
 
     Examples:
         >>> {name: len(attack.shifts) for name, attack in standard_attacks().items()}

@@ -93,7 +93,7 @@ class ConvNeXt(nn.Module):
         act_scale: Scales of the polynomials, for `"afc"`.
         stem_activation: For `"afc"`: a quadratic term between the first convolution and its stride
             (`DemodulatingStem`), as in the paper's code; the convolution then runs at full resolution.
-        generator: Source of the weights; None: torch's own, global one.
+        generator: None: torch's own, global one.
 
     Examples:
         >>> from lib.alias_free import fourier_shift

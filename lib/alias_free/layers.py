@@ -1,10 +1,7 @@
 """Layers that commute with every translation of the torus, by whole pixels or fractions, and those that do not.
 
-The ideal ones follow Michaeli et al. (CVPR 2023, arXiv 2303.08085): a brick-wall low-pass before every stride, a
-polynomial on a finer grid as activation function, a normalisation by one number for the whole picture. That the
-low-pass commutes with a circular convolution, so that it can come first, and how fine the grid must be are derived
-here. Beside them stand the layers that they are compared with: BlurPool (Zhang 2019, arXiv 1904.11486) and adaptive
-polyphase sampling (Chaman and Dokmanic 2021, arXiv 2011.14214), written from their definitions.
+The ideal ones follow Michaeli et al. (CVPR 2023, arXiv 2303.08085). They are compared with BlurPool (Zhang 2019, arXiv
+1904.11486) and adaptive polyphase sampling (Chaman and Dokmanic 2021, arXiv 2011.14214).
 """
 
 from __future__ import annotations
@@ -87,9 +84,6 @@ class CircularConv2d(nn.Conv2d):
     fewer, and the convolution runs with its stride instead of at full resolution (derived here).
 
     An even kernel is padded by `(k - 1) // 2` before and `k // 2` behind.
-
-    Args:
-        lowpass: Whether what the coarser grid cannot hold is removed first.
 
     Examples:
         >>> from lib.alias_free import fourier_shift

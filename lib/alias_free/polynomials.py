@@ -1,8 +1,7 @@
 """Polynomials as activation functions: which grid holds their spectrum, and which quadratic is nearest to GELU.
 
-A product of two functions adds their frequencies, so a polynomial of degree `d` widens the band of its input `d` times
-and no more. On a grid that is fine enough it can be applied point by point without an alias in the band that is kept
-(Michaeli et al., CVPR 2023, arXiv 2303.08085; the smallest such grid is derived here).
+A polynomial of degree `d` widens the band of its input `d` times. On a grid that is fine enough it can be applied point
+by point without an alias (Michaeli et al., CVPR 2023, arXiv 2303.08085; the smallest such grid is derived here).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def fit_activation(
 
     Args:
         fn: The function of an array; None: exact GELU.
-        half_width, n_points: Where the points lie, from minus to plus this, and how many there are, ends included.
+        half_width: The points lie from minus to plus this, ends included.
 
     Returns:
         Coefficients (degree + 1,), the constant first.

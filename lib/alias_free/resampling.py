@@ -1,14 +1,10 @@
 r"""Translation and resampling of periodic, band-limited pictures: exact, for any real shift and any size.
 
 A row of `N` samples stands for the trigonometric polynomial through them with the frequencies `|k| <= K = (N - 1) // 2`
-(and, for even `N`, the cosine of frequency `N / 2`). It is that function that is shifted or sampled anew (Michaeli et
-al., CVPR 2023, arXiv 2303.08085, speak of equivariance in the continuous domain). Rows and columns are treated one
-after the other.
+(and, for even `N`, the cosine of frequency `N / 2`). It is that function that is shifted or sampled anew.
 
-Small pictures are resampled by two products with real matrices, derived here, which is faster than FFTs of pictures
-that are mostly zeros, and works in every precision; large ones by real FFTs. Everything is computed in the precision of
-the input, also under autocast: a matrix rounded to bfloat16 would leak aliases into float32 pictures. Half precision
-that comes in gives half precision's errors.
+Small pictures are resampled by products with real matrices, derived here, large ones by real FFTs. All is computed in
+the precision of the input, also under autocast: a matrix rounded to bfloat16 would leak aliases into float32 pictures.
 """
 
 from __future__ import annotations

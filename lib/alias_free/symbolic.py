@@ -1,9 +1,7 @@
 r"""Three facts behind the polynomial activation, by algebra (Michaeli et al., CVPR 2023, arXiv 2303.08085).
 
-A polynomial of degree `d` of one tone holds frequencies up to `d` times the tone's and no higher, which is why a finer
-grid is enough for it. The smallest such grid cannot be smaller: with one point less the highest frequency lands on the
-edge of the band that is kept. And the linear coefficient of the quadratic nearest to GELU is 1/2, because GELU is the
-sum of `x / 2` and an even function. The second and third are derived here.
+It widens a band as many times as its degree says; no grid smaller than `dealias_size` holds that; and the quadratic
+nearest to GELU has the slope 1/2, because GELU is the sum of `x / 2` and an even function (both derived here).
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Tables of networks against attacks, over as much data and in as many processes as there are.
-
-Data are cut into parts, a part is a piece of work, and counts are added up: a table that was interrupted goes on where
-it stopped, and `joblib.parallel_config` can carry the pieces to a cluster.
-"""
+"""Tables of networks against attacks: data are cut into parts, a part is a piece of work, and counts are added up."""
 
 from __future__ import annotations
 
@@ -84,11 +80,7 @@ def robustness_table(
         folder: Where the counts of finished parts go; a second call takes them from there if weights, attack and
             pictures are the same. None keeps nothing.
         part: Pictures in a part.
-        jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry the parts to a
-            cluster.
-
-    Returns:
-        One row for each network and attack, in their order.
+        jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`.
 
     Examples:
         >>> net, x, y = nn.Flatten(), torch.eye(4).reshape(4, 1, 1, 4), torch.arange(4)

@@ -1,10 +1,8 @@
 """The alias-free layers in their plain form: slow, word by word as they are defined.
 
 Pictures become finer by zeros between their pixels and a low-pass over the whole grid, twice the size as in Michaeli et
-al. (CVPR 2023, arXiv 2303.08085); they become coarser by a low-pass over the whole grid of which most pixels are then
-dropped; convolutions with a stride run at full resolution first. `lib.alias_free.layers` gives the same values and
-gradients by other means, and is held against this form here, in tests and in benchmarks: nothing is shared between the
-two but the parameters.
+al. (CVPR 2023, arXiv 2303.08085); they become coarser by a low-pass of which most pixels are then dropped. Nothing but
+the parameters is shared with `lib.alias_free.layers`, which is held against this form here, in tests and benchmarks.
 """
 
 from __future__ import annotations
