@@ -5,14 +5,13 @@ differently for all of them, in KEEP what a claim remembers and no break touches
 the claims remembers of a break.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from inspect import getsource, unwrap
+from inspect import unwrap
 from pkgutil import walk_packages
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from unittest.mock import Mock
 
@@ -54,12 +53,13 @@ def nothing_remembered(chapter: str, breaks: ModuleType) -> Iterator[None]:
 
 def names_used(function: Any) -> set[str]:
     """The names in a function, and in those of its module that it calls."""
-    module, found, waiting = sys.modules[function.__module__], set(), [function]
+    module, found, waiting = sys.modules[function.__module__], set(), [unwrap(function).__code__]
     while waiting:
-        words = set(re.findall(r"\w+", getsource(waiting.pop()))) - found
-        values = [unwrap(value) for name, value in vars(module).items() if name in words and callable(value)]
-        waiting += [each for each in values if isinstance(each, FunctionType) and each.__module__ == module.__name__]
-        found |= words
+        code = waiting.pop()
+        values = [*code.co_consts, *(unwrap(getattr(module, name, None)) for name in set(code.co_names) - found)]
+        own = [each for each in values if isinstance(each, FunctionType) and each.__module__ == module.__name__]
+        waiting += [each.__code__ for each in own] + [each for each in values if isinstance(each, CodeType)]
+        found |= set(code.co_names)
     return found
 
 
