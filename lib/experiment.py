@@ -142,15 +142,12 @@ def _check(hint: Any) -> Check:
         return partial(one_of, options=parts)
     if origin in (Union, types.UnionType):
         (inner,) = (part for part in parts if part is not types.NoneType)
-        return partial(_or_none, check=_check(inner))
+        of_it = _check(inner)
+        return lambda name, value: None if value is None else of_it(name, value)
     if origin is tuple:
         return partial(_tuple, check=_check(parts[0]))
     known: dict[Any, Check] = {bool: true_or_false, float: finite_number}
     return known.get(hint) or partial(instance_of, kind=hint)
-
-
-def _or_none(name: str, value: Any, check: Check) -> Any:
-    return None if value is None else check(name, value)
 
 
 def _tuple(name: str, value: Any, check: Check) -> tuple[Any, ...]:

@@ -52,7 +52,9 @@ def attack(
         output_file("--json", json_file)
     runs = _networks(network, canvas=canvas)
     x, y = _pictures(runs, count, full=full, data_path=data_path)
-    attacks = standard_attacks(reach, **_fill(runs))
+    clothes = next(iter(runs.values())).preset.data == "fashion"
+    # other pictures lie on no background: their mean comes in
+    attacks = standard_attacks(reach) if clothes else standard_attacks(reach, fill=0.0)
     reproducible()
     models = {name: run.model for name, run in runs.items()}
     rows = robustness_table(models, x, y, attacks, folder=out, device=device, jobs=jobs)
@@ -117,11 +119,6 @@ def _pictures(
         raise ValueError(f"--full is for clothes; the network was trained on {preset.data}")
     pictures = clothes("test", margin=preset.margin, full=True) if full else held_out(preset, data_path)
     return first_pictures(pictures, count)
-
-
-def _fill(runs: dict[str, AliasFreeRun]) -> dict[str, float]:
-    """Clothes lie on a background; other pictures have none but their mean."""
-    return {} if next(iter(runs.values())).preset.data == "fashion" else {"fill": 0.0}
 
 
 #: verb -> the command

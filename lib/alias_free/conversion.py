@@ -171,6 +171,8 @@ def _activation(channels: int, coefficients: np.ndarray[Any, Any]) -> nn.Module:
 
 def _exchanged(name: str, module: nn.Module) -> nn.Module | None:
     """What takes the place of a layer that makes pictures coarser or finer; convolutions are changed themselves."""
+    if isinstance(module, nn.MaxUnpool2d):
+        raise ValueError(f"{name} must be another layer: there is no MaxUnpool2d without aliases")
     exact = isinstance(module, CircularConv2d) and (module.stride == (1, 1) or module.lowpass)
     if exact or isinstance(module, CircularConvTranspose2d):
         return None
@@ -220,10 +222,6 @@ def _resampling(_: str, upsample: nn.Upsample) -> nn.Module | None:
     return IdealResample2d(upsample.size, None if upsample.size is not None else upsample.scale_factor)
 
 
-def _unpooling(name: str, _: nn.MaxUnpool2d) -> nn.Module:
-    raise ValueError(f"{name} must be another layer: there is no MaxUnpool2d without aliases")
-
-
 _EXCHANGES: tuple[tuple[type[nn.Module], Callable[[str, Any], nn.Module | None]], ...] = (
     (nn.Conv2d, _circular),
     (nn.ConvTranspose2d, _transposed),
@@ -231,7 +229,6 @@ _EXCHANGES: tuple[tuple[type[nn.Module], Callable[[str, Any], nn.Module | None]]
     (nn.AvgPool2d, _ideal_pool),
     (nn.Upsample, _resampling),
     (nn.PixelShuffle, lambda _, shuffle: IdealPixelShuffle(shuffle.upscale_factor)),
-    (nn.MaxUnpool2d, _unpooling),
 )
 
 

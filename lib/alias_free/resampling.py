@@ -174,7 +174,9 @@ def _resample_matrix(
     # places and samples both lie on a grid of this many points
     points = math.lcm(n_in, n_out)
     distances = (places * (points // n_out) - samples * (points // n_in)) % points
-    matrix = _dirichlet_kernel(points, (min(n_in, n_out) - 1) // 2 if keeps is None else keeps)[distances]
+    # one period of `1 + 2 cos(t) + ... + 2 cos(highest t)`
+    highest = (min(n_in, n_out) - 1) // 2 if keeps is None else keeps
+    matrix = (np.fft.irfft(np.ones(highest + 1), points) * points)[distances]
     if n_in % 2 == 0 and n_out >= n_in and keeps is None:
         matrix += np.cos(np.pi * n_in * places / n_out) * np.cos(np.pi * samples)
     # made in inference mode, it could not be used in training afterwards
@@ -193,12 +195,6 @@ def _resample_operation(
 @_resample_operation.register_fake
 def _(n_in: int, n_out: int, dtype: torch.dtype, device: torch.device, keeps: int | None = None) -> Tensor:  # noqa: ARG001
     return torch.empty(n_out, n_in, dtype=dtype, device=device)
-
-
-def _dirichlet_kernel(points: int, highest: int) -> NDArray[np.float64]:
-    """One period of `1 + 2 cos(t) + ... + 2 cos(highest t)`, `highest` below half the points."""
-    kernel: NDArray[np.float64] = np.fft.irfft(np.ones(highest + 1), points) * points
-    return kernel
 
 
 def ideal_resample(x: Picture, size: tuple[int, int], *, channels_last: bool = False) -> Picture:
