@@ -1,0 +1,51 @@
+"""The inner loops of sequences of tasks with one row each, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.compiling import compiled
+
+__all__ = ["gram_steps", "row_steps"]
+
+
+@compiled(error_model="numpy")
+def gram_steps(gram, residual, order, visits, losses):
+    """Steps of Kaczmarz in the space of residuals: a step for task i takes `residual / gram_ii` of row i of the Gram.
+
+    `residual` (T,) is `y - X w`, and is written to. Returns the multiples (T,) of each row that were added to w in all.
+    Into `losses` (k,), unless it is empty, goes after each step the mean squared residual over the tasks visited so
+    far, each as often as it was visited (`visits` (T,) counts them, and is written to).
+    """
+    tasks = residual.size
+    total = np.zeros(tasks)
+    for step in range(order.size):
+        i = order[step]
+        square = gram[i, i]
+        if square > 0:
+            move = residual[i] / square
+            total[i] += move
+            for j in range(tasks):
+                residual[j] -= move * gram[i, j]
+            residual[i] = 0.0
+        if losses.size:
+            visits[i] += 1
+            value = 0.0
+            for j in range(tasks):
+                value += visits[j] * residual[j] * residual[j]
+            losses[step] = value / (step + 1)
+    return total
+
+
+@compiled(error_model="numpy")
+def row_steps(data, columns, starts, squares, targets, order, w):
+    """Steps of Kaczmarz on the rows of a sparse matrix (CSR), in place."""
+    for step in range(order.size):
+        i = order[step]
+        if squares[i] > 0:
+            move = targets[i]
+            for place in range(starts[i], starts[i + 1]):
+                move -= data[place] * w[columns[place]]
+            move /= squares[i]
+            for place in range(starts[i], starts[i + 1]):
+                w[columns[place]] += move * data[place]

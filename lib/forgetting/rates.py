@@ -1,0 +1,170 @@
+"""Bounds of forgetting, and the exact expectation over random orders, without sampling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lib.forgetting.tasks import orthonormal_bases
+from lib.forgetting.two_tasks import two_task_worst_case
+from lib.validation import finite_array, integer_at_least, number_between, positive_integer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = [
+    "cyclic_bounds",
+    "dominating_rates",
+    "expected_curve",
+    "expected_forgetting",
+    "expected_loss",
+    "random_bound",
+]
+
+
+def cyclic_bounds(T: int, k: int, d: int | None = None, r_max: int | None = None) -> tuple[float, float]:
+    """Between what the worst forgetting lies after k steps of a cycle over T tasks, over all tasks and solutions.
+
+    For two tasks it is known, and both are equal. For three or more (Theorem 11): `T^2 / (24 e k)`, once k is at least
+    T^2 (0 before), and the smaller of `T^2 / sqrt(k)` and, where `d` and the largest rank `r_max` are given,
+    `T^2 (d - r_max) / (2 k)`.
+
+    Examples:
+        >>> [round(bound, 4) for bound in cyclic_bounds(3, 36, d=2, r_max=1)]
+        [0.0038, 0.125]
+    """
+    tasks, steps = integer_at_least("T", T, 2), positive_integer("k", k)
+    if (d is None) != (r_max is None):
+        raise ValueError("d and r_max must be given together")
+    if steps % tasks:
+        raise ValueError(f"k must be a multiple of T = {tasks}; it is {steps}")
+    if tasks == 2:
+        value = two_task_worst_case(steps)[1]
+        return value, value
+    upper = tasks**2 / steps**0.5
+    if d is not None and r_max is not None:
+        rank = integer_at_least("r_max", r_max, 0)
+        upper = min(upper, tasks**2 * (integer_at_least("d", d, rank) - rank) / (2 * steps))
+    return (tasks**2 / (24 * np.e * steps) if steps >= tasks**2 else 0.0), upper
+
+
+def random_bound(k: int, d: int, r_avg: float) -> float:
+    """Bound of expected forgetting after k tasks by chance, with replacement: `9 (d - r_avg) / k` (Theorem 13).
+
+    Examples:
+        >>> random_bound(90, 10, 8.0)
+        0.2
+    """
+    dimension = positive_integer("d", d)
+    return 9 * (dimension - number_between("r_avg", r_avg, 0, dimension)) / positive_integer("k", k)
+
+
+def _projectors(bases: Sequence[ArrayLike]) -> tuple[Array, Array]:
+    """Projections (T, d, d) onto the row spaces, and onto the null spaces."""
+    rows = np.stack([basis @ basis.T for basis in orthonormal_bases("bases", bases)])
+    return rows, np.eye(rows.shape[-1]) - rows
+
+
+def _unit(w_star: ArrayLike, d: int) -> Array:
+    return finite_array("w_star", w_star, shape=(d,))
+
+
+def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | None = None) -> float:
+    """Forgetting after k tasks drawn by chance with replacement: the exact mean over all T^k orders.
+
+    Args:
+        bases: Orthonormal bases (d, r_m) of the row spaces; all singular values of the tasks are 1.
+        w_star: The common solution (d,); without it, the largest mean over solutions of norm 1. (The mean over orders
+            of the worst case of each is larger.)
+
+    Examples:
+        >>> round(expected_forgetting([[[1.0], [0.0]], [[0.6], [0.8]]], 2), 6)
+        0.04608
+    """
+    steps = positive_integer("k", k)
+    if w_star is not None:
+        return float(expected_curve(bases, steps, w_star)[-1])
+    rows, nulls = _projectors(bases)
+    # Horner's scheme: what is lost of task t after s further tasks, then taken through the tasks before
+    later, total = rows, np.zeros_like(rows[0])
+    for _ in range(steps - 1):
+        later = np.mean(nulls[:, None] @ later[None] @ nulls[:, None], axis=0)
+        lost = np.mean(nulls @ later @ nulls, axis=0)
+        total = lost + np.mean(nulls @ total @ nulls, axis=0)
+    return max(float(np.linalg.eigvalsh(total)[-1]) / steps, 0.0)
+
+
+def expected_curve(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike) -> Array:
+    """Expected forgetting (k,) after each of k tasks drawn by chance, for one solution `w_star` (d,); exact.
+
+    Examples:
+        >>> expected_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3, [0.0, 1.0]).round(4)
+        array([0.    , 0.0392, 0.0439])
+    """
+    rows, nulls = _projectors(bases)
+    w = _unit(w_star, rows.shape[-1])
+    spread = np.outer(w, w)  # the second moment of the error
+    by_task = np.zeros_like(rows)  # the same, summed over the steps at which each task was learnt
+    losses = np.empty(positive_integer("k", k))
+    for step in range(losses.size):
+        after = nulls @ spread @ nulls / len(rows)
+        by_task = np.mean(nulls[:, None] @ by_task[None] @ nulls[:, None], axis=0) + after
+        spread = after.sum(axis=0)
+        losses[step] = max(float(np.einsum("mij,mji->", rows, by_task)), 0.0) / (step + 1)
+    return losses
+
+
+def _shrinkage(shrink: ArrayLike | None, steps: int) -> Array:
+    factors = np.broadcast_to(1.0 if shrink is None else finite_array("shrink", shrink), (steps,))
+    if factors.min(initial=1.0) <= 0 or factors.max(initial=1.0) > 1:
+        raise ValueError(f"shrink must lie above 0 and be at most 1; it goes from {factors.min()} to {factors.max()}")
+    return np.asarray(factors)
+
+
+def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = None) -> float:
+    """Bound of the expected loss after k tasks by chance, from the eigenvalues of the mean projection onto row spaces.
+
+    A recursion of numbers, `rate <- rate (1 - 2 c s) + c^2 s max(rate)` for each eigenvalue s, that dominates the exact
+    expectation (Lemma 10 of Dereziński and Dong, COLT 2026, arXiv 2604.09909, with c = 1; for other c derived here). It
+    goes down as `k^-(3/4)`, nearly, whatever the spectrum.
+
+    Args:
+        spectrum: Eigenvalues (n,), from 0 to 1.
+        shrink: The c of each step, (k,) or one for all: `1/(1 + lambda)` for a fit with the penalty
+            `lambda |w - w_before|^2`. Without it 1, the fit without a penalty.
+
+    Examples:
+        >>> spectrum = np.logspace(0, -8, 400)
+        >>> bounds = [dominating_rates(spectrum, k) for k in (1000, 10000)]
+        >>> round(float(np.log10(bounds[1] / bounds[0])), 2)
+        -0.75
+    """
+    values = finite_array("spectrum", spectrum, ndim=1)
+    if not values.size or values.min() < 0 or values.max() > 1 + 1e-12:
+        raise ValueError("spectrum must hold at least one eigenvalue, all between 0 and 1")
+    rates = values.copy()
+    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
+        rates = rates * (1 - 2 * c * values) + c * c * values * rates.max()
+    return float(rates.max())
+
+
+def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None = None) -> float:
+    """Expected mean loss over all T tasks after k drawn by chance, the largest over solutions of norm 1; exact.
+
+    `shrink` is as in `dominating_rates`.
+
+    Examples:
+        >>> round(expected_loss([[[1.0], [0.0]], [[0.6], [0.8]]], 1), 4)
+        0.256
+    """
+    rows, _ = _projectors(bases)
+    loss = rows.mean(axis=0)
+    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
+        steps = np.eye(len(loss)) - c * rows
+        loss = np.mean(steps @ loss @ steps, axis=0)
+    return max(float(np.linalg.eigvalsh(loss)[-1]), 0.0)

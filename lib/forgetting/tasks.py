@@ -1,0 +1,222 @@
+r"""Linear regression tasks that one weight vector solves, and the subspaces that their rows span.
+
+The setting of "How catastrophic can catastrophic forgetting be in linear regression?" (Evron, Moroshko, Ward, Srebro,
+Soudry, COLT 2022, arXiv 2205.09588): task m asks for `X_m w = y_m`, and some `w*` answers all tasks.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+from lib.validation import finite_array, integer_at_least, number_between, true_or_false
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = ["TaskCollection", "null_basis", "orthonormal_bases", "row_space"]
+
+# A triangular factor whose diagonal falls no further than this is of full rank for every tolerance below it.
+_CLEARLY_FULL = 1e-6
+# Jointly solvable: the residual of the common solution, relative to the targets.
+_SOLVED = 1e-8
+
+
+def row_space(X: ArrayLike, rtol: float | None = None) -> Array:
+    """Orthonormal basis (d, r) of the space that the rows of `X` (n, d) span.
+
+    Directions count whose singular value is above `rtol` times the largest; by default `max(n, d)` times the machine's
+    precision, as for numpy's `matrix_rank`. A sparse matrix of scipy's will do too.
+
+    Examples:
+        >>> row_space([[3.0, 4.0], [6.0, 8.0]]).round(2) + 0.0
+        array([[0.6],
+               [0.8]])
+    """
+    rows = _rows("X", X)
+    dense = rows.toarray() if scipy.sparse.issparse(rows) else rows
+    if not np.isfinite(largest := np.abs(dense).max(initial=0.0)) or largest == 0.0:
+        return np.zeros((dense.shape[1], 0))
+    tolerance = _rtol(rtol, dense.shape)
+    count = len(dense)
+    if 1 < count <= dense.shape[1] and tolerance < _CLEARLY_FULL:
+        # several times faster than singular values, and enough where the rows are far from dependent
+        basis, triangle, _ = scipy.linalg.qr(dense.T, mode="economic", pivoting=True, check_finite=False)
+        diagonal = np.abs(np.diag(triangle))
+        if diagonal[-1] > _CLEARLY_FULL * np.sqrt(count) * diagonal[0]:
+            return np.ascontiguousarray(basis)
+    _, values, rows_of_v = scipy.linalg.svd(dense / largest, full_matrices=False, check_finite=False)
+    rank = int(np.count_nonzero(values > tolerance * values[0]))
+    return _signed(rows_of_v[:rank].T)
+
+
+def _signed(basis: Array) -> Array:
+    """With the largest entry of each column positive, so that the same rows give the same basis everywhere."""
+    signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
+    return np.ascontiguousarray(basis * signs)
+
+
+def _rtol(rtol: float | None, shape: tuple[int, ...]) -> float:
+    if rtol is None:
+        return max(shape) * float(np.finfo(np.float64).eps)
+    return number_between("rtol", rtol, 0, 1)
+
+
+def null_basis(basis: Array) -> Array:
+    """Orthonormal basis (d, d - r) of what is orthogonal to the columns of an orthonormal basis (d, r)."""
+    d, r = basis.shape
+    if r == 0:
+        return np.eye(d)
+    full, _ = scipy.linalg.qr(basis, check_finite=False)
+    return np.ascontiguousarray(full[:, r:])
+
+
+def orthonormal_bases(name: str, bases: Sequence[ArrayLike]) -> list[Array]:
+    """The bases, each (d, r_m) with orthonormal columns and all of one d, or an error."""
+    if not isinstance(bases, (list, tuple)) or not len(bases):
+        raise ValueError(f"{name} must be a list of at least one basis")
+    checked = [finite_array(f"{name}[{m}]", basis, ndim=2) for m, basis in enumerate(bases)]
+    d = len(checked[0])
+    for m, basis in enumerate(checked):
+        if len(basis) != d:
+            raise ValueError(f"{name} must share one d; {name}[{m}] has {len(basis)} rows, the first has {d}")
+        if basis.shape[1] > d or np.abs(basis.T @ basis - np.eye(basis.shape[1])).max(initial=0.0) > 1e-8:
+            raise ValueError(f"{name}[{m}] must have orthonormal columns, as row_space gives them")
+    return checked
+
+
+def _rows(name: str, X: Any) -> Any:
+    """A matrix (n, d) of finite numbers, dense or as scipy's CSR."""
+    if scipy.sparse.issparse(X):
+        rows = scipy.sparse.csr_array(X, dtype=np.float64)
+        rows.sum_duplicates()
+        finite_array(name, rows.data)
+    else:
+        rows = finite_array(name, X, ndim=2)
+    if 0 in rows.shape:
+        raise ValueError(f"{name} must hold at least one row and one column; its shape is {rows.shape}")
+    return rows
+
+
+class TaskCollection:
+    """Tasks `X_m w = y_m` with a common solution.
+
+    Args:
+        X: A matrix (n_m, d) a task, dense or scipy.sparse.
+        y: Targets (n_m,) a task.
+        w_star: A solution (d,) of all tasks, in place of `y`.
+        normalize: Divide `X_m` and `y_m` by the spectral norm of `X_m`; the paper's bounds are for norms of at most 1.
+        rtol: Of `row_space`.
+
+    Attributes:
+        T, d: Numbers of tasks and of weights.
+        X, y: What was given, by task.
+        w_star: A solution of all tasks; from `y` the one of least norm.
+
+    Examples:
+        >>> tasks = TaskCollection([[[1.0, 0.0]], [[1.0, 1.0]]], w_star=[1.0, 0.0], normalize=True)
+        >>> tasks.T, tasks.d, tasks.ranks
+        (2, 2, array([1, 1]))
+        >>> tasks.projector(0)
+        array([[0., 0.],
+               [0., 1.]])
+    """
+
+    def __init__(
+        self,
+        X: Sequence[Any],
+        y: Sequence[ArrayLike] | None = None,
+        *,
+        w_star: ArrayLike | None = None,
+        normalize: bool = False,
+        rtol: float | None = None,
+    ) -> None:
+        if (y is None) == (w_star is None):
+            raise ValueError("exactly one of y and w_star must be given")
+        if scipy.sparse.issparse(X) or not isinstance(X, (list, tuple, np.ndarray)) or not len(X):
+            raise ValueError("X must be a list of at least one matrix, one a task")
+        self.X: list[Any] = [_rows(f"X[{m}]", each) for m, each in enumerate(X)]
+        self.T, self.d = len(self.X), int(self.X[0].shape[1])
+        for m, each in enumerate(self.X):
+            if each.shape[1] != self.d:
+                raise ValueError(f"X must share one number of columns; X[{m}] has {each.shape[1]}, X[0] has {self.d}")
+        self._rtol = None if rtol is None else number_between("rtol", rtol, 0, 1)
+        solution = None if w_star is None else finite_array("w_star", w_star, shape=(self.d,)).copy()
+        targets = self._targets(y) if solution is None else [np.asarray(rows @ solution) for rows in self.X]
+        if true_or_false("normalize", normalize):
+            norms = [_norm(rows) or 1.0 for rows in self.X]
+            self.X = [rows / norm for rows, norm in zip(self.X, norms, strict=True)]
+            targets = [each / norm for each, norm in zip(targets, norms, strict=True)]
+        self.y: list[Array] = targets
+        self.w_star: Array = self.offline if solution is None else solution
+
+    def _targets(self, y: Any) -> list[Array]:
+        if not isinstance(y, (list, tuple, np.ndarray)) or len(y) != self.T:
+            raise ValueError(f"y must be a list of the targets of {self.T} tasks")
+        return [finite_array(f"y[{m}]", each, shape=(self.X[m].shape[0],)) for m, each in enumerate(y)]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether all tasks are sparse matrices."""
+        return all(scipy.sparse.issparse(rows) for rows in self.X)
+
+    @cached_property
+    def offline(self) -> Array:
+        """The solution (d,) of all tasks with the least norm: what learning all tasks at once gives."""
+        stacked = np.concatenate([rows.toarray() if scipy.sparse.issparse(rows) else rows for rows in self.X])
+        targets = np.concatenate(self.y)
+        solution: Array = scipy.linalg.lstsq(
+            stacked, targets, cond=_rtol(self._rtol, stacked.shape), check_finite=False
+        )[0]
+        residual = float(np.linalg.norm(stacked @ solution - targets))
+        if residual > _SOLVED * max(1.0, float(np.linalg.norm(targets))):
+            raise ValueError(
+                f"y must have a common solution: the best weights leave a residual of {residual:.3g}. With more "
+                "examples than features there is none; take more features, or fewer examples"
+            )
+        return solution
+
+    @cached_property
+    def bases(self) -> list[Array]:
+        """Orthonormal bases (d, r_m) of the tasks' row spaces."""
+        return [row_space(rows, self._rtol) for rows in self.X]
+
+    @cached_property
+    def null_bases(self) -> list[Array]:
+        """Orthonormal bases (d, d - r_m) of the directions in which a task's answers do not change."""
+        return [null_basis(basis) for basis in self.bases]
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Ranks (T,)."""
+        return np.array([basis.shape[1] for basis in self.bases])
+
+    def projector(self, m: int) -> Array:
+        """The projection (d, d) onto the null space of task m: `I - X_m^+ X_m`."""
+        basis = self.bases[known_task("m", m, self.T)]
+        return np.asarray(np.eye(self.d) - basis @ basis.T)
+
+
+def _norm(rows: Any) -> float:
+    if scipy.sparse.issparse(rows):
+        if min(rows.shape) <= 2:
+            rows = rows.toarray()
+        else:
+            return float(scipy.sparse.linalg.svds(rows, 1, return_singular_vectors=False, random_state=0)[0])
+    return float(np.linalg.norm(rows, 2))
+
+
+def known_task(name: str, value: int, count: int) -> int:
+    """The number of a task, counted from 0."""
+    number = integer_at_least(name, value, 0)
+    if number >= count:
+        raise IndexError(f"{name} must lie between 0 and {count - 1}; it is {number}")
+    return number
