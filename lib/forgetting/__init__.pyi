@@ -1,3 +1,9 @@
+from .forecast import Forecast as Forecast
+from .forecast import forgetting_forecast as forgetting_forecast
+from .margins import four_weight_outputs as four_weight_outputs
+from .margins import four_weight_path as four_weight_path
+from .margins import four_weight_tasks as four_weight_tasks
+from .margins import nearest_with_margin as nearest_with_margin
 from .planar import back_and_forth_angles as back_and_forth_angles
 from .planar import one_pass_angles as one_pass_angles
 from .planar import planar_curve as planar_curve
