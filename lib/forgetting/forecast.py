@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.forgetting.tasks import row_space
+from lib.forgetting.tasks import checked_rows, space_of
 from lib.forgetting.two_tasks import principal_angles, two_task_distance, two_task_forgetting
 from lib.validation import positive_integer
 
@@ -90,11 +90,12 @@ def forgetting_forecast(
         >>> forecast.angles.round(1), forecast.worst.round(4)
         (array([45.]), array([0.125 , 0.0312]))
     """
-    first, second = row_space(features_a, rtol), row_space(features_b, rtol)
+    first = space_of(checked_rows("features_a", features_a), rtol)
+    second = space_of(checked_rows("features_b", features_b), rtol)
     if len(first) != len(second):
         raise ValueError(f"features_b must have the {len(first)} features of features_a; it has {len(second)}")
-    if not len(steps):
-        raise ValueError("steps must hold at least one number of tasks")
+    if not isinstance(steps, (list, tuple, range, np.ndarray)) or not len(steps):
+        raise ValueError(f"steps must be a list of at least one number of tasks; it is {steps!r}")
     d, counts = len(first), np.array(sorted(positive_integer("steps", k) for k in steps))
     angles = principal_angles(first, second)
     each = np.stack([two_task_forgetting(angles, int(k)) for k in counts])

@@ -41,8 +41,12 @@ def four_weight_outputs(weights: ArrayLike, x: ArrayLike) -> Array:
         >>> print(four_weight_outputs([2.0, 0.0, 0.0, 1.0], [1.0, 1.0]))
         3.0
     """
-    inputs = finite_array("x", x)
-    u, v = np.split(finite_array("weights", weights), 2, axis=-1)
+    inputs, both = finite_array("x", x), finite_array("weights", weights)
+    if not inputs.ndim or not inputs.size or not both.ndim or both.shape[-1] != 2 * inputs.shape[-1]:
+        raise ValueError(
+            f"weights must hold two numbers for each of x in the last axis; the shapes are {both.shape}, {inputs.shape}"
+        )
+    u, v = np.split(both, 2, axis=-1)
     return np.asarray(((u**2 - v**2) * inputs).sum(axis=-1))
 
 
@@ -56,10 +60,10 @@ def nearest_with_margin(weights: ArrayLike, x: ArrayLike) -> Array:
         array([1.4142, 0.    , 0.    , 0.    ])
     """
     inputs = finite_array("x", x, ndim=1)
+    if not inputs.any():
+        raise ValueError("x must not be empty or zero: no weights have a margin there")
     start = finite_array("weights", weights, shape=(2 * inputs.size,))
     curvature = np.concatenate([inputs, -inputs])
-    if not inputs.any():
-        raise ValueError("x must not be zero: no weights have a margin there")
     if curvature @ start**2 >= 1:
         return start.copy()
     # stationary: weight_i = start_i / (1 - multiplier * curvature_i), for a multiplier below one over the largest one

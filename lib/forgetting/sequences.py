@@ -54,12 +54,13 @@ def random_ordering(T: int, k: int, rng: np.random.Generator, replace: bool = Tr
 
 def known_ordering(name: str, ordering: ArrayLike, count: int) -> Order:
     """The numbers (k,) of tasks from 0 to `count - 1`, at least one, or an error."""
-    order = np.asarray(ordering)
-    if order.ndim != 1 or not order.size or order.dtype.kind not in "iu":
+    numbers = finite_array(name, ordering)
+    order = numbers.astype(np.int64)
+    if order.ndim != 1 or not order.size or np.asarray(ordering).dtype.kind not in "iu":
         raise ValueError(f"{name} must be a list of at least one task's number; it is {ordering!r}"[:200])
     if order.min() < 0 or order.max() >= count:
         raise IndexError(f"{name} must hold tasks from 0 to {count - 1}; it goes from {order.min()} to {order.max()}")
-    return order.astype(np.int64)
+    return order
 
 
 def _start(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | None) -> tuple[Order, Array]:

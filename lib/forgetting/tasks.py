@@ -41,7 +41,11 @@ def row_space(X: ArrayLike, rtol: float | None = None) -> Array:
         array([[0.6],
                [0.8]])
     """
-    rows = _rows("X", X)
+    return space_of(checked_rows("X", X), rtol)
+
+
+def space_of(rows: Any, rtol: float | None) -> Array:
+    """`row_space` of a matrix that was looked at."""
     dense = rows.toarray() if scipy.sparse.issparse(rows) else rows
     if not np.isfinite(largest := np.abs(dense).max(initial=0.0)) or largest == 0.0:
         return np.zeros((dense.shape[1], 0))
@@ -83,17 +87,24 @@ def orthonormal_bases(name: str, bases: Sequence[ArrayLike]) -> list[Array]:
     """The bases, each (d, r_m) with orthonormal columns and all of one d, or an error."""
     if not isinstance(bases, (list, tuple)) or not len(bases):
         raise ValueError(f"{name} must be a list of at least one basis")
-    checked = [finite_array(f"{name}[{m}]", basis, ndim=2) for m, basis in enumerate(bases)]
-    d = len(checked[0])
+    checked = [orthonormal_basis(f"{name}[{m}]", basis) for m, basis in enumerate(bases)]
     for m, basis in enumerate(checked):
-        if len(basis) != d:
-            raise ValueError(f"{name} must share one d; {name}[{m}] has {len(basis)} rows, the first has {d}")
-        if basis.shape[1] > d or np.abs(basis.T @ basis - np.eye(basis.shape[1])).max(initial=0.0) > 1e-8:
-            raise ValueError(f"{name}[{m}] must have orthonormal columns, as row_space gives them")
+        if len(basis) != len(checked[0]):
+            rows = f"{name}[{m}] has {len(basis)} rows, the first has {len(checked[0])}"
+            raise ValueError(f"{name} must share one d; {rows}")
     return checked
 
 
-def _rows(name: str, X: Any) -> Any:
+def orthonormal_basis(name: str, basis: ArrayLike) -> Array:
+    """The basis (d, r) with orthonormal columns, or an error."""
+    columns = finite_array(name, basis, ndim=2)
+    gram = columns.T @ columns
+    if columns.shape[1] > len(columns) or np.abs(gram - np.eye(len(gram))).max(initial=0.0) > 1e-8:
+        raise ValueError(f"{name} must have orthonormal columns, as row_space gives them")
+    return columns
+
+
+def checked_rows(name: str, X: Any) -> Any:
     """A matrix (n, d) of finite numbers, dense or as scipy's CSR."""
     if scipy.sparse.issparse(X):
         rows = scipy.sparse.csr_array(X, dtype=np.float64)
@@ -143,7 +154,7 @@ class TaskCollection:
             raise ValueError("exactly one of y and w_star must be given")
         if scipy.sparse.issparse(X) or not isinstance(X, (list, tuple, np.ndarray)) or not len(X):
             raise ValueError("X must be a list of at least one matrix, one a task")
-        self.X: list[Any] = [_rows(f"X[{m}]", each) for m, each in enumerate(X)]
+        self.X: list[Any] = [checked_rows(f"X[{m}]", each) for m, each in enumerate(X)]
         self.T, self.d = len(self.X), int(self.X[0].shape[1])
         for m, each in enumerate(self.X):
             if each.shape[1] != self.d:
@@ -187,7 +198,7 @@ class TaskCollection:
     @cached_property
     def bases(self) -> list[Array]:
         """Orthonormal bases (d, r_m) of the tasks' row spaces."""
-        return [row_space(rows, self._rtol) for rows in self.X]
+        return [space_of(rows, self._rtol) for rows in self.X]
 
     @cached_property
     def null_bases(self) -> list[Array]:

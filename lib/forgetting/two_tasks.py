@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
-from lib.forgetting.tasks import orthonormal_bases
+from lib.forgetting.tasks import orthonormal_basis
 from lib.validation import finite_array, positive_integer
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def principal_angles(basis_a: ArrayLike, basis_b: ArrayLike) -> Array:
         >>> principal_angles([[1.0], [0.0]], [[0.6], [0.8]]).round(4)
         array([0.9273])
     """
-    first, second = orthonormal_bases("bases", [basis_a, basis_b])
+    first, second = orthonormal_basis("basis_a", basis_a), orthonormal_basis("basis_b", basis_b)
+    if len(first) != len(second):
+        raise ValueError(f"basis_b must have the {len(first)} rows of basis_a; it has {len(second)}")
     if 0 in (first.shape[1], second.shape[1]):
         return np.zeros(0)
     return np.asarray(scipy.linalg.subspace_angles(first, second)[::-1])

@@ -50,5 +50,5 @@ def test_advice_follows_the_angle(degrees: float, words: str) -> None:
 def test_bad_features_are_refused() -> None:
     with pytest.raises(ValueError, match="features_b must have the 2 features"):
         forgetting_forecast([[1.0, 2.0]], [[1.0]])
-    with pytest.raises(ValueError, match="steps must hold at least one"):
+    with pytest.raises(ValueError, match="steps must be a list of at least one"):
         forgetting_forecast([[1.0]], [[1.0]], steps=())

@@ -34,7 +34,7 @@ def test_repetition_never_heals() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="x must not be zero"):
+    with pytest.raises(ValueError, match="x must not be empty or zero"):
         nearest_with_margin([0.0, 0.0], [0.0])
     with pytest.raises(ValueError, match="gap must"):
         four_weight_tasks(0.5)
