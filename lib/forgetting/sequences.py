@@ -111,18 +111,15 @@ def last_weights(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | Non
         array([1., 2.])
     """
     order, w = _start(tasks, ordering, w0)
-    if any(rows.shape[0] > 1 for rows in tasks.X):
+    if (tasks.sizes > 1).any():
         return np.asarray(fit_sequence(tasks, order, w)[-1])
-    targets = np.concatenate(tasks.y)
-    if tasks.sparse:
-        rows = scipy.sparse.vstack(tasks.X, format="csr")
+    rows, targets = tasks.stacked, tasks.targets
+    if scipy.sparse.issparse(rows):
         if rows.nnz <= _DENSE * rows.shape[0] * rows.shape[1]:
             squares = np.asarray(rows.multiply(rows).sum(axis=1)).ravel()
             row_steps(rows.data, rows.indices, rows.indptr, squares, targets, order, w)
             return w
         rows = rows.toarray()
-    else:
-        rows = np.concatenate([each.toarray() if scipy.sparse.issparse(each) else each for each in tasks.X])
     residual = targets - rows @ w
     total = gram_steps(rows @ rows.T, residual, order, np.zeros(tasks.T), np.empty(0))
     return np.asarray(w + rows.T @ total)

@@ -104,6 +104,15 @@ def orthonormal_basis(name: str, basis: ArrayLike) -> Array:
     return columns
 
 
+def _one_of_both(y: object, w_star: object) -> None:
+    if (y is None) == (w_star is None):
+        raise ValueError("exactly one of the targets and w_star must be given")
+
+
+def _dense(rows: Any) -> Array:
+    return np.asarray(rows.toarray() if scipy.sparse.issparse(rows) else rows)
+
+
 def checked_rows(name: str, X: Any) -> Any:
     """A matrix (n, d) of finite numbers, dense or as scipy's CSR."""
     if scipy.sparse.issparse(X):
@@ -129,7 +138,8 @@ class TaskCollection:
 
     Attributes:
         T, d: Numbers of tasks and of weights.
-        X, y: What was given, by task.
+        sizes: Numbers (T,) of examples.
+        targets: All targets, one task after the other.
         w_star: A solution of all tasks; from `y` the one of least norm.
 
     Examples:
@@ -150,45 +160,91 @@ class TaskCollection:
         normalize: bool = False,
         rtol: float | None = None,
     ) -> None:
-        if (y is None) == (w_star is None):
-            raise ValueError("exactly one of y and w_star must be given")
-        if scipy.sparse.issparse(X) or not isinstance(X, (list, tuple, np.ndarray)) or not len(X):
+        _one_of_both(y, w_star)
+        if not isinstance(X, (list, tuple, np.ndarray)) or not len(X):
             raise ValueError("X must be a list of at least one matrix, one a task")
-        self.X: list[Any] = [checked_rows(f"X[{m}]", each) for m, each in enumerate(X)]
-        self.T, self.d = len(self.X), int(self.X[0].shape[1])
-        for m, each in enumerate(self.X):
-            if each.shape[1] != self.d:
-                raise ValueError(f"X must share one number of columns; X[{m}] has {each.shape[1]}, X[0] has {self.d}")
-        self._rtol = None if rtol is None else number_between("rtol", rtol, 0, 1)
-        solution = None if w_star is None else finite_array("w_star", w_star, shape=(self.d,)).copy()
-        targets = self._targets(y) if solution is None else [np.asarray(rows @ solution) for rows in self.X]
+        matrices = [checked_rows(f"X[{m}]", each) for m, each in enumerate(X)]
+        d = int(matrices[0].shape[1])
+        for m, each in enumerate(matrices):
+            if each.shape[1] != d:
+                raise ValueError(f"X must share one number of columns; X[{m}] has {each.shape[1]}, X[0] has {d}")
+        if y is not None and (not isinstance(y, (list, tuple, np.ndarray)) or len(y) != len(matrices)):
+            raise ValueError(f"y must be a list of the targets of {len(matrices)} tasks")
+        solution = None if w_star is None else finite_array("w_star", w_star, shape=(d,)).copy()
+        if y is None:
+            targets = [np.asarray(rows @ solution) for rows in matrices]
+        else:
+            targets = [finite_array(f"y[{m}]", y[m], shape=(rows.shape[0],)) for m, rows in enumerate(matrices)]
         if true_or_false("normalize", normalize):
-            norms = [_norm(rows) or 1.0 for rows in self.X]
-            self.X = [rows / norm for rows, norm in zip(self.X, norms, strict=True)]
+            norms = [_norm(rows) or 1.0 for rows in matrices]
+            matrices = [rows / norm for rows, norm in zip(matrices, norms, strict=True)]
             targets = [each / norm for each, norm in zip(targets, norms, strict=True)]
-        self.y: list[Array] = targets
+        self.X = matrices
+        self._complete([rows.shape[0] for rows in matrices], d, np.concatenate(targets), solution, rtol)
+
+    @classmethod
+    def of_rows(
+        cls,
+        A: ArrayLike,
+        b: ArrayLike | None = None,
+        *,
+        w_star: ArrayLike | None = None,
+        normalize: bool = False,
+        rtol: float | None = None,
+    ) -> TaskCollection:
+        """Tasks of one example each, the rows of a matrix (T, d), dense or sparse; `b` (T,) are the targets.
+
+        Examples:
+            >>> TaskCollection.of_rows([[1.0, 0.0], [1.0, 1.0]], [1.0, 3.0]).w_star.round(6)
+            array([1., 2.])
+        """
+        _one_of_both(b, w_star)
+        rows = checked_rows("A", A)
+        count, d = rows.shape
+        solution = None if w_star is None else finite_array("w_star", w_star, shape=(d,)).copy()
+        targets = np.asarray(rows @ solution) if b is None else finite_array("b", b, shape=(count,))
+        if true_or_false("normalize", normalize):
+            squares = rows.multiply(rows).sum(axis=1) if scipy.sparse.issparse(rows) else np.square(rows).sum(axis=1)
+            norms = np.sqrt(np.where(squares > 0, squares, 1.0))
+            scale = scipy.sparse.diags_array(1 / norms) if scipy.sparse.issparse(rows) else np.diag(1 / norms)
+            rows, targets = scale @ rows, targets / norms
+        made = cls.__new__(cls)
+        made.stacked = rows
+        made._complete([1] * count, d, targets, solution, rtol)
+        return made
+
+    def _complete(self, sizes: list[int], d: int, targets: Array, solution: Array | None, rtol: float | None) -> None:
+        self.T, self.d = len(sizes), d
+        self.sizes = np.array(sizes)
+        self._rtol = None if rtol is None else number_between("rtol", rtol, 0, 1)
+        self.targets = targets
         self.w_star: Array = self.offline if solution is None else solution
 
-    def _targets(self, y: Any) -> list[Array]:
-        if not isinstance(y, (list, tuple, np.ndarray)) or len(y) != self.T:
-            raise ValueError(f"y must be a list of the targets of {self.T} tasks")
-        return [finite_array(f"y[{m}]", each, shape=(self.X[m].shape[0],)) for m, each in enumerate(y)]
+    @cached_property
+    def X(self) -> list[Any]:
+        """Matrices (n_m, d), one a task."""
+        return [self.stacked[place : place + 1] for place in range(self.T)]
 
     @property
-    def sparse(self) -> bool:
-        """Whether all tasks are sparse matrices."""
-        return all(scipy.sparse.issparse(rows) for rows in self.X)
+    def y(self) -> list[Array]:
+        """Targets (n_m,), by task."""
+        return np.split(self.targets, np.cumsum(self.sizes)[:-1])
+
+    @cached_property
+    def stacked(self) -> Any:
+        """All examples in one matrix, sparse where all tasks are."""
+        if all(scipy.sparse.issparse(rows) for rows in self.X):
+            return scipy.sparse.vstack(self.X, format="csr")
+        return np.concatenate([_dense(rows) for rows in self.X])
 
     @cached_property
     def offline(self) -> Array:
         """The solution (d,) of all tasks with the least norm: what learning all tasks at once gives."""
-        stacked = np.concatenate([rows.toarray() if scipy.sparse.issparse(rows) else rows for rows in self.X])
-        targets = np.concatenate(self.y)
-        solution: Array = scipy.linalg.lstsq(
-            stacked, targets, cond=_rtol(self._rtol, stacked.shape), check_finite=False
-        )[0]
-        residual = float(np.linalg.norm(stacked @ solution - targets))
-        if residual > _SOLVED * max(1.0, float(np.linalg.norm(targets))):
+        stacked = _dense(self.stacked)
+        cond = _rtol(self._rtol, stacked.shape)
+        solution: Array = scipy.linalg.lstsq(stacked, self.targets, cond=cond, check_finite=False)[0]
+        residual = float(np.linalg.norm(stacked @ solution - self.targets))
+        if residual > _SOLVED * max(1.0, float(np.linalg.norm(self.targets))):
             raise ValueError(
                 f"y must have a common solution: the best weights leave a residual of {residual:.3g}. With more "
                 "examples than features there is none; take more features, or fewer examples"

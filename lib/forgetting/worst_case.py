@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.forgetting.sequences import known_ordering
-from lib.forgetting.tasks import null_basis, orthonormal_bases
+from lib.forgetting.tasks import TaskCollection, null_basis, orthonormal_bases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["worst_case_forgetting"]
 
 
-def worst_case_forgetting(bases: Sequence[ArrayLike], ordering: ArrayLike) -> tuple[float, Array]:
+def worst_case_forgetting(bases: Sequence[ArrayLike] | TaskCollection, ordering: ArrayLike) -> tuple[float, Array]:
     """Largest forgetting over all solutions `w*` of norm 1 and tasks of these row spaces, and where it is reached.
 
     The tasks' singular values are 1, which forgets most among norms of at most 1.
 
     Args:
-        bases: Orthonormal bases (d, r_m) of the row spaces, as `TaskCollection.bases`.
+        bases: Orthonormal bases (d, r_m) of the row spaces, or a `TaskCollection`, which keeps its null spaces.
         ordering: Numbers (k,) of tasks. Where it repeats itself, k costs its logarithm.
 
     Examples:
@@ -38,16 +38,16 @@ def worst_case_forgetting(bases: Sequence[ArrayLike], ordering: ArrayLike) -> tu
         >>> round(value, 6), w.round(3) + 0.0
         (0.125, array([0., 1.]))
     """
-    rows = orthonormal_bases("bases", bases)
-    order = known_ordering("ordering", ordering, len(rows))
+    given = bases.null_bases if isinstance(bases, TaskCollection) else orthonormal_bases("bases", bases)
+    order = known_ordering("ordering", ordering, len(given))
     visited = np.unique(order)
-    nulls = {int(m): null_basis(rows[m]) for m in visited}
+    nulls = {int(m): given[m] if isinstance(bases, TaskCollection) else null_basis(given[m]) for m in visited}
     first, last = nulls[int(order[0])], nulls[int(order[-1])]
     d = len(first)
     if not first.shape[1] or not last.shape[1]:
         return 0.0, np.eye(d)[0]
     moved = _product(nulls, order)
-    counts = np.bincount(order, minlength=len(rows))
+    counts = np.bincount(order, minlength=len(given))
     # the mean of `I - P_m` within the last null space: what of it the tasks see
     seen = np.eye(last.shape[1])
     for m in visited:

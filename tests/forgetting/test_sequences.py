@@ -56,7 +56,7 @@ def test_tasks_of_one_row_are_kaczmarz(rng: np.random.Generator, density: float)
     dense = TaskCollection([row[None] for row in rows.toarray()], w_star=w)
     expected = fit_sequence(dense, order, start)[-1]
     np.testing.assert_allclose(last_weights(dense, order, start), expected, atol=1e-10)
-    sparse = TaskCollection([rows[[i]] for i in range(30)], w_star=w)
+    sparse = TaskCollection.of_rows(rows, w_star=w)
     np.testing.assert_allclose(last_weights(sparse, order, start), expected, atol=1e-10)
 
 

@@ -42,17 +42,29 @@ def test_targets_and_solution_say_the_same(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(from_y.w_star, from_w.offline, atol=1e-12)
         stacked = np.linalg.pinv(np.concatenate(X))
         np.testing.assert_allclose(from_w.offline, stacked @ np.concatenate([x @ w for x in X]), atol=1e-12)
-    assert sparse.sparse
-    assert not from_w.sparse
+    assert scipy.sparse.issparse(sparse.stacked)
     assert np.linalg.norm(from_w.X[0], 2) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array])
+def test_rows_are_tasks_of_one_example(rng: np.random.Generator, make) -> None:
+    A, w = rng.standard_normal((4, 7)), rng.standard_normal(7)
+    A[2] = 0
+    for normalize in (False, True):
+        rows = TaskCollection.of_rows(make(A), A @ w, normalize=normalize)
+        one_by_one = TaskCollection([row[None] for row in A], [[each] for each in A @ w], normalize=normalize)
+        assert (rows.T, rows.ranks.tolist()) == (4, [1, 1, 0, 1])
+        np.testing.assert_allclose(rows.targets, one_by_one.targets, rtol=1e-12)
+        np.testing.assert_allclose(rows.w_star, one_by_one.w_star, atol=1e-12)
+        np.testing.assert_allclose(rows.projector(1), one_by_one.projector(1), atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("X", "options", "error", "message"),
     [
         ([], {"w_star": [1.0]}, ValueError, "at least one matrix"),
-        ([[[1.0, 2.0]]], {}, ValueError, "exactly one of y and w_star"),
-        ([[[1.0, 2.0]]], {"y": [[1.0]], "w_star": [1.0, 1.0]}, ValueError, "exactly one of y and w_star"),
+        ([[[1.0, 2.0]]], {}, ValueError, "exactly one of the targets and w_star"),
+        ([[[1.0, 2.0]]], {"y": [[1.0]], "w_star": [1.0, 1.0]}, ValueError, "exactly one of the targets and w_star"),
         ([[1.0, 2.0]], {"w_star": [1.0, 1.0]}, ValueError, "must have 2 axes"),
         ([[[1.0, 2.0]], [[1.0]]], {"w_star": [1.0, 1.0]}, ValueError, "must share one number of columns"),
         ([[[1.0, np.nan]]], {"w_star": [1.0, 1.0]}, ValueError, "must be finite"),

@@ -39,7 +39,9 @@ def test_it_is_reached_and_never_passed(rng: np.random.Generator) -> None:
         rows = bases(rng, rng.integers(1, 8, 4).tolist(), 8)
         order = random_ordering(4, 9, rng)
         value, w = worst_case_forgetting(rows, order)
-        assert forgetting(TaskCollection([b.T for b in rows], w_star=w), order)[-1] == pytest.approx(value, abs=1e-14)
+        tasks = TaskCollection([b.T for b in rows], w_star=w)
+        assert forgetting(tasks, order)[-1] == pytest.approx(value, abs=1e-14)
+        assert worst_case_forgetting(tasks, order)[0] == pytest.approx(value, abs=1e-14)
         for other in rng.standard_normal((20, 8)):
             tasks = TaskCollection([b.T for b in rows], w_star=other / np.linalg.norm(other))
             assert forgetting(tasks, order)[-1] <= value + 1e-14
