@@ -21,6 +21,10 @@ from .sequences import fit_sequence as fit_sequence
 from .sequences import forgetting as forgetting
 from .sequences import last_weights as last_weights
 from .sequences import random_ordering as random_ordering
+from .sweep import PRESETS as PRESETS
+from .sweep import ForgettingPreset as ForgettingPreset
+from .sweep import changed_clothes as changed_clothes
+from .sweep import sweep_forgetting as sweep_forgetting
 from .tasks import TaskCollection as TaskCollection
 from .tasks import row_space as row_space
 from .two_tasks import principal_angles as principal_angles
