@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from lib.datasets import clothes
 from lib.experiment import Count, NonNegative, OpenFraction, Pieces, Positive, Preset, Seed, named
+from lib.files import input_folder
 from lib.models import fully_connected
 from lib.training import accuracy, fit
 from lib.validation import known_seed, number_between, one_of
@@ -92,7 +93,9 @@ def changed_clothes(
         >>> turned[0][0].reshape(28, 28).equal(upright[0][0].reshape(28, 28).rot90(-1))
         True
     """
-    images, labels = clothes(split, count, full=full, path=data_path).tensors
+    rng = np.random.default_rng(known_seed("seed", seed))
+    place = None if data_path is None else input_folder("data_path", data_path)
+    images, labels = clothes(split, count, full=full, path=place).tensors
     one_of("change", change, ("rotation", "permutation"))
     number_between("amount", amount, 0, 1 if change == "permutation" else 360)
     if change == "rotation":
@@ -101,7 +104,6 @@ def changed_clothes(
         images = torch.from_numpy(np.ascontiguousarray(turned))
     flat = images.flatten(1)
     if change == "permutation":
-        rng = np.random.default_rng(known_seed("seed", seed))
         moved = rng.choice(flat.shape[1], round(amount * flat.shape[1]), replace=False)
         order = np.arange(flat.shape[1])
         order[moved] = rng.permutation(moved)
@@ -165,6 +167,7 @@ def sweep_forgetting(
         (1, 1, 2, 2)
     """
     settings = named(preset, PRESETS)
+    data_path = None if data_path is None else input_folder("data_path", data_path)
     shared = {name: value for name, value in settings.record().items() if name not in ("amounts", "seeds")}
     work = [
         ({**shared, "amount": amount, "seed": seed}, (settings, amount, seed, data_path))
