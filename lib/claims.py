@@ -244,7 +244,12 @@ class ClaimDoesNotHold(AssertionError):  # noqa: N818  (it reads as a sentence w
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a paper that a machine can check: from where it is, and what the paper reports where it does."""
+    """One sentence of a paper that a machine can check.
+
+    Attributes:
+        source: Theorem, equation, table, or "derived here".
+        paper: What the paper reports, where it is known.
+    """
 
     chapter: str
     id: str

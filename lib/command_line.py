@@ -1,4 +1,7 @@
-"""What all commands share, and those made from settings: what the user got wrong is said in one line, before work."""
+"""What all commands share, and those that are made from the settings of an experiment.
+
+What the user got wrong is said in one line, with exit code 2, before the work.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class FloodResult:
 
     @property
     def mass_error(self) -> torch.Tensor:
-        """Water made (lost, below 0), as a part (...) of what came in, or where nothing did of what was there."""
+        """Water made (lost, below 0), as a fraction (...) of what came in, or of what was there where nothing came."""
         made = self.volume_after - self.volume_before - self.volume_in + self.volume_out
         whole = torch.where(self.volume_in > 0, self.volume_in, self.volume_before)
         return made / torch.where(whole > 0, whole, 1.0)

@@ -70,10 +70,6 @@ def _projectors(bases: Sequence[ArrayLike]) -> tuple[Array, Array]:
     return rows, np.eye(rows.shape[-1]) - rows
 
 
-def _unit(w_star: ArrayLike, d: int) -> Array:
-    return finite_array("w_star", w_star, shape=(d,))
-
-
 def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | None = None) -> float:
     """Forgetting after k tasks drawn by chance with replacement: the exact mean over all T^k orders.
 
@@ -107,7 +103,7 @@ def expected_curve(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike) -> Arr
         array([0.    , 0.0392, 0.0439])
     """
     rows, nulls = _projectors(bases)
-    w = _unit(w_star, rows.shape[-1])
+    w = finite_array("w_star", w_star, shape=rows.shape[-1:])
     spread = np.outer(w, w)  # the second moment of the error
     by_task = np.zeros_like(rows)  # the same, summed over the steps at which each task was learnt
     losses = np.empty(positive_integer("k", k))

@@ -88,8 +88,8 @@ def search_cyclic(
         spans = (middle + size * torch.sin(phase)[None, :, None, None] * turn + noise).to(place).requires_grad_()
         optimizer = torch.optim.Adam([spans], lr=lr)
         for _ in range(moves):
-            optimizer.zero_grad()
-            (-_forgetting(spans, length // tasks).clamp_min(1e-300).log().sum()).backward()  # type: ignore[no-untyped-call]
+            loss = -_forgetting(spans, length // tasks).clamp_min(1e-300).log().sum()
+            (spans.grad,) = torch.autograd.grad(loss, spans)
             optimizer.step()
     with torch.no_grad():
         values = _forgetting(spans, length // tasks)

@@ -47,7 +47,7 @@ def row_space(X: ArrayLike, rtol: float | None = None) -> Array:
 def space_of(rows: Any, rtol: float | None) -> Array:
     """`row_space` of a matrix that was looked at."""
     dense = rows.toarray() if scipy.sparse.issparse(rows) else rows
-    if not np.isfinite(largest := np.abs(dense).max(initial=0.0)) or largest == 0.0:
+    if (largest := np.abs(dense).max(initial=0.0)) == 0:
         return np.zeros((dense.shape[1], 0))
     tolerance = _rtol(rtol, dense.shape)
     count = len(dense)
@@ -204,10 +204,11 @@ class TaskCollection:
         solution = None if w_star is None else finite_array("w_star", w_star, shape=(d,)).copy()
         targets = np.asarray(rows @ solution) if b is None else finite_array("b", b, shape=(count,))
         if true_or_false("normalize", normalize):
-            squares = rows.multiply(rows).sum(axis=1) if scipy.sparse.issparse(rows) else np.square(rows).sum(axis=1)
+            squares = np.asarray((rows * rows).sum(axis=1))
             norms = np.sqrt(np.where(squares > 0, squares, 1.0))
-            scale = scipy.sparse.diags_array(1 / norms) if scipy.sparse.issparse(rows) else np.diag(1 / norms)
-            rows, targets = scale @ rows, targets / norms
+            sparse = scipy.sparse.issparse(rows)
+            rows = scipy.sparse.diags_array(1 / norms) @ rows if sparse else rows / norms[:, None]
+            targets = targets / norms
         made = cls.__new__(cls)
         made.stacked = rows
         made._complete([1] * count, d, targets, solution, rtol)

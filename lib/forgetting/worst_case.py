@@ -38,32 +38,33 @@ def worst_case_forgetting(bases: Sequence[ArrayLike] | TaskCollection, ordering:
         >>> round(value, 6), w.round(3) + 0.0
         (0.125, array([0., 1.]))
     """
-    given = bases.null_bases if isinstance(bases, TaskCollection) else orthonormal_bases("bases", bases)
-    order = known_ordering("ordering", ordering, len(given))
-    visited = np.unique(order)
-    nulls = {int(m): given[m] if isinstance(bases, TaskCollection) else null_basis(given[m]) for m in visited}
-    first, last = nulls[int(order[0])], nulls[int(order[-1])]
+    if isinstance(bases, TaskCollection):
+        nulls = bases.null_bases
+    else:
+        nulls = [null_basis(basis) for basis in orthonormal_bases("bases", bases)]
+    order = known_ordering("ordering", ordering, len(nulls))
+    first, last = nulls[order[0]], nulls[order[-1]]
     d = len(first)
     if not first.shape[1] or not last.shape[1]:
         return 0.0, np.eye(d)[0]
     moved = _product(nulls, order)
-    counts = np.bincount(order, minlength=len(given))
+    counts = np.bincount(order, minlength=len(nulls))
     # the mean of `I - P_m` within the last null space: what of it the tasks see
     seen = np.eye(last.shape[1])
-    for m in visited:
-        turn = last.T @ nulls[int(m)]
+    for m in np.flatnonzero(counts):
+        turn = last.T @ nulls[m]
         seen -= counts[m] / order.size * (turn @ turn.T)
     values, vectors = np.linalg.eigh(moved.T @ seen @ moved)
     worst = first @ vectors[:, -1]
     return max(float(values[-1]), 0.0), worst * np.sign(worst[np.abs(worst).argmax()])
 
 
-def _product(nulls: dict[int, Array], order: NDArray[np.int64]) -> Array:
+def _product(nulls: list[Array], order: NDArray[np.int64]) -> Array:
     """The product of all projections, from the first null space to the last, in their bases."""
     turns: dict[tuple[int, int], Array] = {}
 
     def along(part: NDArray[np.int64]) -> Array:
-        product = np.eye(nulls[int(part[0])].shape[1])
+        product = np.eye(nulls[part[0]].shape[1])
         for here, there in zip(part[:-1].tolist(), part[1:].tolist(), strict=True):
             if (here, there) not in turns:
                 turns[here, there] = nulls[there].T @ nulls[here]
