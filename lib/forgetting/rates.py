@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +51,7 @@ def cyclic_bounds(T: int, k: int, d: int | None = None, r_max: int | None = None
     if d is not None and r_max is not None:
         rank = integer_at_least("r_max", r_max, 0)
         upper = min(upper, tasks**2 * (integer_at_least("d", d, rank) - rank) / (2 * steps))
-    return (tasks**2 / (24 * np.e * steps) if steps >= tasks**2 else 0.0), upper
+    return (tasks**2 / (24 * math.e * steps) if steps >= tasks**2 else 0.0), upper
 
 
 def random_bound(k: int, d: int, r_avg: float) -> float:
