@@ -16,6 +16,8 @@ from .rates import expected_curve as expected_curve
 from .rates import expected_forgetting as expected_forgetting
 from .rates import expected_loss as expected_loss
 from .rates import random_bound as random_bound
+from .real_tasks import diabetes_tasks as diabetes_tasks
+from .real_tasks import digit_tasks as digit_tasks
 from .search import search_cyclic as search_cyclic
 from .sequences import cyclic_ordering as cyclic_ordering
 from .sequences import fit_sequence as fit_sequence
