@@ -1,0 +1,288 @@
+"""The live figures of chapter 03."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, dots, heatmap, line, swatch
+from lib.forgetting.planar import planar_tasks
+from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting
+from lib.forgetting.tasks import TaskCollection
+from lib.forgetting.two_tasks import two_task_distance, two_task_forgetting, two_task_worst_case
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = ["AngleRidge", "BouncingPoint"]
+
+_LEFT, _RIGHT = (0.0, 0.41, 0.0, 1.0), (0.58, 1.0, 0.0, 1.0)  # of two panels, and of the room for ticks between
+
+
+def _powers(title: str, lowest: int, highest: int, step: int = 1) -> dict[str, Any]:
+    """A logarithmic axis; what is below its lowest power, zero too, is drawn there, and the tick says so."""
+    powers = range(lowest, highest + 1, step)
+    words = [f"{'≤' if power == lowest else ''}10<sup>{power}</sup>" if power else "1" for power in powers]
+    limits = (lowest - 0.02 * (highest - lowest), highest + 0.3)
+    return axis(title, limits, log=True, tickvals=[10.0**power for power in powers], ticktext=words)
+
+
+def _lines(turns: Array) -> Array:
+    """Lines through (1, 0) at these angles, as points (3 n, 2) with gaps between them."""
+    along = np.stack([np.cos(turns), np.sin(turns)], axis=-1)[:, None]
+    return np.asarray((np.array([1.0, 0.0]) + along * np.array([[-4.0], [4.0], [np.nan]])).reshape(-1, 2))
+
+
+_SMALLEST = 1e-8
+
+
+class BouncingPoint(Explorer):
+    """The weights move from the solutions of one task to those of the next."""
+
+    name = "bouncing_point"
+    may_be_absent = ("others",)
+    with_gaps = ("first", "second")
+    title = "Learning one task after another: a point that bounces between lines"
+    caption = (
+        "Left: two weights. All points of a line solve one task, and the star solves all of them. Learning a task to "
+        "the end takes the weights to the nearest point of its line. The star is put where most can be lost: on the "
+        "line of task 1, at distance 1 from the start, so that task 1 is solved from the beginning. With more than two "
+        "tasks each line is turned by θ against the one before, and the tasks are learnt in a cycle. Right, after each "
+        "task learnt: forgetting F, the mean loss over the tasks learnt so far (blue), and the squared distance to the "
+        "star (orange); what is below 10⁻⁸ is drawn there, such as F = 0 after the first task."
+    )
+    declared = {
+        "theta": Slider("angle θ between tasks (degrees)", 0.0, 90.0, 0.5, 70.0, format=".1f"),
+        "k": Slider("tasks learnt k", 1, 60, 1, 6),
+        "T": Slider("different tasks T", 2, 8, 1, 2),
+    }
+
+    figure_layout = {"height": 480, "margin": {"b": 120}}
+    panels = (
+        Panel(
+            "the weights",
+            axis("weight 1", Key("wide")),
+            axis("weight 2", Key("high"), constraintoward="top"),
+            place=_LEFT,
+            equal=True,
+        ),
+        Panel(
+            "F = {F:.3g}, distance² = {distance:.3g}",
+            axis("tasks learnt k", (0, 61)),
+            _powers("F, squared distance", -8, 0, 2),
+            place=_RIGHT,
+        ),
+    )
+    traces = (
+        line("solves task 1", "sky", width=3, hover=False, xy="first"),
+        line("solves task 2", "green", width=3, hover=False, xy="second"),
+        line("solves a further task", "grey", width=1, hover=False, xy="others"),
+        line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
+        dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
+        dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+        dots("now", "vermilion", size=12, xy="now"),
+        line("forgetting F", "blue", mode="lines+markers", marker_size=5, panel=2, x="learnt", y="losses"),
+        line("squared distance", "orange", mode="lines+markers", marker_size=5, panel=2, x="learnt", y="distances"),
+    )
+
+    tries = (
+        Try(
+            "45 degrees, each task once",
+            {"theta": 45.0, "k": 2},
+            "Task 1 was solved; after task 2 its loss is {first_loss:.3g}, so F = {F:.3g}. No angle loses more at one "
+            "visit: compare 30 and 60 degrees.",
+            lambda data: abs(data["F"] - 0.125) < 1e-12,
+            not_at={"theta": 60.0, "k": 2},
+        ),
+        Try(
+            "orthogonal",
+            {"theta": 90.0, "k": 2},
+            "The weights go to the star along the line of task 1: F = {F:.0f}, and the squared distance is "
+            "{distance:.0f}.",
+            lambda data: data["F"] < 1e-12 and data["distance"] < 1e-12,
+            not_at={"theta": 45.0, "k": 2},
+        ),
+        Try(
+            "nearly the same task",
+            {"theta": 2.0, "k": 60},
+            "After 60 tasks F is only {F:.2g}, and it never was more than {most:.2g}. But the weights have hardly "
+            "moved: {distance:.2f} of the squared distance is left.",
+            lambda data: data["most"] < 1e-3 and data["distance"] > 0.9,
+            not_at={"theta": 45.0, "k": 60},
+        ),
+        Try(
+            "eight tasks, each once",
+            {"theta": 12.0, "k": 8, "T": 8},
+            "Small turns lead the weights around the star: task 1 now has a loss of {first_loss:.2f}, and F = {F:.2f}, "
+            "more than two tasks can ever lose (0.125).",
+            lambda data: data["F"] > 0.25 and data["first_loss"] > 0.7,
+            not_at={"theta": 12.0, "k": 8},
+        ),
+    )
+
+    def compute(self, theta: float, k: int, T: int) -> Data:
+        """The projections themselves, and the losses on the way."""
+        turns = -np.radians(theta) * np.arange(T)
+        star = np.array([1.0, 0.0])
+        tasks = TaskCollection(planar_tasks(turns), w_star=star)
+        order = cyclic_ordering(T, k)
+        path = fit_sequence(tasks, order)
+        losses = forgetting(tasks, order)
+        distances = np.square(path[1:] - star).sum(axis=1)
+        return {
+            "first": _lines(turns[:1]),
+            "second": _lines(turns[1:2]),
+            "others": _lines(turns[2:]) if T > 2 else np.full((1, 2), np.nan),
+            "wide": (-0.1, 1.1) if T == 2 else (-0.15, 1.6),
+            "high": (-0.4, 0.65) if T == 2 else (-0.45, 0.95),
+            "path": path,
+            "now": path[-1],
+            "learnt": np.arange(1, k + 1),
+            "losses": np.maximum(losses, _SMALLEST),
+            "distances": np.maximum(distances, _SMALLEST),
+            "F": float(losses[-1].round(15)),
+            "most": float(losses.max()),
+            "distance": float(distances[-1].round(15)),
+            "first_loss": float(np.square(tasks.X[0] @ path[-1] - tasks.y[0]).sum()),
+        }
+
+
+_LOSS = "forgetting F"
+_DISTANCE = "squared distance"
+_ROWS = np.unique(2 * np.rint(np.geomspace(2, 200, 60) / 2).astype(int))
+_COLUMNS = np.linspace(0, 90, 181)
+_ANGLES = np.linspace(0, 90, 361)
+_SHADES = ("#EDF1F5", "#B9D3EA", "#5B9BD0", "#1F5FA8", "#08264D")
+
+
+def _cut(theta: Array, k: int, what: str) -> Array:
+    """Worst forgetting or distance of two tasks at these angles in degrees, at least 10^-6."""
+    values = (two_task_forgetting if what == _LOSS else two_task_distance)(np.radians(theta), k)
+    return np.maximum(values, 1e-6)
+
+
+@lru_cache(maxsize=2)
+def _ridge_map(what: str) -> Array:
+    return np.log10(np.stack([_cut(_COLUMNS, k, what) for k in _ROWS.tolist()]))
+
+
+class AngleRidge(Explorer):
+    """What two tasks in turns lose, at every angle and after any number of visits."""
+
+    name = "ridge"
+    may_be_absent = ("level", "peak")
+    title = "Two tasks in turns: what is lost at which angle"
+    caption = (
+        "Left: forgetting F, or the squared distance to the joint solution, at worst over solutions of norm 1, for two "
+        "tasks learnt in turns. Orange line: the angle at which most is forgotten after k tasks, cos²θ = (k − 1)/k. "
+        "The dot is at the sliders' θ and k; a click moves it. Right: the row of the map at this k, and the one at "
+        "k = 2; what is below 10⁻⁶ is drawn there."
+    )
+    declared = {
+        "theta": Slider("angle θ (degrees)", 0.0, 90.0, 0.5, 20.0, format=".1f"),
+        "k": Slider("tasks learnt k", 2, 200, 2, 10),
+        "what": Choice("show", (_LOSS, _DISTANCE), _LOSS),
+    }
+
+    clicked = ("theta", "k")
+    figure_layout = {"height": 460, "margin": {"b": 120}}
+    panels = (
+        Panel(
+            "k = {k}: the worst angle is {worst:.1f}°",
+            axis("angle θ (degrees)", (0, 90), dtick=15),
+            axis("tasks learnt k", (np.log10(2), np.log10(200)), log=True, tickvals=[2, 5, 10, 20, 50, 100, 200]),
+            place=_LEFT,
+        ),
+        Panel(
+            "{value:.3g} at {theta:.1f}°",
+            axis("angle θ (degrees)", (0, 90), dtick=15),
+            _powers("{what}", -6, 0),
+            place=_RIGHT,
+        ),
+    )
+    traces = (
+        heatmap(
+            "map",
+            [[share / 4, colour] for share, colour in enumerate(_SHADES)],
+            Key("low"),
+            Key("high"),
+            x=_COLUMNS,
+            y=_ROWS,
+            z="map",
+            hover="θ %{x}°, k %{y}: 10^%{z:.2f}",
+        ),
+        line("worst angle for F", "orange", width=3, hover=False, x=np.degrees(np.arcsin(_ROWS**-0.5)), y=_ROWS),
+        dots("here", "vermilion", size=12, x="theta", y="k"),
+        line("k = 2", "grey", dash="dash", panel=2, x=_ANGLES, y="twice"),
+        line("k = {k}", "blue", width=3, panel=2, x=_ANGLES, y="curve"),
+        line("1/(2ek)", "black", dash="dot", width=1.5, panel=2, x=(0.0, 90.0), y="level"),
+        dots("the most", "orange", size=17, symbol="circle-open", marker_line_width=3, panel=2, x="worst", y="peak"),
+        dots("here", "vermilion", size=12, legend=False, panel=2, x="theta", y="here"),
+        *(swatch(f"{{shades[{number}]}}", colour) for number, colour in enumerate(_SHADES)),
+    )
+
+    tries = (
+        Try(
+            "k = 2",
+            {"theta": 45.0, "k": 2},
+            "Each task once: most is lost at {worst:.0f} degrees, F = {most:.3f}; similar tasks and orthogonal ones "
+            "lose little.",
+            lambda data: abs(data["worst"] - 45) < 1e-9 and abs(data["F"] - 0.125) < 1e-12,
+            not_at={"theta": 45.0, "k": 10},
+        ),
+        Try(
+            "k = 100",
+            {"theta": 5.5, "k": 100},
+            "Now the worst angle is {worst:.2f} degrees, and even there F = {most:.5f}, just above "
+            "1/(2ek) = {bound:.5f}.",
+            lambda data: data["worst"] < 6 and data["bound"] < data["most"] < 1.02 * data["bound"],
+            not_at={"theta": 5.5, "k": 2},
+        ),
+        Try(
+            "45 degrees, k = 20",
+            {"theta": 45.0, "k": 20},
+            "At the angle that lost most at one visit F is now {F:.1g}; similar tasks are the worse ones, with up to "
+            "{most:.2g} at {worst:.0f} degrees.",
+            lambda data: data["F"] < 1e-6 and data["most"] > 1e4 * data["F"],
+            not_at={"theta": 45.0, "k": 2},
+        ),
+        Try(
+            "distance at 1 degree",
+            {"theta": 1.0, "k": 100, "what": _DISTANCE},
+            "After 100 tasks {distance:.2f} of the squared distance is left, although F is {F:.2g}. Towards 0 degrees "
+            "the distance stays at 1.",
+            lambda data: data["distance"] > 0.95 and data["F"] < 2e-4,
+            not_at={"theta": 20.0, "k": 100, "what": _DISTANCE},
+        ),
+    )
+
+    def compute(self, theta: float, k: int, what: str) -> Data:
+        """Closed forms; the map is remembered."""
+        worst, most = two_task_worst_case(k)
+        bound = 1 / (2 * np.e * k)
+        loss = what == _LOSS
+        F, distance = (float(each(np.radians(theta), k)) for each in (two_task_forgetting, two_task_distance))
+        return {
+            "map": _ridge_map(what),
+            "low": -5 if loss else -4,
+            "high": -1 if loss else 0,
+            "shades": ("≤10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "≥0.1") if loss else ("≤10⁻⁴", "10⁻³", "10⁻²", "0.1", "1"),
+            "what": what,
+            "twice": _cut(_ANGLES, 2, what),
+            "curve": _cut(_ANGLES, k, what),
+            "level": bound if loss else np.nan,
+            "peak": most if loss else np.nan,
+            "here": float(_cut(np.array(theta), k, what)),
+            "value": F if loss else distance,
+            "theta": theta,
+            "k": k,
+            "F": F,
+            "distance": distance,
+            "worst": float(np.degrees(worst)),
+            "most": most,
+            "bound": bound,
+        }
