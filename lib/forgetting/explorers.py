@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, dots, heatmap, line, swatch
-from lib.forgetting.planar import planar_tasks
-from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting
+from lib.forgetting.planar import back_and_forth_angles, one_pass_angles, planar_curve, planar_tasks
+from lib.forgetting.rates import cyclic_bounds
+from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting, random_ordering
 from lib.forgetting.tasks import TaskCollection
 from lib.forgetting.two_tasks import two_task_distance, two_task_forgetting, two_task_worst_case
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["AngleRidge", "BouncingPoint"]
+__all__ = ["AngleRidge", "BouncingPoint", "Catastrophe"]
 
 _LEFT, _RIGHT = (0.0, 0.41, 0.0, 1.0), (0.58, 1.0, 0.0, 1.0)  # of two panels, and of the room for ticks between
 
@@ -285,4 +286,156 @@ class AngleRidge(Explorer):
             "worst": float(np.degrees(worst)),
             "most": most,
             "bound": bound,
+        }
+
+
+_FAMILIES = ("even fan", "one-pass path", "there and back", "random angles", "identical")
+_ORDERS = ("cyclic", "random", "shuffled in each round")
+_TASKS_LEARNT = {"log": True, "tickvals": [1, 3, 10, 30, 100, 300, 1000]}
+
+
+def _family(family: str, T: int, rounds: int, seed: int) -> Array:
+    """Angles (T,) of null directions, in radians."""
+    if family == "one-pass path":
+        return one_pass_angles(T)
+    if family == "there and back":
+        return back_and_forth_angles(T, T * rounds)
+    if family == "random angles":
+        return np.random.default_rng(seed).uniform(0, np.pi, T)
+    return np.linspace(0, np.pi / 3 if family == "even fan" else 0, T)
+
+
+def _order(order: str, T: int, rounds: int, seed: int) -> NDArray[np.int64]:
+    rng = np.random.default_rng(seed)
+    if order == "random":
+        return random_ordering(T, T * rounds, rng)
+    if order == "cyclic":
+        return cyclic_ordering(T, T * rounds)
+    return np.concatenate([random_ordering(T, T, rng, replace=False) for _ in range(rounds)])
+
+
+class Catastrophe(Explorer):
+    """Tasks in the plane, to be chosen so that they lose as much as can be."""
+
+    name = "catastrophe"
+    with_gaps = ("first", "last", "others")
+    may_be_absent = ("turned",)
+    title = "Design your own catastrophe"
+    caption = (
+        "Left: the solutions of each task, a line, and the weights in the first two rounds (at most 60 steps), turned "
+        "so that the line of the task learnt first is horizontal; the star solves all tasks. Right: forgetting F, at "
+        "worst over solutions of norm 1, from the second task on; what is below 10⁻⁸ is drawn there. Dotted: the most "
+        "that any T tasks in the plane lose in a cycle lies between T²/(24ek), said from k = T² on, and T²/(2k), which "
+        "says nothing above 1. There and back: the angles that lose most in a cycle of so many rounds, if these are "
+        "many. One-pass path: those that lose most in one round."
+    )
+    declared = {
+        "T": Slider("tasks T", 3, 30, 1, 8),
+        "family": Choice("angles", _FAMILIES, "even fan"),
+        "spread": Slider("angles times", 0.0, 2.0, 0.05, 1.0, format=".2f"),
+        "order": Choice("order", _ORDERS, "cyclic"),
+        "rounds": Slider("rounds", 1, 40, 1, 10),
+        "seed": Slider("seed of what is random", 0, 20, 1, 0),
+        "task": Slider("turn task number", 1, 30, 1, 1),
+        "turn": Slider("by (degrees)", -90, 90, 1, 0),
+    }
+
+    figure_layout = {"height": 480, "margin": {"b": 135}}
+    panels = (
+        Panel(
+            "the lines span {span:.0f}°",
+            axis("weight 1", (-0.1, 2.1)),
+            axis("weight 2", (-1.05, 1.05), constraintoward="top"),
+            place=_LEFT,
+            equal=True,
+        ),
+        Panel(
+            "after {k} tasks F = {last_loss:.3g}",
+            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
+            _powers("forgetting F", -8, 0, 2),
+            place=_RIGHT,
+        ),
+    )
+    traces = (
+        line("further tasks", "grey", width=0.8, hover=False, xy="others"),
+        line("task 1", "sky", width=3, hover=False, xy="first"),
+        line("task T", "green", width=3, hover=False, xy="last"),
+        line("turned task", "purple", width=3, hover=False, xy="turned"),
+        line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
+        dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
+        dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+        line("in a cycle", "orange", width=5, panel=2, x="learnt", y="cyclic"),
+        line("in this order", "blue", mode="lines+markers", marker_size=4, panel=2, x="learnt", y="losses"),
+        line("the worst tasks", "black", dash="dot", width=1.5, panel=2, x="learnt_upper", y="upper"),
+        line("the worst tasks", "black", dash="dot", width=1.5, legend=False, panel=2, x="learnt_lower", y="lower"),
+    )
+
+    tries = (
+        Try(
+            "one pass, 30 tasks",
+            {"T": 30, "family": "one-pass path", "rounds": 1},
+            "Each task is learnt once, and F = {last_loss:.2f}, where no tasks can lose more than 1. With more tasks F "
+            "goes to 1.",
+            lambda data: data["last_loss"] > 0.6,
+            not_at={"T": 30, "rounds": 1},
+        ),
+        Try(
+            "the same, a second round",
+            {"T": 30, "family": "one-pass path", "rounds": 2},
+            "F falls from {once:.2f} after one round to {last_loss:.1g} after two: the first task is turned by "
+            "{back:.0f} degrees against the last, and learning it again takes the weights close to the star.",
+            lambda data: data["once"] > 0.6 and data["last_loss"] < 1e-4,
+            not_at={"T": 30, "family": "there and back", "rounds": 40},
+        ),
+        Try(
+            "by chance",
+            {"T": 10, "family": "there and back", "rounds": 40, "order": "random"},
+            "In a cycle these ten tasks lose F = {cyclic_loss:.2g}, close to the most that ten can lose in the plane; "
+            "in this random order {last_loss:.1g}.",
+            lambda data: 0 < data["last_loss"] < data["cyclic_loss"] / 5,
+            not_at={"T": 10, "family": "there and back", "rounds": 40},
+        ),
+        Try(
+            "identical but one",
+            {"T": 10, "family": "identical", "rounds": 1, "task": 5, "turn": 45},
+            "Nine equal tasks forget nothing; with task 5 turned by 45 degrees F = {last_loss:.3g}, all of it lost by "
+            "that task.",
+            lambda data: abs(data["last_loss"] - 0.0125) < 1e-9,
+            not_at={"T": 10, "family": "identical", "rounds": 1},
+        ),
+    )
+
+    def compute(
+        self, *, T: int, family: str, spread: float, order: str, rounds: int, seed: int, task: int, turn: int
+    ) -> Data:
+        """The closed form in the plane, at up to 200 numbers of tasks; projections for the first steps."""
+        angles = spread * _family(family, T, rounds, seed)
+        angles[min(task, T) - 1] += np.radians(turn)
+        sequence, cycle = _order(order, T, rounds, seed), cyclic_ordering(T, T * rounds)
+        losses, cyclic = planar_curve(angles, sequence), planar_curve(angles, cycle)
+        shown = np.unique(np.rint(np.geomspace(2, T * rounds, 200)).astype(int))
+        turns = angles - angles[sequence[0]]
+        few = sequence[: min(2 * T, 60)]
+        ends = T * np.arange(1, rounds + 1)
+        lower, upper = np.array([cyclic_bounds(T, k, 2, 1) for k in ends.tolist()]).T
+        return {
+            "first": _lines(turns[:1]),
+            "last": _lines(turns[-1:]),
+            "others": _lines(turns[1:-1]),
+            "turned": _lines(turns[[min(task, T) - 1]]) if turn else np.full((1, 2), np.nan),
+            "path": fit_sequence(TaskCollection(planar_tasks(turns), w_star=[1.0, 0.0]), few),
+            "learnt": shown,
+            "losses": np.maximum(losses[shown - 1], _SMALLEST),
+            "cyclic": np.maximum(cyclic[shown - 1], _SMALLEST),
+            "learnt_upper": ends,
+            "upper": upper,
+            "learnt_lower": ends[lower > 0],
+            "lower": lower[lower > 0],
+            "range": (0.25, float(np.log10(T * rounds)) + 0.05),
+            "span": float(np.degrees(np.ptp(angles))),
+            "back": float(np.degrees(abs(angles[-1] - angles[0]))),
+            "k": T * rounds,
+            "once": float(losses[T - 1]),
+            "last_loss": float(losses[-1]),
+            "cyclic_loss": float(cyclic[-1]),
         }
