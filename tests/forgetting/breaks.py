@@ -1,7 +1,7 @@
 """What makes each claim of chapter 03 fail."""
 
-from lib.forgetting import symbolic, two_tasks, worst_case
-from lib.forgetting.claims import projections
+from lib.forgetting import search, symbolic, two_tasks, worst_case
+from lib.forgetting.claims import cycles, projections
 from lib.forgetting.tasks import TaskCollection
 from tests.breaking import Break, edit, replace
 
@@ -9,6 +9,10 @@ from tests.breaking import Break, edit, replace
 def once_more(bases, ordering):
     """The first task again in the end."""
     return worst_case.worst_case_forgetting(bases, [*ordering, ordering[0]])
+
+
+def in_the_plane(T, k, **options):
+    return search.search_cyclic(T, k, d=2, nullity=1, **options)
 
 
 #: Tasks that are not learnt quite to the end.
@@ -46,5 +50,23 @@ BREAKS: dict[str, list[Break]] = {
         HALF_LEARNT,
         edit(projections, "two_task_distance", '(positive_integer("k", k) - 1)', 'positive_integer("k", k)'),
         edit(projections, "forgetting", "np.arange(1, k + 1)", "np.arange(2, k + 2)"),
+    ],
+    "one-pass-can-forget-everything": [
+        edit(cycles, "one_pass_angles", "np.cos(angles[j])", "0.9 * np.cos(angles[j])"),
+        edit(cycles, "planar_forgetting", "path - path[..., -1:]", "path - path[..., :1]"),
+        edit(cycles, "planar_forgetting", "np.square(np.cos(", "np.abs(np.cos("),
+    ],
+    "cycles-lie-between-their-bounds": [
+        edit(cycles, "cyclic_bounds", "24 *", "10 *"),
+        edit(cycles, "back_and_forth_angles", "2 * tasks**2", "tasks**2"),
+        edit(cycles, "planar_forgetting", "path - path[..., -1:]", "path"),
+    ],
+    "lemmas-of-the-upper-bound": [
+        edit(TaskCollection, "projector", "basis @ basis.T", "1.5 * basis @ basis.T"),
+        edit(cycles, "cyclic_bounds", "(2 * steps)", "(50 * steps)"),
+    ],
+    "plane-is-not-the-worst-case": [
+        replace(cycles, "search_cyclic", in_the_plane),
+        edit(search, "_forgetting", "rounds - 1", "rounds - 2"),
     ],
 }

@@ -1,5 +1,5 @@
-"""The claims of chapter 03: about projections and two tasks."""
+"""The claims of chapter 03: about projections and two tasks, then about cycles."""
 
-from lib.forgetting.claims import projections
+from lib.forgetting.claims import cycles, projections
 
-TOPICS = (projections,)
+TOPICS = (projections, cycles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,8 +165,8 @@ def worst_angle_is_intermediate() -> Evidence:
         curve = two_task_forgetting(grid, k)
         angles.append(abs(theta - grid[curve.argmax()]))
         tops.append(np.maximum(curve - worst, 0).max() + abs(curve.max() / worst - 1))
-        inside.append([worst * 2 * np.e * k >= 1, worst * 2 * np.e * (k - 1) <= 1])
-        expansion = 1 / (2 * np.e * (k - 1)) - 1 / (4 * np.e * (k - 1) ** 2)
+        inside.append([worst * 2 * math.e * k >= 1, worst * 2 * math.e * (k - 1) <= 1])
+        expansion = 1 / (2 * math.e * (k - 1)) - 1 / (4 * math.e * (k - 1) ** 2)
         rest.append(abs(worst - expansion) * k**3)
     return combine(
         true_that("sympy: formula, angle, limit 1/(2ek)", [*identities, *angle]),
