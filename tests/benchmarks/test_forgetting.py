@@ -12,6 +12,8 @@ ROWS = "20,000 cyclic steps on one row each, 200 × 400"
 SPARSE = "the same, 1 % of the entries not zero"
 BLOCKS = "200 cyclic tasks of 250 examples, T = 10, d = 300"
 WORST = "the worst forgetting of those"
+GROWTH = "how steps grow: one row each of 200, Gram matrix included"
+BLOCK_GROWTH = "how steps grow: blocks, bases known"
 
 
 def rows(density: float = 1.0):
@@ -93,3 +95,20 @@ def test_worst_case_by_dense_products(benchmark) -> None:
     label(benchmark, WORST, "numpy, dense products", "projections known")
     found = benchmark.pedantic(dense, rounds=3, warmup_rounds=1)
     assert found == pytest.approx(worst_case_forgetting(tasks, order)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(("k", "d"), [(20_000, 400), (40_000, 400), (80_000, 400), (20_000, 1600), (20_000, 6400)])
+def test_growth_of_rows(benchmark, k: int, d: int) -> None:
+    A = np.random.default_rng(0).standard_normal((200, d))
+    tasks, order = TaskCollection.of_rows(A, w_star=A[0]), cyclic_ordering(200, k)
+    label(benchmark, GROWTH, f"ours: k = {k:,}, d = {d:,}")
+    benchmark.pedantic(lambda: last_weights(tasks, order), rounds=20, warmup_rounds=2)
+
+
+@pytest.mark.parametrize(("k", "d"), [(200, 300), (400, 300), (800, 300), (200, 600), (200, 1200)])
+def test_growth_of_blocks(benchmark, k: int, d: int) -> None:
+    rng = np.random.default_rng(0)
+    tasks = TaskCollection([rng.standard_normal((50, d)) for _ in range(10)], w_star=rng.standard_normal(d))
+    assert len(tasks.bases) == 10
+    label(benchmark, BLOCK_GROWTH, f"ours: k = {k:,}, d = {d:,}, 50 examples")
+    benchmark.pedantic(lambda: fit_sequence(tasks, cyclic_ordering(10, k))[-1], rounds=20, warmup_rounds=2)
