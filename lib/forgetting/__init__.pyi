@@ -15,6 +15,7 @@ from .rates import dominating_rates as dominating_rates
 from .rates import expected_curve as expected_curve
 from .rates import expected_forgetting as expected_forgetting
 from .rates import expected_loss as expected_loss
+from .rates import expected_loss_curve as expected_loss_curve
 from .rates import random_bound as random_bound
 from .real_tasks import diabetes_tasks as diabetes_tasks
 from .real_tasks import digit_tasks as digit_tasks

@@ -9,17 +9,25 @@ import numpy as np
 
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, dots, heatmap, line, swatch
 from lib.forgetting.planar import back_and_forth_angles, one_pass_angles, planar_curve, planar_tasks
-from lib.forgetting.rates import cyclic_bounds
+from lib.forgetting.rates import (
+    cyclic_bounds,
+    dominating_rates,
+    expected_curve,
+    expected_loss,
+    expected_loss_curve,
+    random_bound,
+)
 from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting, random_ordering
-from lib.forgetting.tasks import TaskCollection
+from lib.forgetting.tasks import TaskCollection, row_space
 from lib.forgetting.two_tasks import two_task_distance, two_task_forgetting, two_task_worst_case
+from lib.forgetting.worst_case import worst_case_forgetting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-__all__ = ["AngleRidge", "BouncingPoint", "Catastrophe"]
+__all__ = ["AngleRidge", "BouncingPoint", "Catastrophe", "Orders"]
 
 _LEFT, _RIGHT = (0.0, 0.41, 0.0, 1.0), (0.58, 1.0, 0.0, 1.0)  # of two panels, and of the room for ticks between
 
@@ -438,4 +446,131 @@ class Catastrophe(Explorer):
             "once": float(losses[T - 1]),
             "last_loss": float(losses[-1]),
             "cyclic_loss": float(cyclic[-1]),
+        }
+
+
+_RANDOM = "random subspaces"
+_FAN = "there and back in the plane"
+
+
+class Orders(Explorer):
+    """A cycle, an order by chance, and steps that a penalty keeps short."""
+
+    name = "orders"
+    title = "In a cycle, by chance, or with a penalty?"
+    caption = (
+        "Left: forgetting F in a cycle (blue), in one random order (grey) and on average over all random orders "
+        "(green, exact), with the bound 9(d − r)/k (dotted), for one solution of norm 1: a random one, or in the plane "
+        "the one that loses most in a cycle. Right: the loss over all tasks after k tasks by chance, on average over "
+        "orders, at worst over solutions. Without a penalty (green), and with a penalty on moving away from the "
+        "weights before: fixed, so that a step goes half of the way (purple), or growing, so that the last of k steps "
+        "goes 1/k of the way (orange). Open circles: what the recursion guarantees. What is below 10⁻⁸ is drawn there."
+    )
+    declared = {
+        "kind": Choice("tasks", (_RANDOM, _FAN), _RANDOM),
+        "T": Slider("number of tasks T", 2, 8, 1, 5),
+        "d": Slider("number of weights d", 2, 10, 1, 6),
+        "rank": Slider("rank r of each task, below d", 1, 9, 1, 3),
+        "k": Slider("tasks learnt k", 2, 100, 1, 40),
+        "seed": Slider("seed", 0, 20, 1, 0),
+    }
+
+    figure_layout = {"height": 480, "margin": {"b": 135}}
+    panels = (
+        Panel(
+            "F: cycle {cyclic_last:.2g}, by chance {random_last:.2g}",
+            axis("tasks learnt k", (0, 101)),
+            _powers("forgetting F", -8, 0, 2),
+            place=_LEFT,
+        ),
+        Panel(
+            "loss: no penalty {free:.2g}, growing {grown:.2g}",
+            axis("tasks learnt k", (0, 101)),
+            _powers("mean loss over all tasks", -8, 0, 2),
+            place=_RIGHT,
+        ),
+    )
+    traces = (
+        line("one random order", "grey", width=1, x="learnt", y="sampled"),
+        line("random order, mean", "green", width=3, x="learnt", y="random"),
+        line("cycle", "blue", width=3, x="learnt", y="cyclic"),
+        line("9(d − r)/k", "black", dash="dot", width=1.5, x="learnt", y="bound"),
+        line("no penalty", "green", width=3, legend=False, panel=2, x="learnt", y="loss"),
+        line("fixed penalty", "purple", width=2, panel=2, x="learnt", y="loss_fixed"),
+        dots("growing penalty", "orange", size=9, panel=2, x="some", y="loss_grown"),
+        dots("guaranteed, no penalty", "green", size=9, symbol="circle-open", panel=2, x="some", y="sure"),
+        dots("guaranteed, growing", "orange", size=9, symbol="circle-open", panel=2, x="some", y="sure_grown"),
+    )
+
+    tries = (
+        Try(
+            "tasks of the worst kind",
+            {"kind": _FAN, "T": 8, "k": 96},
+            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: the cycle turns slowly, "
+            "chance takes shortcuts.",
+            lambda data: data["cyclic_last"] > 5 * data["random_last"],
+            not_at={"T": 8, "k": 96},
+        ),
+        Try(
+            "a penalty that helps",
+            {"kind": _FAN, "T": 3, "k": 96},
+            "On these tasks the growing penalty leaves a loss of {grown:.2g}, no penalty {free:.2g}.",
+            lambda data: data["grown"] < 0.9 * data["free"],
+            not_at={"T": 3, "k": 96},
+        ),
+        Try(
+            "a penalty that hurts",
+            {"k": 60},
+            "On five random tasks no penalty reaches {free:.1g}, the growing one only {grown:.1g}: steps cut short for "
+            "the worst case waste what easy tasks offer.",
+            lambda data: data["grown"] > 100 * data["free"],
+            not_at={"kind": _FAN, "T": 3, "k": 60},
+        ),
+        Try(
+            "far below the bound",
+            {"d": 10, "rank": 1, "k": 100},
+            "9(d − r)/k is {bound_last:.2g}, and by chance {random_last:.2g} is forgotten: the bound covers the "
+            "worst tasks of this rank.",
+            lambda data: data["random_last"] < 0.01 * data["bound_last"],
+            not_at={"kind": _FAN, "T": 2, "k": 100},
+        ),
+    )
+
+    def compute(self, *, kind: str, T: int, d: int, rank: int, k: int, seed: int) -> Data:
+        """Exact means over orders; for the growing penalty each number of tasks is a recursion of its own."""
+        rng = np.random.default_rng(seed)
+        cycle = cyclic_ordering(T, k)
+        if kind == _FAN:
+            bases = [row_space(rows) for rows in planar_tasks(back_and_forth_angles(T, k))]
+            star = worst_case_forgetting(bases, cycle)[1]
+        else:
+            bases = [np.linalg.qr(rng.standard_normal((d, min(rank, d - 1)))).Q for _ in range(T)]
+            star = rng.standard_normal(d)
+            star /= np.linalg.norm(star)
+        tasks = TaskCollection([basis.T for basis in bases], w_star=star)
+        size, each = bases[0].shape
+        spectrum = np.linalg.eigvalsh(np.mean([basis @ basis.T for basis in bases], axis=0)).clip(0, 1)
+        some = np.unique(np.rint(np.geomspace(max(1, k / 32), k, 6)).astype(int))
+        plans = [np.arange(count, 0, -1) / count for count in some.tolist()]
+        bound = np.array([random_bound(count, size, each) for count in range(1, k + 1)])
+        curves = {
+            "cyclic": forgetting(tasks, cycle),
+            "random": expected_curve(bases, k, star),
+            "sampled": forgetting(tasks, random_ordering(T, k, rng)),
+            "bound": bound,
+            "loss": expected_loss_curve(bases, k),
+            "loss_fixed": expected_loss_curve(bases, k, 0.5),
+            "loss_grown": np.array([expected_loss(bases, len(plan), plan) for plan in plans]),
+            "sure": np.array([dominating_rates(spectrum, len(plan)) for plan in plans]),
+            "sure_grown": np.array([dominating_rates(spectrum, len(plan), plan) for plan in plans]),
+        }
+        return {
+            **{name: np.maximum(curve, _SMALLEST) for name, curve in curves.items()},
+            "learnt": np.arange(1, k + 1),
+            "some": some,
+            "cyclic_last": float(curves["cyclic"][-1]),
+            "random_last": float(curves["random"][-1]),
+            "bound_last": float(bound[-1]),
+            "free": float(curves["loss"][-1]),
+            "grown": float(curves["loss_grown"][-1]),
         }

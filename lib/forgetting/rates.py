@@ -24,6 +24,7 @@ __all__ = [
     "expected_curve",
     "expected_forgetting",
     "expected_loss",
+    "expected_loss_curve",
     "random_bound",
 ]
 
@@ -165,3 +166,19 @@ def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None =
         steps = np.eye(len(loss)) - c * rows
         loss = np.mean(steps @ loss @ steps, axis=0)
     return max(float(np.linalg.eigvalsh(loss)[-1]), 0.0)
+
+
+def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0) -> Array:
+    """`expected_loss` (k,) after each of 1 to k tasks, where `shrink` is the same in all steps.
+
+    Examples:
+        >>> expected_loss_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3).round(4)
+        array([0.256 , 0.1741, 0.1184])
+    """
+    rows, _ = _projectors(bases)
+    steps = np.eye(rows.shape[-1]) - _shrinkage(shrink, 1) * rows
+    losses = np.empty((positive_integer("k", k), *steps[0].shape))
+    loss = rows.mean(axis=0)
+    for step in range(len(losses)):
+        losses[step] = loss = np.mean(steps @ loss @ steps, axis=0)
+    return np.asarray(np.maximum(np.linalg.eigvalsh(losses)[:, -1], 0.0))

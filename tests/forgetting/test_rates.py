@@ -10,6 +10,7 @@ from lib.forgetting import (
     expected_curve,
     expected_forgetting,
     expected_loss,
+    expected_loss_curve,
     forgetting,
     random_bound,
 )
@@ -44,6 +45,15 @@ def test_expected_loss_is_the_mean_over_all_orders(rng: np.random.Generator) -> 
             product = (np.eye(3) - c * rows[m] @ rows[m].T) @ product
         loss += product.T @ sum(b @ b.T for b in rows) @ product / 3**4
     assert expected_loss(rows, 3, shrink) == pytest.approx(float(np.linalg.eigvalsh(loss)[-1]), rel=1e-12)
+
+
+@pytest.mark.parametrize("shrink", [1.0, 0.4])
+def test_a_curve_of_losses_is_each_loss(rng: np.random.Generator, shrink: float) -> None:
+    rows = bases(rng, 3, 4)
+    each = [expected_loss(rows, k, shrink) for k in (1, 2, 3, 4)]
+    np.testing.assert_allclose(expected_loss_curve(rows, 4, shrink), each, rtol=1e-12)
+    with pytest.raises(ValueError, match="shrink must lie above 0 and be at most 1"):
+        expected_loss_curve(rows, 4, 0.0)
 
 
 def test_the_recursion_dominates(rng: np.random.Generator) -> None:
