@@ -133,7 +133,10 @@ CHAPTERS: tuple[Chapter, ...] = (
         arxiv="2205.09588",
         road="theory of learning",
         needs="linear algebra: projections and norms",
-        minutes=50,
+        minutes=45,
+        in_depth=35,
+        lesson=True,
+        headline=("20,000 cyclic steps on one row each, 200 × 400", "kaczmarz-algorithms, Cyclic"),
     ),
     Chapter(
         number=4,
