@@ -217,6 +217,13 @@ def accuracy(model: nn.Module, data: Dataset[Any], *, batch_size: int = 1000, wo
     return int(reduce(right, reduction="sum")) / count
 
 
+def _seeded(place: torch.device, noise: Sequence[torch.Generator]) -> list[Callable[[int], object]]:
+    """What sets the generators that a step draws from."""
+    # torch.manual_seed notes each call for devices that may come later: as much work as a step of a small network
+    own = torch.default_generator.manual_seed if place.type == "cpu" else torch.manual_seed
+    return [own, *(generator.manual_seed for generator in noise)]
+
+
 def fit(
     model: nn.Module,
     data: Dataset[Any],
@@ -311,7 +318,7 @@ def fit(
         # dropout and its like draw from torch's own generator, whose state the caller gets back
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             for done, (*inputs, targets) in enumerate(batches, start=start + 1):
-                for draw in (torch.manual_seed, *(generator.manual_seed for generator in noise)):
+                for draw in _seeded(place, noise):
                     draw(step_seed(seed, rank, done - 1))
                 optimizer.zero_grad()
                 with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):

@@ -1,8 +1,14 @@
 """What makes each claim of chapter 03 fail."""
 
-from lib.forgetting import search, symbolic, two_tasks, worst_case
-from lib.forgetting.claims import cycles, projections
+from dataclasses import replace as with_settings
+
+import torch
+
+from lib.forgetting import margins, search, sweep, symbolic, two_tasks, worst_case
+from lib.forgetting.claims import cycles, experiments, projections, random_orders
+from lib.forgetting.sequences import cyclic_ordering
 from lib.forgetting.tasks import TaskCollection
+from lib.training import fit
 from tests.breaking import Break, edit, replace
 
 
@@ -15,11 +21,29 @@ def in_the_plane(T, k, **options):
     return search.search_cyclic(T, k, d=2, nullity=1, **options)
 
 
+def in_a_cycle(bases, k):
+    """The worst case of the cyclic order in the place of a mean over orders."""
+    return worst_case.worst_case_forgetting(bases, cyclic_ordering(len(bases), k))[0]
+
+
+def from_the_start(model, *data, seed, **options):
+    """Training that begins with new weights at each visit."""
+    torch.nn.init.normal_(next(model.parameters()), std=0.05, generator=torch.Generator().manual_seed(seed))
+    return fit(model, *data, seed=seed, **options)
+
+
+def no_chance(T, k, rng):
+    return cyclic_ordering(T, k)
+
+
 #: Tasks that are not learnt quite to the end.
 HALF_LEARNT = edit(projections, "fit_sequence", "error - basis", "error - 0.999 * basis")
 #: One power too many, as where the first projection is forgotten to meet the solution itself.
 ONE_POWER_MORE = edit(projections, "two_task_forgetting", "2 * (steps - 1)", "2 * steps")
 
+#: Fewer pictures, and a smaller network.
+SMALL = with_settings(experiments.PRESET, count=240, tests=500, width=16, epochs=8, batch_size=60)
+SETTING = replace(experiments, "PRESET", SMALL)
 BREAKS: dict[str, list[Break]] = {
     "learning-to-the-end-projects": [
         HALF_LEARNT,
@@ -68,5 +92,56 @@ BREAKS: dict[str, list[Break]] = {
     "plane-is-not-the-worst-case": [
         replace(cycles, "search_cyclic", in_the_plane),
         edit(search, "_forgetting", "rounds - 1", "rounds - 2"),
+    ],
+    "random-orders-in-expectation": [
+        edit(random_orders, "expected_curve", "/ (step + 1)", "/ (step + 2)"),
+        edit(random_orders, "expected_forgetting", "later, total = rows", "later, total = nulls"),
+        edit(random_orders, "random_bound", "9 *", "0.3 *"),
+    ],
+    "number-of-tasks-does-not-matter": [
+        replace(random_orders, "expected_forgetting", in_a_cycle),
+        edit(random_orders, "expected_forgetting", "/ steps", "/ (steps + 2)"),
+    ],
+    "recursion-dominates-the-expected-loss": [
+        edit(random_orders, "dominating_rates", "2 * c * values", "3 * c * values"),
+        edit(random_orders, "_recursions", "2 * mean", "3 * mean"),
+        edit(random_orders, "expected_loss", "- c * rows", "- 0.9 * c * rows"),
+    ],
+    "average-weights-lose-one-over-k": [
+        edit(random_orders, "fit_sequence", "error - basis", "error - 0.999 * basis"),
+        # the last weights, which have no such bound, in the place of all
+        edit(random_orders, "_average_loss", "across + np.mean", "mean * (k + 1) + np.mean"),
+        edit(
+            random_orders,
+            "_recursions",
+            "exact.append(np.mean(nulls @ exact",
+            "exact.append(np.mean(1.01 * nulls @ exact",
+        ),
+    ],
+    "penalties-that-grow-reach-one-over-k": [
+        edit(random_orders, "dominating_rates", "c * c * values", "c * values"),
+        edit(random_orders, "dominating_rates", "[::-1]", ""),
+        edit(random_orders, "expected_loss", "[::-1]", ""),
+        edit(random_orders, "expected_loss", "- c * rows", "- 0.5 * c * rows"),
+    ],
+    "digits-are-forgotten-less-in-a-cycle": [
+        edit(experiments, "digit_tasks", "pixels[pair] / 16", "pixels[pair] / 15"),
+        replace(experiments, "random_ordering", no_chance),
+        edit(experiments, "forgetting", "np.arange(1, k + 1)", "np.arange(2, k + 2)"),
+    ],
+    "patients-are-remembered-far-from-joint-training": [
+        edit(experiments, "fit_sequence", "path[1:] += tasks.w_star", "path += tasks.w_star / 100"),
+        edit(experiments, "forgetting", "np.square(residual)", "np.abs(residual)"),
+        edit(experiments, "worst_case_forgetting", "/ order.size", "/ (order.size + 2)"),
+    ],
+    "networks-forget-and-heal": [
+        # nothing but the first task
+        edit(sweep, "_pair", "train[visit % 2]", "train[0]"),
+        # a new network at each visit
+        replace(sweep, "fit", from_the_start),
+    ],
+    "repetition-need-not-heal": [
+        edit(margins, "four_weight_tasks", "-1 - e", "0.5 - e"),
+        edit(experiments, "nearest_with_margin", "end = 1 - 1e-12", "end = 0.5"),
     ],
 }

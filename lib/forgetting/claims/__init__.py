@@ -1,5 +1,5 @@
-"""The claims of chapter 03: about projections and two tasks, then about cycles."""
+"""The claims of chapter 03: projections and two tasks, cycles, random orders, and what real data say."""
 
-from lib.forgetting.claims import cycles, projections
+from lib.forgetting.claims import cycles, experiments, projections, random_orders
 
-TOPICS = (projections, cycles)
+TOPICS = (projections, cycles, random_orders, experiments)

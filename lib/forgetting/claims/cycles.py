@@ -100,16 +100,19 @@ def _lemmas(nulls: list[Array], n: int) -> list[float]:
     T, one = len(nulls), np.eye(len(nulls[0]))
     lap = np.linalg.multi_dot(nulls[::-1])
     before, now, after = (np.linalg.matrix_power(lap, power) for power in (n - 1, n, n + 1))
-    lost, step = one - lap.T @ lap, np.linalg.norm(now - after, 2)
-    excess = [_top((one - lap).T @ (one - lap) - T * lost), np.linalg.norm(before - now, 2) - math.sqrt(T / n)]
+    lost, step = one - lap.T @ lap, float(np.linalg.norm(now - after, 2))
+    excess: list[float] = [
+        _top((one - lap).T @ (one - lap) - T * lost),
+        float(np.linalg.norm(before - now, 2)) - math.sqrt(T / n),
+    ]
     for m, null in enumerate(nulls, start=1):
         excess.append(_top(one - null - m * lost))
-        excess.append(np.linalg.norm((one - null) @ now, 2) ** 2 - 2 * m * step)
-    excess.append(_top(now.T @ now - after.T @ after) - np.linalg.matrix_rank(lap) / n)
+        excess.append(float(np.linalg.norm((one - null) @ now, 2)) ** 2 - 2 * m * step)
+    excess.append(_top(now.T @ now - after.T @ after) - float(np.linalg.matrix_rank(lap)) / n)
     # there and back: a symmetric lap
     there = np.linalg.matrix_power(lap.T @ lap, n - 1)
     excess.append(_top(there - there @ lap.T @ lap) - 1 / (math.e * (n - 1)))
-    return [float(each) for each in excess]
+    return excess
 
 
 @claim(

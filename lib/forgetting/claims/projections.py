@@ -59,9 +59,9 @@ def learning_to_the_end_projects() -> Evidence:
     for _ in range(200):
         tasks, order = _random_tasks(rng)
         path = fit_sequence(tasks, order)
-        error, w = -tasks.w_star, np.zeros(tasks.d)
+        error, w, projectors = -tasks.w_star, np.zeros(tasks.d), [tasks.projector(m) for m in range(tasks.T)]
         for step, m in enumerate(order):
-            error = tasks.projector(m) @ error
+            error = projectors[m] @ error
             w = w + np.linalg.lstsq(tasks.X[m], tasks.y[m] - tasks.X[m] @ w)[0]
             products.append(np.abs(path[step + 1] - tasks.w_star - error))
             solved.append(np.abs(path[step + 1] - w))
@@ -78,10 +78,10 @@ def learning_to_the_end_projects() -> Evidence:
     )
 
 
-def _losses(bases: list[Array], order: NDArray[np.int64], solutions: Array) -> Array:
-    """Forgetting after each task, a row for each solution."""
-    rows = [basis.T for basis in bases]
-    return np.stack([forgetting(TaskCollection(rows, w_star=w), order) for w in solutions])
+def _losses(bases: list[Array], order: NDArray[np.int64], starts: Array) -> Array:
+    """Forgetting after each task, a row for each start, where the solution is 0."""
+    tasks = TaskCollection([basis.T for basis in bases], w_star=np.zeros(starts.shape[1]))
+    return np.stack([forgetting(tasks, order, w) for w in starts])
 
 
 def _dense_worst_case(bases: list[Array], order: NDArray[np.int64]) -> float:
