@@ -467,8 +467,8 @@ class Orders(Explorer):
         "goes 1/k of the way (orange). Open circles: what the recursion guarantees. What is below 10⁻⁸ is drawn there."
     )
     declared = {
-        "kind": Choice("tasks", (_RANDOM, _FAN), _RANDOM),
         "T": Slider("number of tasks T", 2, 8, 1, 5),
+        "kind": Choice("tasks", (_RANDOM, _FAN), _RANDOM),
         "d": Slider("number of weights d", 2, 10, 1, 6),
         "rank": Slider("rank r of each task, below d", 1, 9, 1, 3),
         "k": Slider("tasks learnt k", 2, 100, 1, 40),
