@@ -9,7 +9,7 @@ from lib.forgetting.claims import cycles, experiments, projections, random_order
 from lib.forgetting.sequences import cyclic_ordering
 from lib.forgetting.tasks import TaskCollection
 from lib.training import fit
-from tests.breaking import Break, edit, replace
+from tests.breaking import Break, both, edit, replace
 
 
 def once_more(bases, ordering):
@@ -41,9 +41,12 @@ HALF_LEARNT = edit(projections, "fit_sequence", "error - basis", "error - 0.999 
 #: One power too many, as where the first projection is forgotten to meet the solution itself.
 ONE_POWER_MORE = edit(projections, "two_task_forgetting", "2 * (steps - 1)", "2 * steps")
 
-#: Fewer pictures, and a smaller network.
-SMALL = with_settings(experiments.PRESET, count=240, tests=500, width=16, epochs=8, batch_size=60)
-SETTING = replace(experiments, "PRESET", SMALL)
+#: Fewer pictures, a smaller network and shorter recursions.
+SMALL = with_settings(experiments.PRESET, count=240, tests=500, width=32, epochs=8, batch_size=80)
+SETTING = both(
+    replace(experiments, "PRESET", SMALL),
+    replace(random_orders, "_BOUNDS", {k: row for k, row in random_orders._BOUNDS.items() if k <= 1000}),
+)
 BREAKS: dict[str, list[Break]] = {
     "learning-to-the-end-projects": [
         HALF_LEARNT,

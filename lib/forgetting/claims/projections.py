@@ -59,10 +59,11 @@ def learning_to_the_end_projects() -> Evidence:
     for _ in range(200):
         tasks, order = _random_tasks(rng)
         path = fit_sequence(tasks, order)
-        error, w, projectors = -tasks.w_star, np.zeros(tasks.d), [tasks.projector(m) for m in range(tasks.T)]
+        error, w = -tasks.w_star, np.zeros(tasks.d)
+        projectors, inverses = [tasks.projector(m) for m in range(tasks.T)], [np.linalg.pinv(X) for X in tasks.X]
         for step, m in enumerate(order):
             error = projectors[m] @ error
-            w = w + np.linalg.lstsq(tasks.X[m], tasks.y[m] - tasks.X[m] @ w)[0]
+            w = w + inverses[m] @ (tasks.y[m] - tasks.X[m] @ w)
             products.append(np.abs(path[step + 1] - tasks.w_star - error))
             solved.append(np.abs(path[step + 1] - w))
     descended = []
