@@ -75,8 +75,8 @@ PREDICTIONS = {
         ),
     ),
     "orders": Question(
-        "Five random tasks are learnt again and again. Which order forgets less: the same cycle each time, or a task "
-        "drawn by chance each time?",
+        "Five random tasks are learnt again and again. Which order forgets less in the long run: the same cycle each "
+        "time, or a task drawn by chance each time?",
         (
             Option(
                 "The cycle.",
@@ -85,7 +85,7 @@ PREDICTIONS = {
                 right=True,
             ),
             Option("Chance.", "Its bound is the better one, but a bound speaks of the worst tasks, not of these."),
-            Option("They are equal.", "Compare the two curves after twenty tasks."),
+            Option("They are equal.", "Compare the two curves after forty tasks."),
         ),
     ),
 }
