@@ -1,3 +1,4 @@
+from . import explorers as explorers
 from . import symbolic as symbolic
 from .forecast import Forecast as Forecast
 from .forecast import forgetting_forecast as forgetting_forecast
