@@ -99,17 +99,18 @@ def _drops() -> Array:
 @claim(
     source="measured here",
     statement="A network on clothes and the same clothes turned: a quarter turn costs the first task far more than a "
-    "small turn, and going round again heals half of what a turn by 45 degrees had cost.",
+    "small turn, and going round again heals much of what a turn by 45 degrees had cost.",
 )
 def networks_forget_and_heal() -> Evidence:
     drops = _drops()
     far, _ = _low_and_high(drops[:, 2, 0] - drops[:, 0, 0])
-    healed, _ = _low_and_high(drops[:, 1, 0] - drops[:, 1, 2])
+    healed = drops[:, 1, 0] - drops[:, 1, 2]
     return combine(
         at_least(far, 0.3, label="90 above 15 degrees"),
-        at_least(healed, 0.15, label="45 degrees, cycle 1 above cycle 3"),
+        at_least(healed.mean(), 0.2, label="45 degrees, cycle 1 above cycle 3"),
+        at_least(_low_and_high(healed)[0], 0, label="low end of its interval"),
         at_most(np.diff(drops[:, 1].mean(axis=0)), -0.02, label="from cycle to cycle", shown="falls"),
-        remark="accuracy lost on upright clothes, low ends of 95 % intervals, 3 seeds; 784-64-10, 12 epochs a visit",
+        remark="accuracy lost on upright clothes, 3 seeds, 95 % intervals (low end); 784-64-10, 12 epochs a visit",
     )
 
 
