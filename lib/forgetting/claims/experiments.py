@@ -47,15 +47,8 @@ def digits_are_forgotten_less_in_a_cycle() -> Evidence:
     low, high = _low_and_high(random)
     known = np.array([3.3e-3, 3.5e-3, 1.7e-3, 2.3e-4])
     return combine(
-        within(
-            cyclic[at] / [6.68e-3, 1.73e-3, 3.01e-4, 8.25e-6],
-            0.98,
-            1.02,
-            label="cycle over 6.68e-3, 1.73e-3, 3.01e-4, 8.25e-6",
-        ),
-        true_that(
-            "random means 3.3e-3, 3.5e-3, 1.7e-3, 2.3e-4", (low[at] <= known) & (known <= high[at]), bound="in 95 %"
-        ),
+        within(cyclic[at] / [6.68e-3, 1.73e-3, 3.01e-4, 8.25e-6], 0.98, 1.02, label="F over 6.68e-3 … 8.25e-6"),
+        true_that("random means are 3.3e-3 … 2.3e-4", (low[at] <= known) & (known <= high[at]), bound="in 95 %"),
         at_most(cyclic[9:] / low[9:], 0.8, label="cycle over random, k ≥ 10", shown="< 0.8"),
         at_least(cyclic[4] / high[4], 1.5, label="at k = 5"),
         remark="F/|w*|² at k = 5, 10, 20, 50; 50 random orders, 95 % intervals of their mean",
@@ -99,17 +92,18 @@ def _drops() -> Array:
 @claim(
     source="measured here",
     statement="A network on clothes and the same clothes turned: a quarter turn costs the first task far more than a "
-    "small turn, and going round again heals half of what a turn by 45 degrees had cost.",
+    "small turn, and going round again heals much of what a turn by 45 degrees had cost.",
 )
 def networks_forget_and_heal() -> Evidence:
     drops = _drops()
     far, _ = _low_and_high(drops[:, 2, 0] - drops[:, 0, 0])
-    healed, _ = _low_and_high(drops[:, 1, 0] - drops[:, 1, 2])
+    healed = drops[:, 1, 0] - drops[:, 1, 2]
     return combine(
         at_least(far, 0.3, label="90 above 15 degrees"),
-        at_least(healed, 0.15, label="45 degrees, cycle 1 above cycle 3"),
+        at_least(healed.mean(), 0.2, label="45 degrees, cycle 1 above cycle 3"),
+        at_least(_low_and_high(healed)[0], 0, label="low end of its interval"),
         at_most(np.diff(drops[:, 1].mean(axis=0)), -0.02, label="from cycle to cycle", shown="falls"),
-        remark="accuracy lost on upright clothes, low ends of 95 % intervals, 3 seeds; 784-64-10, 12 epochs a visit",
+        remark="accuracy lost on upright clothes, 3 seeds, 95 % intervals (low end); 784-64-10, 12 epochs a visit",
     )
 
 
@@ -134,7 +128,7 @@ def _distance_by_slsqp(start: Array, x: Array) -> float:
 def repetition_need_not_heal() -> Evidence:
     tasks, path = four_weight_tasks(), four_weight_path(400)
     before = np.array([four_weight_outputs(path[1:], x) for x in tasks[::-1]])
-    hinge = np.maximum(1 - np.where(np.arange(400) % 2, before[1], before[0]), 0)[1:]
+    hinge = np.maximum(1 - np.where(np.arange(400) % 2, before[1], before[0]), 0)
     rng = np.random.default_rng(0)
     starts = [*path[:4], *rng.standard_normal((8, 4))]
     errors: list[float] = []
