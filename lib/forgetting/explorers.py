@@ -299,7 +299,6 @@ class AngleRidge(Explorer):
 
 _FAMILIES = ("even fan", "one-pass path", "there and back", "random angles", "identical")
 _ORDERS = ("cyclic", "random", "shuffled in each round")
-_TASKS_LEARNT = {"log": True, "tickvals": [1, 3, 10, 30, 100, 300, 1000]}
 
 
 def _family(family: str, T: int, rounds: int, seed: int) -> Array:
@@ -359,7 +358,7 @@ class Catastrophe(Explorer):
         ),
         Panel(
             "after {k} tasks F = {last_loss:.3g}",
-            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
+            axis("tasks learnt k", Key("range"), log=True, tickvals=[1, 3, 10, 30, 100, 300, 1000]),
             _powers("forgetting F", -8, 0, 2),
             place=_RIGHT,
         ),
