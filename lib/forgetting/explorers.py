@@ -299,7 +299,7 @@ class AngleRidge(Explorer):
 
 _FAMILIES = ("even fan", "one-pass path", "there and back", "random angles", "identical")
 _ORDERS = ("cyclic", "random", "shuffled in each round")
-_TASKS_LEARNT = {"log": True, "tickvals": [1, 2, 5, 10, 30, 100, 300, 1000]}
+_TASKS_LEARNT: dict[str, Any] = {"log": True, "tickvals": [1, 2, 5, 10, 30, 100, 300, 1000]}
 
 
 def _family(family: str, T: int, rounds: int, seed: int) -> Array:
