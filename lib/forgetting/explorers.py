@@ -299,6 +299,7 @@ class AngleRidge(Explorer):
 
 _FAMILIES = ("even fan", "one-pass path", "there and back", "random angles", "identical")
 _ORDERS = ("cyclic", "random", "shuffled in each round")
+_TASKS_LEARNT: dict[str, Any] = {"log": True, "tickvals": [1, 2, 5, 10, 30, 100, 300, 1000]}
 
 
 def _family(family: str, T: int, rounds: int, seed: int) -> Array:
@@ -358,7 +359,7 @@ class Catastrophe(Explorer):
         ),
         Panel(
             "after {k} tasks F = {last_loss:.3g}",
-            axis("tasks learnt k", Key("range"), log=True, tickvals=[1, 3, 10, 30, 100, 300, 1000]),
+            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
             _powers("forgetting F", -8, 0, 2),
             place=_RIGHT,
         ),
@@ -478,13 +479,13 @@ class Orders(Explorer):
     panels = (
         Panel(
             "F: cycle {cyclic_last:.2g}, by chance {random_last:.2g}",
-            axis("tasks learnt k", (0, 101)),
+            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
             _powers("forgetting F", -8, 0, 2),
             place=_LEFT,
         ),
         Panel(
-            "loss: no penalty {free:.2g}, growing {grown:.2g}",
-            axis("tasks learnt k", (0, 101)),
+            "no penalty {free:.1g}, growing {grown:.1g}",
+            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
             _powers("mean loss over all tasks", -8, 0, 2),
             place=_RIGHT,
         ),
@@ -494,7 +495,7 @@ class Orders(Explorer):
         line("random order, mean", "green", width=3, x="learnt", y="random"),
         line("cycle", "blue", width=3, x="learnt", y="cyclic"),
         line("9(d − r)/k", "black", dash="dot", width=1.5, x="learnt", y="bound"),
-        line("no penalty", "green", width=3, legend=False, panel=2, x="learnt", y="loss"),
+        line("no penalty", "green", width=3, panel=2, x="learnt", y="loss"),
         line("fixed penalty", "purple", width=2, panel=2, x="learnt", y="loss_fixed"),
         dots("growing penalty", "orange", size=9, panel=2, x="some", y="loss_grown"),
         dots("guaranteed, no penalty", "green", size=9, symbol="circle-open", panel=2, x="some", y="sure"),
@@ -575,6 +576,7 @@ class Orders(Explorer):
             **{name: np.maximum(curve, _SMALLEST) for name, curve in curves.items()},
             "learnt": np.arange(1, k + 1),
             "some": some,
+            "range": (-0.03, float(np.log10(k)) + 0.05),
             "cyclic_last": float(curves["cyclic"][-1]),
             "random_last": float(curves["random"][-1]),
             "bound_last": float(bound[-1]),
