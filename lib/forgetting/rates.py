@@ -9,7 +9,7 @@ import numpy as np
 
 from lib.forgetting.tasks import orthonormal_bases
 from lib.forgetting.two_tasks import two_task_worst_case
-from lib.validation import finite_array, integer_at_least, number_between, positive_integer
+from lib.validation import finite_array, integer_at_least, number_between, positive_integer, positive_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,7 @@ def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0)
         array([0.256 , 0.1741, 0.1184])
     """
     rows, _ = _projectors(bases)
-    steps = np.eye(rows.shape[-1]) - _shrinkage(shrink, 1) * rows
+    steps = np.eye(rows.shape[-1]) - _shrinkage(positive_number("shrink", shrink), 1) * rows
     losses = np.empty((positive_integer("k", k), *steps[0].shape))
     loss = rows.mean(axis=0)
     for step in range(len(losses)):

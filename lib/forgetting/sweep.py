@@ -22,7 +22,7 @@ from lib.experiment import Count, NonNegative, OpenFraction, Pieces, Positive, P
 from lib.files import input_folder
 from lib.models import fully_connected
 from lib.training import accuracy, fit
-from lib.validation import known_seed, number_between, one_of
+from lib.validation import known_seed, number_between, one_of, positive_integer
 
 __all__ = ["PRESETS", "ForgettingPreset", "changed_clothes", "sweep_forgetting"]
 
@@ -95,7 +95,7 @@ def changed_clothes(
     """
     rng = np.random.default_rng(known_seed("seed", seed))
     place = None if data_path is None else input_folder("data_path", data_path)
-    images, labels = clothes(split, count, full=full, path=place).tensors
+    images, labels = clothes(split, positive_integer("count", count), full=full, path=place).tensors
     one_of("change", change, ("rotation", "permutation"))
     number_between("amount", amount, 0, 1 if change == "permutation" else 360)
     if change == "rotation":

@@ -53,7 +53,7 @@ def test_a_curve_of_losses_is_each_loss(rng: np.random.Generator, shrink: float)
     each = [expected_loss(rows, k, shrink) for k in (1, 2, 3, 4)]
     np.testing.assert_allclose(expected_loss_curve(rows, 4, shrink), each, rtol=1e-12)
     with pytest.raises(ValueError, match="shrink must lie above 0 and be at most 1"):
-        expected_loss_curve(rows, 4, 0.0)
+        expected_loss_curve(rows, 4, 1.5)
 
 
 def test_the_recursion_dominates(rng: np.random.Generator) -> None:
