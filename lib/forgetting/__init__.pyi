@@ -37,3 +37,5 @@ from .two_tasks import two_task_distance as two_task_distance
 from .two_tasks import two_task_forgetting as two_task_forgetting
 from .two_tasks import two_task_worst_case as two_task_worst_case
 from .worst_case import worst_case_forgetting as worst_case_forgetting
+from .worst_cycles import WorstCyclesPreset as WorstCyclesPreset
+from .worst_cycles import sweep_worst_cycles as sweep_worst_cycles

@@ -1,9 +1,10 @@
-"""What chapter 03 adds to the command line: `python -m lib sweep forgetting`."""
+"""What chapter 03 adds to the command line: `python -m lib sweep forgetting`, `python -m lib search forgetting`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import typer
 
 from lib.command_line import Call, ExperimentCommand
@@ -29,5 +30,24 @@ class Sweep(ExperimentCommand):
             typer.echo(f"{amount:10.4g}" + "".join(f"{drop:8.3f}" for drop in row))
 
 
+class Search(ExperimentCommand):
+    """Look for the tasks of which a cycle forgets most."""
+
+    target = "lib.forgetting.worst_cycles:sweep_worst_cycles"
+
+    def report(self, result: Any, call: Call) -> None:
+        """What was found, in units of T^2/(pi^2 e k), the most in the plane where T and k/T^2 are large."""
+        if result is None:
+            typer.echo(f"done; once all workers are, the same command without --shard shows what is in {call.out}")
+            return
+        settings = call.settings
+        typer.echo("largest forgetting found; in brackets, in units of T^2/(pi^2 e k)")
+        typer.echo(f"{'T':>4}{'k':>8}" + "".join(f"{nullity:8d} free       " for nullity in settings.nullities))
+        for T, rows in zip(settings.tasks, result, strict=True):
+            for square, row in zip(settings.squares, rows, strict=True):
+                values = "".join(f"{value:10.6f} ({value * square * np.pi**2 * np.e:.3f})" for value in row)
+                typer.echo(f"{T:4d}{square * T**2:8d}{values}")
+
+
 #: verb -> the command
-COMMANDS = {"sweep": Sweep}
+COMMANDS = {"search": Search, "sweep": Sweep}
