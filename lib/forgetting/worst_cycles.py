@@ -42,7 +42,7 @@ class WorstCyclesPreset(Preset):
             raise ValueError(f"tasks must be at least 2; the smallest is {min(self.tasks)}")
 
 
-#: `quick` takes a second, `laptop` ten minutes on one core; `paper` is for a GPU or a cluster.
+#: `quick` takes a second, `laptop` two minutes on one core; `paper` is for a GPU or a cluster.
 PRESETS = {
     "quick": WorstCyclesPreset(tasks=(3,), squares=(4,), nullities=(1, 2), seeds=(0,), starts=8, steps=200),
     "laptop": WorstCyclesPreset(),
