@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.claims import Evidence, at_most, claim, combine, true_that, within
 from lib.forgetting.planar import planar_tasks
 from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting, random_ordering
-from lib.forgetting.tasks import TaskCollection, row_space
+from lib.forgetting.tasks import Array, TaskCollection, row_space
 from lib.forgetting.two_tasks import principal_angles, two_task_distance, two_task_forgetting, two_task_worst_case
 from lib.forgetting.worst_case import worst_case_forgetting
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 
 def random_bases(rng: np.random.Generator, d: int, count: int, spread: float | None = None) -> list[Array]:
