@@ -118,11 +118,11 @@ def _answers(
     matrices: list[Any], targets: dict[str, ArrayLike] | None, w_star: ArrayLike | None
 ) -> tuple[list[Array], Array | None]:
     """The targets of each matrix, given by their names or as those of a solution, and the solution."""
-    if (targets is None) == (w_star is None):
-        raise ValueError("exactly one of the targets and w_star must be given")
-    if targets is None:
+    if targets is None and w_star is not None:
         solution = finite_array("w_star", w_star, shape=matrices[0].shape[1:]).copy()
         return [np.asarray(rows @ solution) for rows in matrices], solution
+    if targets is None or w_star is not None:
+        raise ValueError("exactly one of the targets and w_star must be given")
     named = zip(matrices, targets.items(), strict=True)
     return [finite_array(name, each, shape=rows.shape[:1]) for rows, (name, each) in named], None
 
