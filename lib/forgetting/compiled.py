@@ -10,12 +10,10 @@ __all__ = ["gram_steps", "row_steps"]
 
 
 @compiled(error_model="numpy")
-def gram_steps(gram, residual, order, visits, losses):
+def gram_steps(gram, residual, order):
     """Steps of Kaczmarz in the space of residuals: a step for task i takes `residual / gram_ii` of row i of the Gram.
 
     `residual` (T,) is `y - X w`, and is written to. Returns the multiples (T,) of each row that were added to w in all.
-    Into `losses` (k,), unless it is empty, goes after each step the mean squared residual over the tasks visited so
-    far, each as often as it was visited (`visits` (T,) counts them, and is written to).
     """
     tasks = residual.size
     total = np.zeros(tasks)
@@ -28,12 +26,6 @@ def gram_steps(gram, residual, order, visits, losses):
             for j in range(tasks):
                 residual[j] -= move * gram[i, j]
             residual[i] = 0.0
-        if losses.size:
-            visits[i] += 1
-            value = 0.0
-            for j in range(tasks):
-                value += visits[j] * residual[j] * residual[j]
-            losses[step] = value / (step + 1)
     return total
 
 

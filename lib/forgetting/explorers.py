@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, dots, heatmap, line, swatch
 from lib.forgetting.planar import back_and_forth_angles, one_pass_angles, planar_curve, planar_tasks
@@ -18,14 +19,9 @@ from lib.forgetting.rates import (
     random_bound,
 )
 from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting, random_ordering
-from lib.forgetting.tasks import TaskCollection, row_space
+from lib.forgetting.tasks import Array, TaskCollection, row_space
 from lib.forgetting.two_tasks import two_task_distance, two_task_forgetting, two_task_worst_case
 from lib.forgetting.worst_case import worst_case_forgetting
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 __all__ = ["AngleRidge", "BouncingPoint", "Catastrophe", "Orders"]
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lib.forgetting.tasks import checked_rows, space_of
+from lib.forgetting.tasks import Array, checked_rows, space_of
 from lib.forgetting.two_tasks import principal_angles, two_task_distance, two_task_forgetting
 from lib.validation import positive_integer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
 
 __all__ = ["Forecast", "forgetting_forecast"]
 

@@ -7,17 +7,12 @@ Schliserman, Buzaglo, Evron, Soudry, COLT 2026, PMLR 336:5743).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+from lib.forgetting.tasks import Array
 from lib.validation import finite_array, number_between, positive_integer
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
 
 __all__ = ["four_weight_outputs", "four_weight_path", "four_weight_tasks", "nearest_with_margin"]
 

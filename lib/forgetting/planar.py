@@ -5,17 +5,12 @@ The two families of directions that lose most there, for one pass over all tasks
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lib.forgetting.sequences import known_ordering
+from lib.forgetting.tasks import Array
 from lib.validation import finite_array, integer_at_least, positive_integer
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
 
 __all__ = ["back_and_forth_angles", "one_pass_angles", "planar_curve", "planar_forgetting", "planar_tasks"]
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lib.forgetting.tasks import orthonormal_bases
+from lib.forgetting.tasks import Array, orthonormal_bases
 from lib.forgetting.two_tasks import two_task_worst_case
 from lib.validation import finite_array, integer_at_least, number_between, positive_integer, positive_number
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
 
 __all__ = [
     "cyclic_bounds",

@@ -7,16 +7,13 @@ nothing about what is not.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lib.validation import integer_at_least, known_device, known_seed, positive_integer, positive_number
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 __all__ = ["search_cyclic"]
 

@@ -6,25 +6,18 @@ are projected onto the null space of the task. So a sequence of tasks is a seque
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
 
 from lib.forgetting.compiled import gram_steps, row_steps
-from lib.forgetting.tasks import TaskCollection
+from lib.forgetting.tasks import Array, TaskCollection
 from lib.validation import finite_array, instance_of, numpy_generator, positive_integer, true_or_false
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
-    Order = NDArray[np.int64]
+Order = NDArray[np.int64]
 
 __all__ = ["cyclic_ordering", "fit_sequence", "forgetting", "known_ordering", "last_weights", "random_ordering"]
 
-# Weights of so many bytes are looked at in one product.
-_CHUNK = 1 << 24
 # A dense product is faster than steps on sparse rows where more than this fraction of them is not zero.
 _DENSE = 0.2
 
@@ -120,9 +113,7 @@ def last_weights(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | Non
             row_steps(rows.data, rows.indices, rows.indptr, squares, targets, order, w)
             return w
         rows = rows.toarray()
-    residual = targets - rows @ w
-    total = gram_steps(rows @ rows.T, residual, order, np.zeros(tasks.T), np.empty(0))
-    return np.asarray(w + rows.T @ total)
+    return np.asarray(w + rows.T @ gram_steps(rows @ rows.T, targets - rows @ w, order))
 
 
 def forgetting(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | None = None) -> Array:
@@ -139,16 +130,10 @@ def forgetting(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | None 
     order, w = _start(tasks, ordering, w0)
     k = order.size
     path = fit_sequence(tasks, order, w)[1:]
-    counts = np.zeros((tasks.T, k))
-    counts[order, np.arange(k)] = 1
-    counts = counts.cumsum(axis=1)
+    counts = (order == np.arange(tasks.T)[:, None]).cumsum(axis=1)
     losses = np.zeros(k)
-    for m, (rows, targets) in enumerate(zip(tasks.X, tasks.y, strict=True)):
-        if counts[m, -1] == 0:
-            continue
-        stride = max(1, _CHUNK // (8 * max(rows.shape[0], 1)))
-        for first in range(0, k, stride):
-            part = slice(first, first + stride)
-            residual = np.asarray(rows @ path[part].T) - targets[:, None]
-            losses[part] += counts[m, part] * np.square(residual).sum(axis=0)
+    targets = tasks.y
+    for m in np.unique(order):
+        residual = np.asarray(tasks.X[m] @ path.T) - targets[m][:, None]
+        losses += counts[m] * np.square(residual).sum(axis=0)
     return np.asarray(losses / np.arange(1, k + 1))

@@ -6,21 +6,18 @@ Soudry, COLT 2022, arXiv 2205.09588): task m asks for `X_m w = y_m`, and some `w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
 
 from lib.validation import finite_array, integer_at_least, number_between, true_or_false
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 __all__ = ["TaskCollection", "null_basis", "orthonormal_bases", "row_space"]
 
@@ -46,7 +43,7 @@ def row_space(X: ArrayLike, rtol: float | None = None) -> Array:
 
 def space_of(rows: Any, rtol: float | None) -> Array:
     """`row_space` of a matrix that was looked at."""
-    dense = rows.toarray() if scipy.sparse.issparse(rows) else rows
+    dense = _dense(rows)
     if (largest := np.abs(dense).max(initial=0.0)) == 0:
         return np.zeros((dense.shape[1], 0))
     tolerance = _rtol(rtol, dense.shape)
@@ -58,12 +55,8 @@ def space_of(rows: Any, rtol: float | None) -> Array:
         if diagonal[-1] > _CLEARLY_FULL * np.sqrt(count) * diagonal[0]:
             return np.ascontiguousarray(basis)
     _, values, rows_of_v = scipy.linalg.svd(dense / largest, full_matrices=False, check_finite=False)
-    rank = int(np.count_nonzero(values > tolerance * values[0]))
-    return _signed(rows_of_v[:rank].T)
-
-
-def _signed(basis: Array) -> Array:
-    """With the largest entry of each column positive, so that the same rows give the same basis everywhere."""
+    basis = rows_of_v[values > tolerance * values[0]].T
+    # the largest entry of each column positive, so that the same rows give the same basis everywhere
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
     return np.ascontiguousarray(basis * signs)
 
@@ -104,11 +97,6 @@ def orthonormal_basis(name: str, basis: ArrayLike) -> Array:
     return columns
 
 
-def _one_of_both(y: object, w_star: object) -> None:
-    if (y is None) == (w_star is None):
-        raise ValueError("exactly one of the targets and w_star must be given")
-
-
 def _dense(rows: Any) -> Array:
     return np.asarray(rows.toarray() if scipy.sparse.issparse(rows) else rows)
 
@@ -124,6 +112,19 @@ def checked_rows(name: str, X: Any) -> Any:
     if 0 in rows.shape:
         raise ValueError(f"{name} must hold at least one row and one column; its shape is {rows.shape}")
     return rows
+
+
+def _answers(
+    matrices: list[Any], targets: dict[str, ArrayLike] | None, w_star: ArrayLike | None
+) -> tuple[list[Array], Array | None]:
+    """The targets of each matrix, given by their names or as those of a solution, and the solution."""
+    if targets is None and w_star is not None:
+        solution = finite_array("w_star", w_star, shape=matrices[0].shape[1:]).copy()
+        return [np.asarray(rows @ solution) for rows in matrices], solution
+    if targets is None or w_star is not None:
+        raise ValueError("exactly one of the targets and w_star must be given")
+    named = zip(matrices, targets.items(), strict=True)
+    return [finite_array(name, each, shape=rows.shape[:1]) for rows, (name, each) in named], None
 
 
 class TaskCollection:
@@ -160,7 +161,6 @@ class TaskCollection:
         normalize: bool = False,
         rtol: float | None = None,
     ) -> None:
-        _one_of_both(y, w_star)
         if not isinstance(X, (list, tuple, np.ndarray)) or not len(X):
             raise ValueError("X must be a list of at least one matrix, one a task")
         matrices = [checked_rows(f"X[{m}]", each) for m, each in enumerate(X)]
@@ -170,13 +170,10 @@ class TaskCollection:
                 raise ValueError(f"X must share one number of columns; X[{m}] has {each.shape[1]}, X[0] has {d}")
         if y is not None and (not isinstance(y, (list, tuple, np.ndarray)) or len(y) != len(matrices)):
             raise ValueError(f"y must be a list of the targets of {len(matrices)} tasks")
-        solution = None if w_star is None else finite_array("w_star", w_star, shape=(d,)).copy()
-        if y is None:
-            targets = [np.asarray(rows @ solution) for rows in matrices]
-        else:
-            targets = [finite_array(f"y[{m}]", y[m], shape=(rows.shape[0],)) for m, rows in enumerate(matrices)]
+        named = None if y is None else {f"y[{m}]": each for m, each in enumerate(y)}
+        targets, solution = _answers(matrices, named, w_star)
         if true_or_false("normalize", normalize):
-            norms = [_norm(rows) or 1.0 for rows in matrices]
+            norms = [float(np.linalg.norm(_dense(rows), 2)) or 1.0 for rows in matrices]
             matrices = [rows / norm for rows, norm in zip(matrices, norms, strict=True)]
             targets = [each / norm for each, norm in zip(targets, norms, strict=True)]
         self.X = matrices
@@ -198,11 +195,9 @@ class TaskCollection:
             >>> TaskCollection.of_rows([[1.0, 0.0], [1.0, 1.0]], [1.0, 3.0]).w_star.round(6)
             array([1., 2.])
         """
-        _one_of_both(b, w_star)
         rows = checked_rows("A", A)
         count, d = rows.shape
-        solution = None if w_star is None else finite_array("w_star", w_star, shape=(d,)).copy()
-        targets = np.asarray(rows @ solution) if b is None else finite_array("b", b, shape=(count,))
+        (targets,), solution = _answers([rows], None if b is None else {"b": b}, w_star)
         if true_or_false("normalize", normalize):
             squares = np.asarray((rows * rows).sum(axis=1))
             norms = np.sqrt(np.where(squares > 0, squares, 1.0))
@@ -269,22 +264,7 @@ class TaskCollection:
 
     def projector(self, m: int) -> Array:
         """The projection (d, d) onto the null space of task m: `I - X_m^+ X_m`."""
-        basis = self.bases[known_task("m", m, self.T)]
+        if integer_at_least("m", m, 0) >= self.T:
+            raise IndexError(f"m must lie between 0 and {self.T - 1}; it is {m}")
+        basis = self.bases[m]
         return np.asarray(np.eye(self.d) - basis @ basis.T)
-
-
-def _norm(rows: Any) -> float:
-    if scipy.sparse.issparse(rows):
-        if min(rows.shape) <= 2:
-            rows = rows.toarray()
-        else:
-            return float(scipy.sparse.linalg.svds(rows, 1, return_singular_vectors=False, random_state=0)[0])
-    return float(np.linalg.norm(rows, 2))
-
-
-def known_task(name: str, value: int, count: int) -> int:
-    """The number of a task, counted from 0."""
-    number = integer_at_least(name, value, 0)
-    if number >= count:
-        raise IndexError(f"{name} must lie between 0 and {count - 1}; it is {number}")
-    return number

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import scipy.linalg
+from numpy.typing import ArrayLike
 
-from lib.forgetting.tasks import orthonormal_basis
+from lib.forgetting.tasks import Array, orthonormal_basis
 from lib.validation import finite_array, positive_integer
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
 
 __all__ = ["principal_angles", "two_task_distance", "two_task_forgetting", "two_task_worst_case"]
 

@@ -7,19 +7,13 @@ leave little undetermined: all products are of that size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lib.forgetting.sequences import known_ordering
-from lib.forgetting.tasks import TaskCollection, null_basis, orthonormal_bases
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Array = NDArray[np.float64]
+from lib.forgetting.tasks import Array, TaskCollection, null_basis, orthonormal_bases
 
 __all__ = ["worst_case_forgetting"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, within
@@ -14,14 +14,9 @@ from lib.forgetting.planar import back_and_forth_angles, one_pass_angles, planar
 from lib.forgetting.rates import cyclic_bounds
 from lib.forgetting.search import search_cyclic
 from lib.forgetting.sequences import cyclic_ordering
-from lib.forgetting.tasks import TaskCollection
+from lib.forgetting.tasks import Array, TaskCollection
 from lib.forgetting.worst_case import worst_case_forgetting
 from lib.validation import finite_array
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 
 def _climbed(angles: Array, order: NDArray[np.int64]) -> float:

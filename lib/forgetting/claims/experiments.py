@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -14,13 +13,9 @@ from lib.forgetting.margins import four_weight_outputs, four_weight_path, four_w
 from lib.forgetting.real_tasks import diabetes_tasks, digit_tasks
 from lib.forgetting.sequences import cyclic_ordering, fit_sequence, forgetting, random_ordering
 from lib.forgetting.sweep import ForgettingPreset, sweep_forgetting
+from lib.forgetting.tasks import Array
 from lib.forgetting.worst_case import worst_case_forgetting
 from lib.validation import finite_number
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
 
 #: Clothes upright, then turned by these degrees.
 PRESET = ForgettingPreset(amounts=(15.0, 45.0, 90.0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +11,7 @@ from lib.forgetting.claims.projections import random_bases
 from lib.forgetting.planar import planar_tasks
 from lib.forgetting.rates import dominating_rates, expected_curve, expected_forgetting, expected_loss, random_bound
 from lib.forgetting.sequences import fit_sequence, forgetting
-from lib.forgetting.tasks import TaskCollection, row_space
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+from lib.forgetting.tasks import Array, TaskCollection, row_space
 
 
 @claim(
