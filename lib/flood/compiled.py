@@ -7,6 +7,8 @@ one result each, which become vector instructions; intermediate rows live in a s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lib.compiling import compiled
@@ -16,6 +18,14 @@ __all__ = ["inverse_seven_thirds", "run"]
 # Sums in any order and fused multiplications, but NaN and infinity stay what they are: a run that has left all
 # bounds has to be seen.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+# What Python does not call needs no door for Python, which would take as long to compile as what is behind it. Arrays
+# are copied entry by entry for the same reason: numba compiles an error message with every assignment to a slice.
+_INNER: dict[str, Any] = {
+    "error_model": "numpy",
+    "fastmath": _FAST,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 _GUESS = np.float32(1419920000)
 _THIRD = np.float32(1 / 3)
@@ -61,7 +71,7 @@ def inverse_seven_thirds(x, result):
         result[j] = square * square * square * r
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _weigh(q, before, after, theta, result):
     """Average of neighbouring faces: `theta q + (1 - theta) / 2 (before + after)`."""
     side = (q.dtype.type(1) - theta) / q.dtype.type(2)
@@ -69,7 +79,7 @@ def _weigh(q, before, after, theta, result):
         result[j] = theta * q[j] + side * (before[j] + after[j])
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _speed_vector(q, a, b, floor, result):
     """Length of the discharge; `a` and `b` are rows of the other component, one entry longer."""
     quarter = q.dtype.type(0.25)
@@ -78,13 +88,13 @@ def _speed_vector(q, a, b, floor, result):
         result[j] = np.sqrt(q[j] * q[j] + transverse * transverse + floor)
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _speed_component(q, result):
     for j in range(q.size):
         result[j] = abs(q[j])
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _depths(w0, w1, z0, z1, h_dry, depth):
     """Depth at the faces between two rows of cells, clamped from below."""
     for j in range(depth.size):
@@ -94,7 +104,7 @@ def _depths(w0, w1, z0, z1, h_dry, depth):
         depth[j] = d if d > h_dry else h_dry
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result):
     """The momentum equation; `push` is `g dt / dx`, `drag` is `g dt n^2`."""
     one, zero = depth.dtype.type(1), depth.dtype.type(0)
@@ -103,7 +113,7 @@ def _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result
         result[j] = q if depth[j] > h_dry else zero
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, result):
     """New discharges through a row of faces."""
     theta, h_dry, push, drag = numbers[_THETA], numbers[_H_DRY], numbers[_PUSH], numbers[_DRAG]
@@ -120,7 +130,7 @@ def _face_row(q, before, after, a, b, vector, w0, w1, z0, z1, numbers, scratch, 
     _discharges(weighted, speed, depth, power, w0, w1, push, drag, h_dry, result)
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _share_row(h, rain, qx, north, south, ratio, dt, room, share):
     """The part of its outgoing discharges that each cell of a row can afford; how many cannot afford all."""
     zero, one, tiny = h.dtype.type(0), h.dtype.type(1), h.dtype.type(1e-30)
@@ -137,7 +147,7 @@ def _share_row(h, rain, qx, north, south, ratio, dt, room, share):
     return short
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _scale_faces(q, giver, taker):
     """Scale a row of discharges by the share of the cell each takes from."""
     zero = q.dtype.type(0)
@@ -145,14 +155,14 @@ def _scale_faces(q, giver, taker):
         q[j] *= giver[j] if q[j] > zero else taker[j]
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _depth_row(h, rain, qx, north, south, ratio, dt):
     """The mass equation for a row of cells, in place."""
     for j in range(h.size):
         h[j] = (h[j] + dt * rain[j]) - ratio * ((qx[j + 1] - qx[j]) + (south[j] - north[j]))
 
 
-@compiled(error_model="numpy", forceinline=True)
+@compiled(**{**_INNER, "fastmath": False}, forceinline=True)
 def _depth_row_32(h, carry, rain, qx, north, south, ratio, dt, depth):
     """The same in float64, for depths that are kept as two float32 numbers, `h + carry`; not to be reassociated."""
     dt, ratio = np.float64(dt), np.float64(ratio)
@@ -164,13 +174,13 @@ def _depth_row_32(h, carry, rain, qx, north, south, ratio, dt, depth):
         carry[j] = np.float32(depth[j] - np.float64(np.float32(depth[j])))
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _levels(z, h, w):
     for j in range(z.size):
         w[j] = z[j] + h[j]
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _raise(h, limit, top):
     """Keep the larger depth of each column; how many depths have left all bounds."""
     strange = 0
@@ -180,7 +190,7 @@ def _raise(h, limit, top):
     return strange
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _outer(inflow, conveyance, h, h_dry, outward, faces):
     """Discharges through a side of the map from the cells along it; `outward` is the sign of the axis there."""
     for j in range(h.size):
@@ -190,7 +200,7 @@ def _outer(inflow, conveyance, h, h_dry, outward, faces):
         faces[j] = outward * (leaving - inflow[j])
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _count(faces, outward, volumes, area):
     """Add what came in and what went out through some outer faces to the two volumes."""
     for j in range(faces.size):
@@ -201,7 +211,7 @@ def _count(faces, outward, volumes, area):
             volumes[0] -= passed
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
     """New discharges through the faces between the cells of row i, and through its two ends."""
     columns = h.shape[1]
@@ -210,8 +220,9 @@ def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
         q = qx[i, 1:columns]
         n = q.size
         before, after = scratch[_BEFORE, :n], scratch[_AFTER, :n]
-        before[1:] = q[: n - 1]
-        after[: n - 1] = q[1:]
+        for j in range(n - 1):
+            before[j + 1] = q[j]
+            after[j] = q[j + 1]
         before[0] = q[min(1, n - 1)] if mirror else q[0]
         after[n - 1] = q[max(n - 2, 0)] if mirror else q[n - 1]
         _face_row(
@@ -224,7 +235,7 @@ def _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags):
         _outer(sides[1, 0, here], sides[1, 1, here], h[i, columns - 1 :], numbers[_H_DRY], one, new_qx[i, columns:])
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, flags):
     """New discharges through the row of faces above row i; above the first and below the last lie the sides."""
     rows, columns = h.shape
@@ -243,7 +254,7 @@ def _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, fl
         _outer(sides[3, 0, :columns], sides[3, 1, :columns], h[rows - 1], numbers[_H_DRY], one, new_qy[rows])
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _limit_row(m, rows, new_qx, new_qy, share, short, short_below):
     """Scale the discharges of row m and through the faces below it; those above it are scaled already."""
     # place 3 of `share` is the world outside, which is never short; rows take turns in the others
@@ -259,7 +270,7 @@ def _limit_row(m, rows, new_qx, new_qy, share, short, short_below):
         _scale_faces(new_qy[m + 1], here[inner], below[inner])
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _count_row(m, rows, new_qx, new_qy, volumes, area):
     """Count what passed the sides of the map at row m."""
     _count(new_qx[m, :1], -1.0, volumes, area)
@@ -270,7 +281,7 @@ def _count_row(m, rows, new_qx, new_qy, volumes, area):
         _count(new_qy[rows], 1.0, volumes, area)
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, numbers, flags, dt, dx, volumes):
     """One step of a map: depths change in place, new discharges go to `new_qx` and `new_qy`."""
     rows, columns = h.shape
@@ -278,7 +289,8 @@ def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, num
     ratio, room = numbers[_RATIO], numbers[_ROOM]
     area = np.float64(dt) * dx
     depth = np.empty(columns)
-    short = short_below = 0  # cells that are short of water in the rows i - 2 and i - 1
+    nobody = np.int64(0)  # of one type with the counts, or `_limit_row` is compiled twice
+    short = short_below = nobody  # cells that are short of water in the rows i - 2 and i - 1
     for i in range(rows + 2):
         w_above, w = scratch[_LEVEL + (i + 1) % 2], scratch[_LEVEL + i % 2]
         if i < rows:
@@ -286,7 +298,7 @@ def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, num
             _momentum_x(i, z, h, w, qx, qy, new_qx, sides, scratch, numbers, flags)
         if i <= rows:
             _momentum_y(i, z, h, w_above, w, qx, qy, new_qy, sides, scratch, numbers, flags)
-        short, short_below = short_below, 0
+        short, short_below = short_below, nobody
         if limiter and 1 <= i <= rows:
             m = i - 1
             short_below = _share_row(
@@ -305,14 +317,17 @@ def _sweep(z, h, carry, qx, qy, new_qx, new_qy, rain, sides, share, scratch, num
                 _count_row(m, rows, new_qx, new_qy, volumes, area)
 
 
-@compiled(error_model="numpy", fastmath=_FAST)
+@compiled(**_INNER)
 def _deepest(h, limit, top):
     """The largest depth, not below 0; NaN if one has left all bounds."""
     top[:] = 0
     strange = 0
     for i in range(h.shape[0]):
         strange += _raise(h[i], limit, top)
-    return np.nan if strange else np.float64(top.max())
+    deepest = top[0]
+    for j in range(1, top.size):
+        deepest = max(deepest, top[j])
+    return np.nan if strange else np.float64(deepest)
 
 
 @compiled(error_model="numpy", fastmath=_FAST)
@@ -357,5 +372,7 @@ def run(z, h, qx, qy, carry, rain, sides, flags, settings, bounds, stops, histor
                 new_qx[:, 0], new_qx[:, columns], new_qy[0], new_qy[h.shape[0]] = 0, 0, 0, 0
             volumes[0] += np.float64(dt) * rain_total
             steps += 1
-        history[s] = h
+        for i in range(h.shape[0]):
+            for j in range(columns):
+                history[s, i, j] = h[i, j]
     return steps, time, qx, qy
