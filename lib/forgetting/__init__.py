@@ -11,10 +11,10 @@ Examples:
     >>> print(forgetting_forecast(rng.standard_normal((20, 50)), rng.standard_normal((20, 50))))
     20 principal angles, from 17 to 90 degrees, median 51
     tasks learnt    worst forgetting    mean forgetting    distance² left
-               2            1.25e-01           2.95e-02             0.916
-               4            5.27e-02           9.15e-03             0.769
-              10            1.94e-02           1.55e-03             0.454
-             100            7.11e-06           1.76e-07             0.000
+               2            1.25e-01           3.68e-02             0.916
+               4            5.27e-02           1.14e-02             0.769
+              10            1.94e-02           1.94e-03             0.454
+             100            7.11e-06           2.20e-07             0.000
     Going round again heals it: by 100 tasks in turns what is forgotten is below 1%.
 
     What was forgotten after two rounds of five tasks, and the most that other labels could have cost:

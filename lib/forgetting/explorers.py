@@ -197,7 +197,7 @@ class AngleRidge(Explorer):
     figure_layout = {"height": 460, "margin": {"b": 120}}
     panels = (
         Panel(
-            "k = {k}: the worst angle is {worst:.1f}°",
+            "k = {k}: F is worst at {worst:.1f}°",
             axis("angle θ (degrees)", (0, 90), dtick=15),
             axis("tasks learnt k", (np.log10(2), np.log10(200)), log=True, tickvals=[2, 5, 10, 20, 50, 100, 200]),
             place=_LEFT,
@@ -328,10 +328,10 @@ class Catastrophe(Explorer):
     caption = (
         "Left: the solutions of each task, a line, and the weights in the first two rounds (at most 60 steps), turned "
         "so that the line of the task learnt first is horizontal; the star solves all tasks. Right: forgetting F, at "
-        "worst over solutions of norm 1, from the second task on; what is below 10⁻⁸ is drawn there. Dotted: the most "
-        "that any T tasks in the plane lose in a cycle lies between T²/(24ek), said from k = T² on, and T²/(2k), which "
-        "says nothing above 1. There and back: the angles that lose most in a cycle of so many rounds, if these are "
-        "many. One-pass path: those that lose most in one round."
+        "worst over solutions of norm 1, from the second task on; what is below 10⁻⁸ is drawn there. Dotted, from "
+        "k = T² on: between these two lies the most that any T tasks in the plane lose in a cycle. There and back: the "
+        "angles that lose most in a cycle of so many rounds, if these are many. One-pass path: those that lose most in "
+        "one round."
     )
     declared = {
         "T": Slider("tasks T", 3, 30, 1, 8),
@@ -370,8 +370,8 @@ class Catastrophe(Explorer):
         dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
         line("in a cycle", "orange", width=5, panel=2, x="learnt", y="cyclic"),
         line("in this order", "blue", mode="lines+markers", marker_size=4, panel=2, x="learnt", y="losses"),
-        line("the worst tasks", "black", dash="dot", width=1.5, panel=2, x="learnt_upper", y="upper"),
-        line("the worst tasks", "black", dash="dot", width=1.5, legend=False, panel=2, x="learnt_lower", y="lower"),
+        line("bounds, any tasks", "black", dash="dot", width=1.5, panel=2, x="ends", y="upper"),
+        line("bounds, any tasks", "black", dash="dot", width=1.5, legend=False, panel=2, x="ends", y="lower"),
     )
 
     tries = (
@@ -420,8 +420,8 @@ class Catastrophe(Explorer):
         shown = np.unique(np.rint(np.geomspace(2, T * rounds, 200)).astype(int))
         turns = angles - angles[sequence[0]]
         few = sequence[: min(2 * T, 60)]
-        ends = T * np.arange(1, rounds + 1)
-        lower, upper = np.array([cyclic_bounds(T, k, 2, 1) for k in ends.tolist()]).T
+        ends = T * np.arange(T, rounds + 1)  # the theorem speaks of T rounds and more
+        lower, upper = np.array([cyclic_bounds(T, k, 2, 1) for k in ends.tolist()]).reshape(-1, 2).T
         return {
             "first": _lines(turns[:1]),
             "last": _lines(turns[-1:]),
@@ -431,10 +431,9 @@ class Catastrophe(Explorer):
             "learnt": shown,
             "losses": np.maximum(losses[shown - 1], _SMALLEST),
             "cyclic": np.maximum(cyclic[shown - 1], _SMALLEST),
-            "learnt_upper": ends,
+            "ends": ends,
             "upper": upper,
-            "learnt_lower": ends[lower > 0],
-            "lower": lower[lower > 0],
+            "lower": lower,
             "range": (0.25, float(np.log10(T * rounds)) + 0.05),
             "span": float(np.degrees(np.ptp(angles))),
             "back": float(np.degrees(abs(angles[-1] - angles[0]))),

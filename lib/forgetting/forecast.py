@@ -30,7 +30,7 @@ class Forecast:
         angles: Principal angles between the row spaces, in degrees, ascending.
         steps: Numbers of tasks learnt, the two in turns.
         worst: Forgetting after so many, for the solution that loses most.
-        mean: The same, on average over directions of the solution.
+        mean: The same, on average over directions of the solution that the tasks see.
         distance: Squared distance from the joint solution that may be left.
     """
 
@@ -71,8 +71,9 @@ def forgetting_forecast(
 ) -> Forecast:
     """How much two tasks with these features make one another forget, at worst and on average.
 
-    Exact for linear models that are trained to the end on each task, with more features than examples; a guide for the
-    last layer of a network on frozen features.
+    For linear models that start at zero and are trained to the end on each task, with more features than examples, and
+    features of spectral norm 1. The worst case is reached where all singular values are 1. A guide for the last layer
+    of a network on frozen features. Of more than two tasks ask `worst_case_forgetting`: each pair may look harmless.
 
     Args:
         features_a, features_b: (n_a, d) and (n_b, d), a row an example.
@@ -90,8 +91,9 @@ def forgetting_forecast(
         raise ValueError(f"features_b must have the {len(first)} features of features_a; it has {len(second)}")
     if not isinstance(steps, (list, tuple, range, np.ndarray)) or not len(steps):
         raise ValueError(f"steps must be a list of at least one number of tasks; it is {steps!r}")
-    d, counts = len(first), np.array(sorted(positive_integer("steps", k) for k in steps))
+    counts = np.array(sorted(positive_integer("steps", k) for k in steps))
     angles = principal_angles(first, second)
+    seen = first.shape[1] + second.shape[1] - int((angles <= _SAME).sum())
     each = np.stack([two_task_forgetting(angles, int(k)) for k in counts])
     # at an angle of 0 both tasks ask the same, and nothing is left after the first
     left = np.stack([two_task_distance(angles[angles > _SAME], int(k)) for k in counts])
@@ -99,6 +101,6 @@ def forgetting_forecast(
         np.degrees(angles),
         counts,
         each.max(axis=1, initial=0.0),
-        each.sum(axis=1) / d,
+        each.sum(axis=1) / max(seen, 1),
         left.max(axis=1, initial=0.0),
     )

@@ -17,7 +17,7 @@ def test_it_is_what_happens(rng: np.random.Generator) -> None:
     forecast = forgetting_forecast(a, b, steps=(10, 2, 5))
     assert forecast.steps.tolist() == [2, 5, 10]
     rows = [row_space(a), row_space(b)]
-    solutions = rng.standard_normal((2000, 12))
+    solutions = rng.standard_normal((2000, 9)) @ row_space(np.concatenate([a, b])).T
     solutions /= np.linalg.norm(solutions, axis=1, keepdims=True)
     for place, k in enumerate(forecast.steps):
         order = cyclic_ordering(2, int(k))
