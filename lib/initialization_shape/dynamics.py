@@ -84,7 +84,7 @@ def predictor(model: Model, weights: Weights) -> Array:
     """The linear predictor (d,) that the weights of a model amount to (for one or several linear neurons)."""
     if model == "diagonal":
         return np.asarray(weights["u_p"] * weights["v_p"] - weights["u_m"] * weights["v_m"])
-    return np.asarray(np.tensordot(weights["a"], weights["u"], axes=weights["a"].ndim))
+    return np.asarray(np.dot(weights["a"], weights["u"]))
 
 
 def velocity(model: Model, weights: Weights, X: Array, y: Array, slope: float = 1.0) -> tuple[Weights, Array]:
@@ -214,19 +214,19 @@ def gradient_descent(
     times, predictors = [0.0], [predictor(model, weights)]
     converged = diverged = False
     step = 0
-    while True:
-        with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is stopped here, and says so
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is stopped here, and says so
+        while True:
             change, residual = velocity(model, weights, X, y, slope)
             size = float(residual @ residual)
-        converged, diverged = size <= goal, not size < 1e200
-        if converged or diverged or step == max_steps:
-            break
-        for name, push in change.items():
-            weights[name] = weights[name] + lr * push
-        step += 1
-        if record_every and step % record_every == 0:
-            times.append(step * lr)
-            predictors.append(predictor(model, weights))
+            converged, diverged = size <= goal, not size < 1e200
+            if converged or diverged or step == max_steps:
+                break
+            for name, push in change.items():
+                weights[name] = weights[name] + lr * push
+            step += 1
+            if record_every and step % record_every == 0:
+                times.append(step * lr)
+                predictors.append(predictor(model, weights))
     if times[-1] != step * lr:
         times.append(step * lr)
         predictors.append(predictor(model, weights))

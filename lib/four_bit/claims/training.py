@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REPEATS = 300
+_FORMATS = ("fp4", "reference", "printed", "fp3")
 _SHIPPED = "10,000 images, 3 epochs, 3 seeds, shipped"
 _LIVE = "5,000 images trained here"
 
@@ -50,9 +51,8 @@ def _updates(config: LUQConfig, repeats: int = _REPEATS) -> tuple[Tensor, Tensor
     "rounding or the underflow is not by chance, it is off, in every format.",
 )
 def update_is_unbiased_with_luq_alone() -> Evidence:
-    formats = ("fp4", "reference", "printed", "fp3")
     full, *others = (
-        [_bias_ratio(*_updates(LUQConfig(fmt=fmt, **ROUNDINGS[name]))) for fmt in formats]
+        [_bias_ratio(*_updates(LUQConfig(fmt=fmt, **ROUNDINGS[name]))) for fmt in _FORMATS]
         for name in ("LUQ", "stochastic rounding only", "stochastic underflow only")
     )
     return combine(

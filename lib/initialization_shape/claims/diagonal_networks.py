@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+#: Scale of the network that torch trains.
+_ALPHA = 1e-4
+
 
 @claim(
     source="Theorem 4.1",
@@ -189,7 +192,7 @@ def trained_network() -> Evidence:
 
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((10, 100)), rng.standard_normal(10)
-    model = DiagonalLinear(100, alpha=1e-4, shape=0.5)
+    model = DiagonalLinear(100, alpha=_ALPHA, shape=0.5)
     predicted = minimize_potential(model.potential(), X, y).w
     loss, reached = _train_by_torch(model, X, y)
     return combine(
