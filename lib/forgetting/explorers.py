@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from lib.forgetting.worst_case import worst_case_forgetting
 __all__ = ["AngleRidge", "BouncingPoint", "Catastrophe", "Orders"]
 
 _LEFT, _RIGHT = (0.0, 0.41, 0.0, 1.0), (0.58, 1.0, 0.0, 1.0)  # of two panels, and of the room for ticks between
+_SMALLEST = 1e-8
 
 
 def _powers(title: str, lowest: int, highest: int, step: int = 1) -> dict[str, Any]:
@@ -36,21 +37,27 @@ def _powers(title: str, lowest: int, highest: int, step: int = 1) -> dict[str, A
     return axis(title, limits, log=True, tickvals=[10.0**power for power in powers], ticktext=words)
 
 
+def _plane(title: str, wide: Any, high: Any) -> Panel:
+    return Panel(title, axis("weight 1", wide), axis("weight 2", high, constraintoward="top"), place=_LEFT, equal=True)
+
+
+def _by_tasks(title: str, words: str, place: Any = _RIGHT) -> Panel:
+    """What is lost, from `_SMALLEST` to 1, after so many tasks."""
+    learnt = axis("tasks learnt k", Key("range"), log=True, tickvals=[1, 2, 5, 10, 30, 100, 300, 1000])
+    return Panel(title, learnt, _powers(words, -8, 0, 2), place=place)
+
+
 def _lines(turns: Array) -> Array:
     """Lines through (1, 0) at these angles, as points (3 n, 2) with gaps between them."""
     along = np.stack([np.cos(turns), np.sin(turns)], axis=-1)[:, None]
     return np.asarray((np.array([1.0, 0.0]) + along * np.array([[-4.0], [4.0], [np.nan]])).reshape(-1, 2))
 
 
-_SMALLEST = 1e-8
-
-
 class BouncingPoint(Explorer):
     """The weights move from the solutions of one task to those of the next."""
 
     name = "bouncing_point"
-    may_be_absent = ("others",)
-    with_gaps = ("first", "second")
+    with_gaps = ("first", "second", "others")
     title = "Learning one task after another: a point that bounces between lines"
     caption = (
         "Left: two weights. All points of a line solve one task, and the star solves all of them. Learning a task to "
@@ -68,13 +75,7 @@ class BouncingPoint(Explorer):
 
     figure_layout = {"height": 480, "margin": {"b": 120}}
     panels = (
-        Panel(
-            "the weights",
-            axis("weight 1", Key("wide")),
-            axis("weight 2", Key("high"), constraintoward="top"),
-            place=_LEFT,
-            equal=True,
-        ),
+        _plane("the weights", Key("wide"), Key("high")),
         Panel(
             "F = {F:.3g}, distance² = {distance:.3g}",
             axis("tasks learnt k", (0, 61)),
@@ -132,16 +133,13 @@ class BouncingPoint(Explorer):
     def compute(self, theta: float, k: int, T: int) -> Data:
         """The projections themselves, and the losses on the way."""
         turns = -np.radians(theta) * np.arange(T)
-        star = np.array([1.0, 0.0])
-        tasks = TaskCollection(planar_tasks(turns), w_star=star)
-        order = cyclic_ordering(T, k)
-        path = fit_sequence(tasks, order)
-        losses = forgetting(tasks, order)
-        distances = np.square(path[1:] - star).sum(axis=1)
+        tasks, order = TaskCollection(planar_tasks(turns), w_star=[1.0, 0.0]), cyclic_ordering(T, k)
+        path, losses = fit_sequence(tasks, order), forgetting(tasks, order)
+        distances = np.square(path[1:] - tasks.w_star).sum(axis=1)
         return {
             "first": _lines(turns[:1]),
             "second": _lines(turns[1:2]),
-            "others": _lines(turns[2:]) if T > 2 else np.full((1, 2), np.nan),
+            "others": _lines(turns[2:]),
             "wide": (-0.1, 1.1) if T == 2 else (-0.15, 1.6),
             "high": (-0.4, 0.65) if T == 2 else (-0.45, 0.95),
             "path": path,
@@ -161,6 +159,8 @@ _DISTANCE = "squared distance"
 _ROWS = np.unique(2 * np.rint(np.geomspace(2, 200, 60) / 2).astype(int))
 _COLUMNS = np.linspace(0, 90, 181)
 _ANGLES = np.linspace(0, 90, 361)
+_DEGREES = axis("angle θ (degrees)", (0, 90), dtick=15)
+_HOVER = "θ %{x}°, k %{y}: 10^%{z:.2f}"
 _SHADES = ("#EDF1F5", "#B9D3EA", "#5B9BD0", "#1F5FA8", "#08264D")
 
 
@@ -168,11 +168,6 @@ def _cut(theta: Array, k: int, what: str) -> Array:
     """Worst forgetting or distance of two tasks at these angles in degrees, at least 10^-6."""
     values = (two_task_forgetting if what == _LOSS else two_task_distance)(np.radians(theta), k)
     return np.maximum(values, 1e-6)
-
-
-@lru_cache(maxsize=2)
-def _ridge_map(what: str) -> Array:
-    return np.log10(np.stack([_cut(_COLUMNS, k, what) for k in _ROWS.tolist()]))
 
 
 class AngleRidge(Explorer):
@@ -198,28 +193,14 @@ class AngleRidge(Explorer):
     panels = (
         Panel(
             "k = {k}: F is worst at {worst:.1f}°",
-            axis("angle θ (degrees)", (0, 90), dtick=15),
+            _DEGREES,
             axis("tasks learnt k", (np.log10(2), np.log10(200)), log=True, tickvals=[2, 5, 10, 20, 50, 100, 200]),
             place=_LEFT,
         ),
-        Panel(
-            "{value:.3g} at {theta:.1f}°",
-            axis("angle θ (degrees)", (0, 90), dtick=15),
-            _powers("{what}", -6, 0),
-            place=_RIGHT,
-        ),
+        Panel("{value:.3g} at {theta:.1f}°", _DEGREES, _powers("{what}", -6, 0), place=_RIGHT),
     )
     traces = (
-        heatmap(
-            "map",
-            [[share / 4, colour] for share, colour in enumerate(_SHADES)],
-            Key("low"),
-            Key("high"),
-            x=_COLUMNS,
-            y=_ROWS,
-            z="map",
-            hover="θ %{x}°, k %{y}: 10^%{z:.2f}",
-        ),
+        heatmap("map", _SHADES, Key("low"), Key("high"), x=_COLUMNS, y=_ROWS, z="map", hover=_HOVER),
         line("worst angle for F", "orange", width=3, hover=False, x=np.degrees(np.arcsin(_ROWS**-0.5)), y=_ROWS),
         dots("here", "vermilion", size=12, x="theta", y="k"),
         line("k = 2", "grey", dash="dash", panel=2, x=_ANGLES, y="twice"),
@@ -266,13 +247,14 @@ class AngleRidge(Explorer):
     )
 
     def compute(self, theta: float, k: int, what: str) -> Data:
-        """Closed forms; the map is remembered."""
+        """Closed forms."""
         worst, most = two_task_worst_case(k)
         bound = 1 / (2 * np.e * k)
         loss = what == _LOSS
         F, distance = (float(each(np.radians(theta), k)) for each in (two_task_forgetting, two_task_distance))
+        value = F if loss else distance
         return {
-            "map": _ridge_map(what),
+            "map": np.log10([_cut(_COLUMNS, count, what) for count in _ROWS.tolist()]),
             "low": -5 if loss else -4,
             "high": -1 if loss else 0,
             "shades": ("≤10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "≥0.1") if loss else ("≤10⁻⁴", "10⁻³", "10⁻²", "0.1", "1"),
@@ -281,8 +263,8 @@ class AngleRidge(Explorer):
             "curve": _cut(_ANGLES, k, what),
             "level": bound if loss else np.nan,
             "peak": most if loss else np.nan,
-            "here": float(_cut(np.array(theta), k, what)),
-            "value": F if loss else distance,
+            "here": max(value, 1e-6),
+            "value": value,
             "theta": theta,
             "k": k,
             "F": F,
@@ -293,37 +275,26 @@ class AngleRidge(Explorer):
         }
 
 
-_FAMILIES = ("even fan", "one-pass path", "there and back", "random angles", "identical")
-_ORDERS = ("cyclic", "random", "shuffled in each round")
-_TASKS_LEARNT: dict[str, Any] = {"log": True, "tickvals": [1, 2, 5, 10, 30, 100, 300, 1000]}
-
-
-def _family(family: str, T: int, rounds: int, seed: int) -> Array:
-    """Angles (T,) of null directions, in radians."""
-    if family == "one-pass path":
-        return one_pass_angles(T)
-    if family == "there and back":
-        return back_and_forth_angles(T, T * rounds)
-    if family == "random angles":
-        return np.random.default_rng(seed).uniform(0, np.pi, T)
-    return np.linspace(0, np.pi / 3 if family == "even fan" else 0, T)
-
-
-def _order(order: str, T: int, rounds: int, seed: int) -> NDArray[np.int64]:
-    rng = np.random.default_rng(seed)
-    if order == "random":
-        return random_ordering(T, T * rounds, rng)
-    if order == "cyclic":
-        return cyclic_ordering(T, T * rounds)
-    return np.concatenate([random_ordering(T, T, rng, replace=False) for _ in range(rounds)])
+#: Angles (T,) of null directions, in radians, for k steps.
+_FAMILIES: dict[str, Callable[[int, int, np.random.Generator], Array]] = {
+    "even fan": lambda T, _k, _rng: np.linspace(0, np.pi / 3, T),
+    "one-pass path": lambda T, _k, _rng: one_pass_angles(T),
+    "there and back": lambda T, k, _rng: back_and_forth_angles(T, k),
+    "random angles": lambda T, _k, rng: rng.uniform(0, np.pi, T),
+    "identical": lambda T, _k, _rng: np.zeros(T),
+}
+_ORDERS: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.int64]]] = {
+    "cyclic": lambda T, k, _rng: cyclic_ordering(T, k),
+    "random": random_ordering,
+    "shuffled in each round": lambda T, k, rng: np.concatenate([rng.permutation(T) for _ in range(k // T)]),
+}
 
 
 class Catastrophe(Explorer):
     """Tasks in the plane, to be chosen so that they lose as much as can be."""
 
     name = "catastrophe"
-    with_gaps = ("first", "last", "others")
-    may_be_absent = ("turned",)
+    with_gaps = ("first", "last", "others", "turned")
     title = "Design your own catastrophe"
     caption = (
         "Left: the solutions of each task, a line, and the weights in the first two rounds (at most 60 steps), turned "
@@ -335,9 +306,9 @@ class Catastrophe(Explorer):
     )
     declared = {
         "T": Slider("tasks T", 3, 30, 1, 8),
-        "family": Choice("angles", _FAMILIES, "even fan"),
+        "family": Choice("angles", tuple(_FAMILIES), "even fan"),
         "spread": Slider("angles times", 0.0, 2.0, 0.05, 1.0, format=".2f"),
-        "order": Choice("order", _ORDERS, "cyclic"),
+        "order": Choice("order", tuple(_ORDERS), "cyclic"),
         "rounds": Slider("rounds", 1, 40, 1, 10),
         "seed": Slider("seed of what is random", 0, 20, 1, 0),
         "task": Slider("turn task number", 1, 30, 1, 1),
@@ -346,19 +317,8 @@ class Catastrophe(Explorer):
 
     figure_layout = {"height": 480, "margin": {"b": 135}}
     panels = (
-        Panel(
-            "the lines span {span:.0f}°",
-            axis("weight 1", (-0.1, 2.1)),
-            axis("weight 2", (-1.05, 1.05), constraintoward="top"),
-            place=_LEFT,
-            equal=True,
-        ),
-        Panel(
-            "after {k} tasks F = {last_loss:.3g}",
-            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
-            _powers("forgetting F", -8, 0, 2),
-            place=_RIGHT,
-        ),
+        _plane("the lines span {span:.0f}°", (-0.1, 2.1), (-1.05, 1.05)),
+        _by_tasks("after {k} tasks F = {last_loss:.3g}", "forgetting F"),
     )
     traces = (
         line("further tasks", "grey", width=0.8, hover=False, xy="others"),
@@ -413,20 +373,21 @@ class Catastrophe(Explorer):
         self, *, T: int, family: str, spread: float, order: str, rounds: int, seed: int, task: int, turn: int
     ) -> Data:
         """The closed form in the plane, at up to 200 numbers of tasks; projections for the first steps."""
-        angles = spread * _family(family, T, rounds, seed)
+        k, rng = T * rounds, np.random.default_rng(seed)
+        angles = spread * _FAMILIES[family](T, k, rng)
         angles[min(task, T) - 1] += np.radians(turn)
-        sequence, cycle = _order(order, T, rounds, seed), cyclic_ordering(T, T * rounds)
-        losses, cyclic = planar_curve(angles, sequence), planar_curve(angles, cycle)
-        shown = np.unique(np.rint(np.geomspace(2, T * rounds, 200)).astype(int))
+        sequence = _ORDERS[order](T, k, rng)
+        losses, cyclic = planar_curve(angles, sequence), planar_curve(angles, cyclic_ordering(T, k))
+        shown = np.unique(np.rint(np.geomspace(2, k, 200)).astype(int))
         turns = angles - angles[sequence[0]]
         few = sequence[: min(2 * T, 60)]
         ends = T * np.arange(T, rounds + 1)  # the theorem speaks of T rounds and more
-        lower, upper = np.array([cyclic_bounds(T, k, 2, 1) for k in ends.tolist()]).reshape(-1, 2).T
+        lower, upper = np.array([cyclic_bounds(T, end, 2, 1) for end in ends.tolist()]).reshape(-1, 2).T
         return {
             "first": _lines(turns[:1]),
             "last": _lines(turns[-1:]),
             "others": _lines(turns[1:-1]),
-            "turned": _lines(turns[[min(task, T) - 1]]) if turn else np.full((1, 2), np.nan),
+            "turned": _lines(turns[[min(task, T) - 1] if turn else []]),
             "path": fit_sequence(TaskCollection(planar_tasks(turns), w_star=[1.0, 0.0]), few),
             "learnt": shown,
             "losses": np.maximum(losses[shown - 1], _SMALLEST),
@@ -434,10 +395,10 @@ class Catastrophe(Explorer):
             "ends": ends,
             "upper": upper,
             "lower": lower,
-            "range": (0.25, float(np.log10(T * rounds)) + 0.05),
+            "range": (0.25, float(np.log10(k)) + 0.05),
             "span": float(np.degrees(np.ptp(angles))),
             "back": float(np.degrees(abs(angles[-1] - angles[0]))),
-            "k": T * rounds,
+            "k": k,
             "once": float(losses[T - 1]),
             "last_loss": float(losses[-1]),
             "cyclic_loss": float(cyclic[-1]),
@@ -472,18 +433,8 @@ class Orders(Explorer):
 
     figure_layout = {"height": 480, "margin": {"b": 135}}
     panels = (
-        Panel(
-            "F: cycle {cyclic_last:.2g}, by chance {random_last:.2g}",
-            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
-            _powers("forgetting F", -8, 0, 2),
-            place=_LEFT,
-        ),
-        Panel(
-            "no penalty {free:.1g}, growing {grown:.1g}",
-            axis("tasks learnt k", Key("range"), **_TASKS_LEARNT),
-            _powers("mean loss over all tasks", -8, 0, 2),
-            place=_RIGHT,
-        ),
+        _by_tasks("F: cycle {cyclic_last:.2g}, by chance {random_last:.2g}", "forgetting F", _LEFT),
+        _by_tasks("no penalty {free:.1g}, growing {grown:.1g}", "mean loss over all tasks"),
     )
     traces = (
         line("one random order", "grey", width=1, x="learnt", y="sampled"),

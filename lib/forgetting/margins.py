@@ -63,7 +63,6 @@ def nearest_with_margin(weights: ArrayLike, x: ArrayLike) -> Array:
         return start.copy()
     # stationary: weight_i = start_i / (1 - multiplier * curvature_i), for a multiplier below one over the largest one
     largest = curvature.max()
-    steepest = curvature == largest
 
     def moved(share: float) -> Array:
         return np.asarray(start / (1 - share * curvature / largest))
@@ -75,10 +74,9 @@ def nearest_with_margin(weights: ArrayLike, x: ArrayLike) -> Array:
     if missing(end) > 0:
         return moved(brentq(missing, 0.0, end, xtol=1e-15))
     # along the steepest directions the start is zero: there any move is as good as another, as far as it needs to go
-    rest = np.where(steepest, 0.0, start / np.where(steepest, 1.0, 1 - curvature / largest))
-    one = np.zeros_like(rest)
-    one[np.flatnonzero(steepest)[0]] = np.sqrt((1 - curvature @ rest**2) / largest)
-    return np.asarray(rest + one)
+    nearest = np.where(curvature == largest, 0.0, moved(end))
+    nearest[curvature.argmax()] = np.sqrt((1 - curvature @ nearest**2) / largest)
+    return nearest
 
 
 def four_weight_path(k: int, gap: float = 0.005) -> Array:

@@ -15,8 +15,8 @@ from lib.validation import finite_array, integer_at_least, positive_integer
 __all__ = ["back_and_forth_angles", "one_pass_angles", "planar_curve", "planar_forgetting", "planar_tasks"]
 
 
-def _angles(angles: ArrayLike) -> Array:
-    checked = finite_array("angles", angles)
+def _angles(angles: ArrayLike, ndim: int | None = None) -> Array:
+    checked = finite_array("angles", angles, ndim=ndim)
     if checked.ndim == 0 or not checked.shape[-1]:
         raise ValueError(f"angles must hold at least one task in the last axis; the shape is {checked.shape}")
     return checked
@@ -25,9 +25,7 @@ def _angles(angles: ArrayLike) -> Array:
 def planar_forgetting(angles: ArrayLike, ordering: ArrayLike) -> Array:
     """Worst forgetting after all tasks of an ordering, over solutions of norm 1: (..., T) to (...).
 
-    Args:
-        angles: Of the null directions, in radians; a task's answers do not change along its direction.
-        ordering: Numbers (k,) of tasks.
+    `angles`, in radians, are those of the null directions, along which a task's answers do not change.
 
     Examples:
         >>> print(planar_forgetting([0.0, np.pi / 4], [0, 1]).round(6))
@@ -46,9 +44,7 @@ def planar_curve(angles: ArrayLike, ordering: ArrayLike) -> Array:
         >>> planar_curve([0.0, np.pi / 4], [0, 1, 0]).round(6)
         array([0.      , 0.125   , 0.041667])
     """
-    phi = _angles(angles)
-    if phi.ndim != 1:
-        raise ValueError(f"angles must have one axis; their shape is {phi.shape}")
+    phi = _angles(angles, ndim=1)
     path = phi[known_ordering("ordering", ordering, phi.size)]
     kept = np.concatenate([[1.0], np.square(np.cos(np.diff(path))).cumprod()])
     # the mean of sin^2(a - b) over a, from the running sums of cos 2a and sin 2a
@@ -65,9 +61,7 @@ def planar_tasks(angles: ArrayLike) -> list[Array]:
         >>> planar_tasks([0.0])[0] + 0.0
         array([[0., 1.]])
     """
-    phi = _angles(angles)
-    if phi.ndim != 1:
-        raise ValueError(f"angles must have one axis; their shape is {phi.shape}")
+    phi = _angles(angles, ndim=1)
     return list(np.stack([-np.sin(phi), np.cos(phi)], axis=-1)[:, None, :])
 
 

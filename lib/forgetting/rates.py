@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib.forgetting.tasks import Array, orthonormal_bases
+from lib.forgetting.tasks import Array, projectors
 from lib.forgetting.two_tasks import two_task_worst_case
 from lib.validation import finite_array, integer_at_least, number_between, positive_integer, positive_number
 
@@ -60,12 +60,6 @@ def random_bound(k: int, d: int, r_avg: float) -> float:
     return 9 * (dimension - number_between("r_avg", r_avg, 0, dimension)) / positive_integer("k", k)
 
 
-def _projectors(bases: Sequence[ArrayLike]) -> tuple[Array, Array]:
-    """Projections (T, d, d) onto the row spaces, and onto the null spaces."""
-    rows = np.stack([basis @ basis.T for basis in orthonormal_bases("bases", bases)])
-    return rows, np.eye(rows.shape[-1]) - rows
-
-
 def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | None = None) -> float:
     """Forgetting after k tasks drawn by chance with replacement: the exact mean over all T^k orders.
 
@@ -81,7 +75,7 @@ def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | 
     steps = positive_integer("k", k)
     if w_star is not None:
         return float(expected_curve(bases, steps, w_star)[-1])
-    rows, nulls = _projectors(bases)
+    rows, nulls = projectors(bases)
     # Horner's scheme: what is lost of task t after s further tasks, then taken through the tasks before
     later, total = rows, np.zeros_like(rows[0])
     for _ in range(steps - 1):
@@ -98,7 +92,7 @@ def expected_curve(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike) -> Arr
         >>> expected_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3, [0.0, 1.0]).round(4)
         array([0.    , 0.0392, 0.0439])
     """
-    rows, nulls = _projectors(bases)
+    rows, nulls = projectors(bases)
     w = finite_array("w_star", w_star, shape=rows.shape[-1:])
     spread = np.outer(w, w)  # the second moment of the error
     by_task = np.zeros_like(rows)  # the same, summed over the steps at which each task was learnt
@@ -154,7 +148,7 @@ def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None =
         >>> round(expected_loss([[[1.0], [0.0]], [[0.6], [0.8]]], 1), 4)
         0.256
     """
-    rows, _ = _projectors(bases)
+    rows, _ = projectors(bases)
     loss = rows.mean(axis=0)
     for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
         steps = np.eye(len(loss)) - c * rows
@@ -169,7 +163,7 @@ def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0)
         >>> expected_loss_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3).round(4)
         array([0.256 , 0.1741, 0.1184])
     """
-    rows, _ = _projectors(bases)
+    rows, _ = projectors(bases)
     steps = np.eye(rows.shape[-1]) - _shrinkage(positive_number("shrink", shrink), 1) * rows
     losses = np.empty((positive_integer("k", k), *steps[0].shape))
     loss = rows.mean(axis=0)

@@ -7,6 +7,8 @@ nothing about what is not.
 from __future__ import annotations
 
 import math
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +23,8 @@ __all__ = ["search_cyclic"]
 def _forgetting(free: Tensor, rounds: int) -> Tensor:
     """Worst forgetting (B,) after so many rounds of the tasks with null spaces spanned by (B, T, d, nu)."""
     nulls = torch.linalg.qr(free).Q
-    tasks = nulls.shape[1]
     turns = nulls.roll(-1, 1).mT @ nulls  # from each task to the next, the last to the first
-    along = turns[:, 0]
-    for m in range(1, tasks - 1):
-        along = turns[:, m] @ along
+    along = reduce(lambda product, turn: turn @ product, turns[:, :-1].unbind(1))
     lap = turns[:, -1] @ along  # from the first task back to it
     moved = along @ torch.linalg.matrix_power(lap, rounds - 1)
     last = nulls[:, -1]
@@ -50,9 +49,7 @@ def search_cyclic(
     """Look for row spaces of which a cycle of k steps forgets most, by gradient ascent from many starts.
 
     Args:
-        T: Number of tasks.
-        k: Steps, a multiple of `T`; they cost their logarithm.
-        d: Number of weights.
+        k: Steps, a multiple of the number `T` of tasks; they cost their logarithm.
         nullity: Dimension of what a task leaves undetermined.
         starts: Started fans: small turns that go there and back, in random planes.
         steps, lr: Of Adam.
@@ -72,18 +69,17 @@ def search_cyclic(
     dimension, free = integer_at_least("d", d, 2), positive_integer("nullity", nullity)
     if free >= dimension:
         raise ValueError(f"nullity must be below d = {dimension}; it is {free}")
-    count, moves = positive_integer("starts", starts), positive_integer("steps", steps)
-    positive_number("lr", lr)
+    count, moves, rate = positive_integer("starts", starts), positive_integer("steps", steps), positive_number("lr", lr)
     generator = torch.Generator().manual_seed(known_seed("seed", seed))
+    random: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
     place = known_device(device)
     with torch.enable_grad():
-        middle = torch.randn((count, 1, dimension, free), generator=generator, dtype=torch.float64)
-        turn = torch.randn((count, 1, dimension, free), generator=generator, dtype=torch.float64)
+        middle, turn = torch.randn((2, count, 1, dimension, free), **random)
         phase = math.pi * torch.arange(1, tasks + 1, dtype=torch.float64) / tasks
-        size = tasks / math.sqrt(length) * torch.rand((count, 1, 1, 1), generator=generator, dtype=torch.float64)
-        noise = 0.1 * size * torch.randn((count, tasks, dimension, free), generator=generator, dtype=torch.float64)
+        size = tasks / math.sqrt(length) * torch.rand((count, 1, 1, 1), **random)
+        noise = 0.1 * size * torch.randn((count, tasks, dimension, free), **random)
         spans = (middle + size * torch.sin(phase)[None, :, None, None] * turn + noise).to(place).requires_grad_()
-        optimizer = torch.optim.Adam([spans], lr=lr)
+        optimizer = torch.optim.Adam([spans], lr=rate)
         for _ in range(moves):
             loss = -_forgetting(spans, length // tasks).clamp_min(1e-300).log().sum()
             (spans.grad,) = torch.autograd.grad(loss, spans)

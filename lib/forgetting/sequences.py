@@ -18,9 +18,6 @@ Order = NDArray[np.int64]
 
 __all__ = ["cyclic_ordering", "fit_sequence", "forgetting", "known_ordering", "last_weights", "random_ordering"]
 
-# A dense product is faster than steps on sparse rows where more than this fraction of them is not zero.
-_DENSE = 0.2
-
 
 def cyclic_ordering(T: int, k: int) -> Order:
     """Tasks 0, 1, ..., T - 1 and again from the start, k in all.
@@ -66,10 +63,7 @@ def _start(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | None) -> 
 def fit_sequence(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | None = None) -> Array:
     """Weights (k + 1, d) before the first task and after each, learnt to the end from the weights before.
 
-    Args:
-        tasks: Learnt one at a time.
-        ordering: Numbers (k,) of the tasks, from 0, with repeats or without.
-        w0: Weights (d,) at the start, by default zeros.
+    `ordering` holds the numbers (k,) of the tasks, from 0, with repeats or without; `w0` (d,) is zero by default.
 
     Examples:
         >>> tasks = TaskCollection([[[1.0, 0.0]], [[1.0, 1.0]]], w_star=[1.0, 0.0])
@@ -80,19 +74,16 @@ def fit_sequence(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | Non
                [ 0.,  0.]])
     """
     order, w = _start(tasks, ordering, w0)
-    path = np.empty((order.size + 1, tasks.d))
-    path[0] = w
-    error = w - tasks.w_star
-    for step, m in enumerate(order):
+    path, error = [w], w - tasks.w_star
+    for m in order:
         basis = tasks.bases[m]
         if 2 * basis.shape[1] > tasks.d:  # of the two forms of the projection the one that reads less
             null = tasks.null_bases[m]
             error = null @ (null.T @ error)
         else:
             error = error - basis @ (basis.T @ error)
-        path[step + 1] = error
-    path[1:] += tasks.w_star
-    return path
+        path.append(error + tasks.w_star)
+    return np.stack(path)
 
 
 def last_weights(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | None = None) -> Array:
@@ -108,11 +99,8 @@ def last_weights(tasks: TaskCollection, ordering: ArrayLike, w0: ArrayLike | Non
         return np.asarray(fit_sequence(tasks, order, w)[-1])
     rows, targets = tasks.stacked, tasks.targets
     if scipy.sparse.issparse(rows):
-        if rows.nnz <= _DENSE * rows.shape[0] * rows.shape[1]:
-            squares = np.asarray(rows.multiply(rows).sum(axis=1)).ravel()
-            row_steps(rows.data, rows.indices, rows.indptr, squares, targets, order, w)
-            return w
-        rows = rows.toarray()
+        row_steps(rows.data, rows.indices, rows.indptr, (rows * rows).sum(axis=1), targets, order, w)
+        return w
     return np.asarray(w + rows.T @ gram_steps(rows @ rows.T, targets - rows @ w, order))
 
 

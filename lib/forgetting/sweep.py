@@ -99,22 +99,14 @@ def changed_clothes(
     one_of("change", change, ("rotation", "permutation"))
     number_between("amount", amount, 0, 1 if change == "permutation" else 360)
     if change == "rotation":
-        quarter = amount % 90 == 0
-        turned = np.rot90(images, -int(amount // 90), (2, 3)) if quarter else _turned(images.numpy(), amount)
-        images = torch.from_numpy(np.ascontiguousarray(turned))
+        # clockwise, about the middle; what comes in from outside is background, which is the darkest value
+        turned = rotate(images.numpy(), -amount, (2, 3), reshape=False, order=1, cval=float(images.min()))
+        return TensorDataset(torch.from_numpy(turned).flatten(1), labels)
     flat = images.flatten(1)
-    if change == "permutation":
-        moved = rng.choice(flat.shape[1], round(amount * flat.shape[1]), replace=False)
-        order = np.arange(flat.shape[1])
-        order[moved] = rng.permutation(moved)
-        flat = flat[:, torch.from_numpy(order)]
-    return TensorDataset(flat, labels)
-
-
-def _turned(images: NDArray[np.float32], degrees: float) -> NDArray[np.float32]:
-    """Clockwise, about the middle; what comes in from outside is background, which is the darkest value."""
-    found: NDArray[np.float32] = rotate(images, -degrees, (2, 3), reshape=False, order=1, cval=float(images.min()))
-    return found
+    moved = rng.choice(flat.shape[1], round(amount * flat.shape[1]), replace=False)
+    order = np.arange(flat.shape[1])
+    order[moved] = rng.permutation(moved)
+    return TensorDataset(flat[:, torch.from_numpy(order)], labels)
 
 
 def _pair(preset: ForgettingPreset, amount: float, seed: int, data_path: str | Path | None) -> dict[str, Any]:
@@ -124,20 +116,13 @@ def _pair(preset: ForgettingPreset, amount: float, seed: int, data_path: str | P
     change = partial(changed_clothes, change=preset.change, seed=seed, full=preset.full, data_path=data_path)
     train = [change("train", preset.count, amount=each) for each in (0.0, amount)]
     test = [change("test", preset.tests, amount=each) for each in (0.0, amount)]
-    found = np.empty((2 * preset.cycles, 2))
+    learn = partial(fit, epochs=preset.epochs, batch_size=preset.batch_size)
+    found = []
     for visit in range(2 * preset.cycles):
         optimizer = torch.optim.SGD(model.parameters(), lr=preset.lr, momentum=preset.momentum)
-        fit(
-            model,
-            train[visit % 2],
-            nn.functional.cross_entropy,
-            optimizer,
-            epochs=preset.epochs,
-            batch_size=preset.batch_size,
-            seed=seed + visit,
-        )
-        found[visit] = [accuracy(model, each) for each in test]
-    return {"accuracy": found}
+        learn(model, train[visit % 2], nn.functional.cross_entropy, optimizer, seed=seed + visit)
+        found.append([accuracy(model, each) for each in test])
+    return {"accuracy": np.array(found)}
 
 
 def sweep_forgetting(

@@ -88,6 +88,12 @@ def orthonormal_bases(name: str, bases: Sequence[ArrayLike]) -> list[Array]:
     return checked
 
 
+def projectors(bases: Sequence[ArrayLike]) -> tuple[Array, Array]:
+    """Projections (T, d, d) onto the row spaces, and onto the null spaces."""
+    rows = np.stack([basis @ basis.T for basis in orthonormal_bases("bases", bases)])
+    return rows, np.eye(rows.shape[-1]) - rows
+
+
 def orthonormal_basis(name: str, basis: ArrayLike) -> Array:
     """The basis (d, r) with orthonormal columns, or an error."""
     columns = finite_array(name, basis, ndim=2)
@@ -114,19 +120,6 @@ def checked_rows(name: str, X: Any) -> Any:
     return rows
 
 
-def _answers(
-    matrices: list[Any], targets: dict[str, ArrayLike] | None, w_star: ArrayLike | None
-) -> tuple[list[Array], Array | None]:
-    """The targets of each matrix, given by their names or as those of a solution, and the solution."""
-    if targets is None and w_star is not None:
-        solution = finite_array("w_star", w_star, shape=matrices[0].shape[1:]).copy()
-        return [np.asarray(rows @ solution) for rows in matrices], solution
-    if targets is None or w_star is not None:
-        raise ValueError("exactly one of the targets and w_star must be given")
-    named = zip(matrices, targets.items(), strict=True)
-    return [finite_array(name, each, shape=rows.shape[:1]) for rows, (name, each) in named], None
-
-
 class TaskCollection:
     """Tasks `X_m w = y_m` with a common solution.
 
@@ -140,7 +133,7 @@ class TaskCollection:
     Attributes:
         T, d: Numbers of tasks and of weights.
         sizes: Numbers (T,) of examples.
-        targets: All targets, one task after the other.
+        stacked, targets: All examples in one matrix, sparse where all tasks are, and their targets.
         w_star: A solution of all tasks; from `y` the one of least norm.
 
     Examples:
@@ -168,16 +161,19 @@ class TaskCollection:
         for m, each in enumerate(matrices):
             if each.shape[1] != d:
                 raise ValueError(f"X must share one number of columns; X[{m}] has {each.shape[1]}, X[0] has {d}")
-        if y is not None and (not isinstance(y, (list, tuple, np.ndarray)) or len(y) != len(matrices)):
-            raise ValueError(f"y must be a list of the targets of {len(matrices)} tasks")
-        named = None if y is None else {f"y[{m}]": each for m, each in enumerate(y)}
-        targets, solution = _answers(matrices, named, w_star)
+        counts = [int(each.shape[0]) for each in matrices]
+        targets = None
+        if y is not None:
+            if not isinstance(y, (list, tuple, np.ndarray)) or len(y) != len(matrices):
+                raise ValueError(f"y must be a list of the targets of {len(matrices)} tasks")
+            targets = np.concatenate([finite_array(f"y[{m}]", y[m], shape=(size,)) for m, size in enumerate(counts)])
+        norms = None
         if true_or_false("normalize", normalize):
-            norms = [float(np.linalg.norm(_dense(rows), 2)) or 1.0 for rows in matrices]
-            matrices = [rows / norm for rows, norm in zip(matrices, norms, strict=True)]
-            targets = [each / norm for each, norm in zip(targets, norms, strict=True)]
-        self.X = matrices
-        self._complete([rows.shape[0] for rows in matrices], d, np.concatenate(targets), solution, rtol)
+            norms = np.repeat([np.linalg.norm(_dense(each), 2) for each in matrices], counts)
+        sparse = all(scipy.sparse.issparse(each) for each in matrices)
+        rows = scipy.sparse.vstack(matrices, "csr") if sparse else np.concatenate([_dense(each) for each in matrices])
+        self.sizes, self._rtol = np.array(counts), rtol
+        self._complete(rows, norms, targets, w_star)
 
     @classmethod
     def of_rows(
@@ -196,49 +192,48 @@ class TaskCollection:
             array([1., 2.])
         """
         rows = checked_rows("A", A)
-        count, d = rows.shape
-        (targets,), solution = _answers([rows], None if b is None else {"b": b}, w_star)
-        if true_or_false("normalize", normalize):
-            squares = np.asarray((rows * rows).sum(axis=1))
-            norms = np.sqrt(np.where(squares > 0, squares, 1.0))
-            sparse = scipy.sparse.issparse(rows)
-            rows = scipy.sparse.diags_array(1 / norms) @ rows if sparse else rows / norms[:, None]
-            targets = targets / norms
+        sizes = np.ones(rows.shape[0], dtype=np.int64)
+        targets = None if b is None else finite_array("b", b, shape=sizes.shape)
+        norms = np.sqrt((rows * rows).sum(axis=1)) if true_or_false("normalize", normalize) else None
         made = cls.__new__(cls)
-        made.stacked = rows
-        made._complete([1] * count, d, targets, solution, rtol)
+        made.sizes, made._rtol = sizes, rtol
+        made._complete(rows, norms, targets, w_star)
         return made
 
-    def _complete(self, sizes: list[int], d: int, targets: Array, solution: Array | None, rtol: float | None) -> None:
-        self.T, self.d = len(sizes), d
-        self.sizes = np.array(sizes)
-        self._rtol = None if rtol is None else number_between("rtol", rtol, 0, 1)
-        self.targets = targets
-        self.w_star: Array = self.offline if solution is None else solution
+    def _complete(self, rows: Any, norms: Array | None, targets: Array | None, w_star: ArrayLike | None) -> None:
+        """From all examples (N, d), what to divide them by (N,), and their targets (N,) or a solution."""
+        self.T, self.d = len(self.sizes), int(rows.shape[1])
+        self._cond = _rtol(self._rtol, rows.shape)
+        if norms is not None:
+            norms = np.where(norms > 0, norms, 1.0)
+            sparse = scipy.sparse.issparse(rows)
+            rows = scipy.sparse.diags_array(1 / norms) @ rows if sparse else rows / norms[:, None]
+            targets = None if targets is None else targets / norms
+        self.stacked = rows
+        if targets is None and w_star is not None:
+            self.w_star = finite_array("w_star", w_star, shape=(self.d,)).copy()
+            self.targets = np.asarray(rows @ self.w_star)
+        elif targets is not None and w_star is None:
+            self.targets = targets
+            self.w_star = self.offline
+        else:
+            raise ValueError("exactly one of the targets and w_star must be given")
 
     @cached_property
     def X(self) -> list[Any]:
         """Matrices (n_m, d), one a task."""
-        return [self.stacked[place : place + 1] for place in range(self.T)]
+        return [self.stacked[end - size : end] for end, size in zip(self.sizes.cumsum(), self.sizes, strict=True)]
 
     @property
     def y(self) -> list[Array]:
         """Targets (n_m,), by task."""
-        return np.split(self.targets, np.cumsum(self.sizes)[:-1])
-
-    @cached_property
-    def stacked(self) -> Any:
-        """All examples in one matrix, sparse where all tasks are."""
-        if all(scipy.sparse.issparse(rows) for rows in self.X):
-            return scipy.sparse.vstack(self.X, format="csr")
-        return np.concatenate([_dense(rows) for rows in self.X])
+        return np.split(self.targets, self.sizes.cumsum()[:-1])
 
     @cached_property
     def offline(self) -> Array:
         """The solution (d,) of all tasks with the least norm: what learning all tasks at once gives."""
         stacked = _dense(self.stacked)
-        cond = _rtol(self._rtol, stacked.shape)
-        solution: Array = scipy.linalg.lstsq(stacked, self.targets, cond=cond, check_finite=False)[0]
+        solution: Array = scipy.linalg.lstsq(stacked, self.targets, cond=self._cond, check_finite=False)[0]
         residual = float(np.linalg.norm(stacked @ solution - self.targets))
         if residual > _SOLVED * max(1.0, float(np.linalg.norm(self.targets))):
             raise ValueError(

@@ -23,9 +23,8 @@ def worst_case_forgetting(bases: Sequence[ArrayLike] | TaskCollection, ordering:
 
     The tasks' singular values are 1, which forgets most among norms of at most 1.
 
-    Args:
-        bases: Orthonormal bases (d, r_m) of the row spaces, or a `TaskCollection`, which keeps its null spaces.
-        ordering: Numbers (k,) of tasks. Where it repeats itself, k costs its logarithm.
+    `bases` are orthonormal bases (d, r_m) of the row spaces, or a `TaskCollection`, which keeps its null spaces. Where
+    `ordering` (k,) repeats itself, k costs its logarithm.
 
     Examples:
         >>> value, w = worst_case_forgetting([[[1.0], [0.0]], [[np.sqrt(0.5)], [np.sqrt(0.5)]]], [0, 1])
@@ -38,9 +37,8 @@ def worst_case_forgetting(bases: Sequence[ArrayLike] | TaskCollection, ordering:
         nulls = [null_basis(basis) for basis in orthonormal_bases("bases", bases)]
     order = known_ordering("ordering", ordering, len(nulls))
     first, last = nulls[order[0]], nulls[order[-1]]
-    d = len(first)
     if not first.shape[1] or not last.shape[1]:
-        return 0.0, np.eye(d)[0]
+        return 0.0, np.eye(len(first))[0]
     moved = _product(nulls, order)
     counts = np.bincount(order, minlength=len(nulls))
     # the mean of `I - P_m` within the last null space: what of it the tasks see

@@ -133,7 +133,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(experiments, "forgetting", "np.arange(1, k + 1)", "np.arange(2, k + 2)"),
     ],
     "patients-are-remembered-far-from-joint-training": [
-        edit(experiments, "fit_sequence", "path[1:] += tasks.w_star", "path += tasks.w_star / 100"),
+        edit(experiments, "fit_sequence", "error + tasks.w_star", "error + tasks.w_star / 100"),
         edit(experiments, "forgetting", "np.square(residual)", "np.abs(residual)"),
         edit(experiments, "worst_case_forgetting", "/ order.size", "/ (order.size + 2)"),
     ],

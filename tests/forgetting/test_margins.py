@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lib.forgetting.margins import four_weight_outputs, four_weight_path, four_weight_tasks, nearest_with_margin
+from lib.forgetting.margins import four_weight_outputs, four_weight_tasks, nearest_with_margin
 
 
 def test_the_nearest_weights_are_nearest(rng: np.random.Generator) -> None:
-    for _ in range(20):
+    for _ in range(10):
         x, start = rng.standard_normal(2), rng.standard_normal(4)
         found = nearest_with_margin(start, x)
         assert four_weight_outputs(found, x) >= 1 - 1e-9
         distance = np.sum((found - start) ** 2)
-        for _ in range(10):
+        for _ in range(5):
             margin = {"type": "ineq", "fun": lambda w, x=x: four_weight_outputs(w, x) - 1}
             other = minimize(
                 lambda w, start=start: np.sum((w - start) ** 2),
@@ -22,15 +22,6 @@ def test_the_nearest_weights_are_nearest(rng: np.random.Generator) -> None:
             )
             if other.success and margin["fun"](other.x) > -1e-9:
                 assert distance <= other.fun + 1e-6
-
-
-def test_repetition_never_heals() -> None:
-    tasks = four_weight_tasks()
-    path = four_weight_path(2000)
-    hinge = np.maximum(0, 1 - np.stack([four_weight_outputs(path[1:], x) for x in tasks]))
-    assert hinge.max(axis=0)[1:].min() > 1.9  # after every step the other task is lost
-    assert np.abs(path[:, [0, 2]]).max() == 0  # what both tasks share is never used
-    assert min(four_weight_outputs([3.1, 0, 0, 0], x) for x in tasks) > 1  # and would answer both
 
 
 def test_bad_input_is_refused() -> None:

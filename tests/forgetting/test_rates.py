@@ -4,35 +4,16 @@ import numpy as np
 import pytest
 
 from lib.forgetting import (
-    TaskCollection,
     cyclic_bounds,
     dominating_rates,
-    expected_curve,
-    expected_forgetting,
     expected_loss,
     expected_loss_curve,
-    forgetting,
     random_bound,
 )
 
 
 def bases(rng: np.random.Generator, T: int, d: int) -> list[np.ndarray]:
     return [np.linalg.qr(rng.standard_normal((d, int(rng.integers(1, d)))))[0] for _ in range(T)]
-
-
-def test_the_expectation_is_the_mean_over_all_orders(rng: np.random.Generator) -> None:
-    rows, w = bases(rng, 3, 4), rng.standard_normal(4)
-    tasks = TaskCollection([basis.T for basis in rows], w_star=w)
-    curves = [forgetting(tasks, list(order)) for order in itertools.product(range(3), repeat=5)]
-    np.testing.assert_allclose(expected_curve(rows, 5, w), np.mean(curves, axis=0), atol=1e-15)
-    assert expected_forgetting(rows, 5, w) == pytest.approx(float(np.mean(curves, axis=0)[-1]), abs=1e-15)
-
-
-def test_without_a_solution_it_is_the_largest(rng: np.random.Generator) -> None:
-    rows = bases(rng, 3, 2)
-    turns = np.linspace(0, np.pi, 721)
-    around = [expected_forgetting(rows, 6, [np.cos(turn), np.sin(turn)]) for turn in turns]
-    assert expected_forgetting(rows, 6) == pytest.approx(max(around), rel=1e-4)
 
 
 def test_expected_loss_is_the_mean_over_all_orders(rng: np.random.Generator) -> None:
@@ -54,14 +35,6 @@ def test_a_curve_of_losses_is_each_loss(rng: np.random.Generator, shrink: float)
     np.testing.assert_allclose(expected_loss_curve(rows, 4, shrink), each, rtol=1e-12)
     with pytest.raises(ValueError, match="shrink must lie above 0 and be at most 1"):
         expected_loss_curve(rows, 4, 1.5)
-
-
-def test_the_recursion_dominates(rng: np.random.Generator) -> None:
-    for _ in range(20):
-        rows = bases(rng, int(rng.integers(2, 6)), int(rng.integers(2, 6)))
-        spectrum = np.linalg.eigvalsh(sum(b @ b.T for b in rows) / len(rows)).clip(0, 1)
-        for shrink in (None, 0.4, (20 - np.arange(20)) / 20):
-            assert expected_loss(rows, 20, shrink) <= dominating_rates(spectrum, 20, shrink) + 1e-14
 
 
 def test_bounds() -> None:

@@ -28,15 +28,6 @@ def test_each_step_is_the_nearest_solution(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(path[step + 1], w, atol=1e-10)
 
 
-def test_gradient_descent_ends_there(rng: np.random.Generator) -> None:
-    tasks = collection(rng, [2, 3], 6)
-    w = np.zeros(6)
-    for m in (0, 1):
-        for _ in range(20_000):
-            w -= tasks.X[m].T @ (tasks.X[m] @ w - tasks.y[m])
-    np.testing.assert_allclose(fit_sequence(tasks, [0, 1])[-1], w, atol=1e-10)
-
-
 def test_forgetting_counts_every_visit_and_the_task_just_learnt(rng: np.random.Generator) -> None:
     tasks = collection(rng, [2, 3, 1], 6)
     order = [2, 0, 0, 1, 2, 0]

@@ -61,7 +61,7 @@ def learning_to_the_end_projects() -> Evidence:
     )
 
 
-def _dense_worst_case(bases: list[Array], order: NDArray[np.int64]) -> float:
+def dense_worst_case(bases: list[Array], order: NDArray[np.int64]) -> float:
     """The largest eigenvalue of A' M A, with d x d matrices."""
     rows = np.stack([basis @ basis.T for basis in bases])
     product = np.eye(rows.shape[-1])
@@ -87,7 +87,7 @@ def worst_case_is_an_eigenvalue() -> Evidence:
         reached.append([abs(losses[0, -1] - worst[-1]), abs(np.linalg.norm(w) - 1)])
         excess.append(np.maximum(losses - worst, 0))
         orders = (order, cyclic_ordering(4, 41))
-        dense += [abs(worst_case_forgetting(bases, each)[0] - _dense_worst_case(bases, each)) for each in orders]
+        dense += [abs(worst_case_forgetting(bases, each)[0] - dense_worst_case(bases, each)) for each in orders]
     return combine(
         at_most(reached, 1e-12, label="distance at its eigenvector"),
         at_most(excess, 1e-12, label="excess elsewhere"),
