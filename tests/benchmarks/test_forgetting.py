@@ -42,7 +42,9 @@ def test_rows_by_the_peer(benchmark, density: float, group: str) -> None:
     kaczmarz = pytest.importorskip("kaczmarz", reason="the bench extra is not installed")
     A, w = rows(density)
     dense = A if density == 1 else A.toarray()
-    label(benchmark, group, "kaczmarz-algorithms, Cyclic", "" if density == 1 else "dense; its sparse rows take 17 times as long")
+    label(
+        benchmark, group, "kaczmarz-algorithms, Cyclic", "" if density == 1 else "dense; sparse rows: 17 times as long"
+    )
     found = benchmark.pedantic(
         lambda: kaczmarz.Cyclic.solve(dense, dense @ w, maxiter=STEPS, tol=None), rounds=3, warmup_rounds=1
     )
