@@ -66,6 +66,8 @@ NOT_MEASURED: dict[str, tuple[str, ...]] = {
     "one-map-can-go-far": ("held_out", "draw_floods"),
     # the same, and the losses of the training: the errors on the test maps are measured
     "passes-and-quantiles-help": ("held_out", "train_downsampler"),
+    # networks of more than two weights
+    "boundary-is-real": ("_random_steps > gfs_sharpness",),
     # steps are counted; where the flow ends is measured by its sharpness
     "flow-integrator": ("integrate_gradient_flow",),
     # elevations beside the piece that is flooded

@@ -15,11 +15,13 @@ from torch.utils.data import Dataset, TensorDataset
 
 from lib import alias_free, flood
 from lib.checkpoints import checkpoint_steps, load_checkpoint
-from lib.edge_of_stability import edge_task
+from lib.edge_of_stability import EdgeRun, edge_task, train_edge_of_stability
 from lib.four_bit import PRESETS, four_bit_task
 from lib.models import fully_connected, residual_network, small_convnet
 from lib.training import _batches, accuracy, fit, one_cycle, step_seed
+from tests.flood.test_learning import train_together
 from tests.interrupting import interrupt_at
+from tests.launching import TWO_PROCESSES
 
 FOUR = TensorDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
 
@@ -254,6 +256,44 @@ def test_long_gradients_are_shortened_and_short_ones_are_not() -> None:
     assert free[0][-1] < clipped[0][-1]
     # a length that is never met changes nothing, bit for bit
     np.testing.assert_array_equal(train_weighted(clip=1e6)[0], free[0])
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Where two CPU processes have trained a network of each of three chapters, and what they said."""
+    folder = tmp_path_factory.mktemp("together")
+    command = [*TWO_PROCESSES, "-m", "tests.launched", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_an_alias_free_network(together) -> None:
+    folder, said = together
+    assert said.count("test accuracy") == 1  # one process speaks
+    assert len(alias_free.AliasFreeRun.load(folder / "alias-free" / "network.npz").losses) == 8
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_examples_of_an_edge_and_the_path_is_the_same(together, tmp_path) -> None:
+    folder, said = together
+    assert said.count("2/eta") == 1
+    assert load_checkpoint(folder / "edge-of-stability", 20)["processes"] == 2
+    run = EdgeRun.load(folder / "edge-of-stability" / "network.npz")
+    one = train_edge_of_stability(run.preset, tmp_path)
+    np.testing.assert_allclose(run.losses, one.losses, rtol=1e-8)
+    assert list(run.steps) == [0, 20]
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_downsampler_as_one_does(together) -> None:
+    two = load_checkpoint(together[0] / "flood", 4)
+    assert len(two["extra"]) == 2  # two processes it was
+    one = train_together(None)
+    np.testing.assert_allclose(two["losses"], one.losses, rtol=1e-4)
+    np.testing.assert_allclose(two["scores"], one.scores, rtol=1e-3)
+    assert one.losses.std() > 1e-4
 
 
 def test_processes_part_before_the_interpreter_ends() -> None:

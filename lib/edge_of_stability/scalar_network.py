@@ -61,9 +61,12 @@ def gradient(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
         >>> gradient([2.0, 1.0])
         array([1., 2.])
     """
-    weights = scalar_weights(w, target)
-    residual = weights.prod(axis=-1, keepdims=True) - target
-    return np.asarray(residual * products_of_others(weights))
+    return slopes(scalar_weights(w, target), target)
+
+
+def slopes(w: NDArray[np.float64], target: float) -> NDArray[np.float64]:
+    """The gradient (..., D), for loops that have looked at their weights."""
+    return np.asarray((w.prod(axis=-1, keepdims=True) - target) * products_of_others(w))
 
 
 def hessian(w: ArrayLike, target: float = 1.0) -> NDArray[np.float64]:
@@ -118,4 +121,4 @@ def gd_step(w: ArrayLike, eta: ArrayLike, target: float = 1.0) -> NDArray[np.flo
     """
     weights = scalar_weights(w, target)
     step = finite_array("eta", eta)
-    return np.asarray(weights - step[..., None] * gradient(weights, target))
+    return np.asarray(weights - step[..., None] * slopes(weights, target))

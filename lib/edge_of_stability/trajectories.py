@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.edge_of_stability.flow_solution import gfs_sharpness, solve_balances
-from lib.edge_of_stability.scalar_network import gd_step, loss, scalar_weights, sharpness
+from lib.edge_of_stability.scalar_network import gd_step, loss, scalar_weights, sharpness, slopes
 from lib.validation import finite_array, positive_array, positive_integer
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _run_batch(
     records = np.empty((n_steps // record_every + 1, *start.shape))
     records[0] = w
     for step in range(1, n_steps + 1):
-        new = gd_step(w, eta, target)
+        new = w - eta[..., None] * slopes(w, target)
         diverged |= ~(np.abs(new) < limit).all(axis=-1)
         w = np.where(diverged[..., None], w, new)
         if step % record_every == 0:

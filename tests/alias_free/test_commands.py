@@ -2,14 +2,12 @@
 
 import json
 import re
-import subprocess
 
 import pytest
 from typer.testing import CliRunner
 
 from lib.__main__ import app
 from lib.alias_free.experiment import AliasFreeRun
-from tests.launching import TWO_PROCESSES
 from tests.test_datasets import write_cifar
 
 TINY = ("--count", 128, "--batch-size", 16, "--epochs", 1, "--dims", "4,8")
@@ -41,15 +39,6 @@ def test_train_writes_a_network_and_goes_on(trained) -> None:
     other = run("train", "--out", trained / "afc", "--mode", "aps", *TINY)
     assert other.exit_code == 2
     assert "must be new or hold the same experiment" in said(other)
-
-
-@pytest.mark.slow
-def test_two_processes_train_together(tmp_path) -> None:
-    words = ["-m", "lib", "train", "alias-free", "--out", str(tmp_path), *map(str, TINY)]
-    done = subprocess.run([*TWO_PROCESSES, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 1
-    assert len(AliasFreeRun.load(tmp_path / "network.npz").losses) == 8
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""The experiment on networks: it resumes to the same end, runs on two processes, and reads CIFAR-10's own format."""
+"""The experiment on networks: it resumes to the same end, and reads CIFAR-10's own format."""
 
 import json
 import re
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +22,6 @@ from lib.edge_of_stability import (
 )
 from lib.edge_of_stability import experiment as module
 from tests.interrupting import interrupt_at
-from tests.launching import TWO_PROCESSES
 from tests.test_datasets import write_cifar
 
 SHORT = replace(PRESETS["quick"], count=20, n_steps=40, every=10, tol=1e-2, rtol=1e-2)
@@ -125,20 +123,6 @@ def test_paper_preset_end_to_end_on_files_of_cifars_format(tmp_path) -> None:
     assert run.lines() == first.output.splitlines()[:5]
     assert run.model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert CliRunner().invoke(app, [*words, "--count", "999"]).exit_code == 2
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_examples(whole, tmp_path) -> None:
-    """`accelerate launch` on two CPU processes: each holds half of the examples, and the path is the same."""
-    launch = [*TWO_PROCESSES, "-m", "lib", "train", "edge-of-stability", "--out", str(tmp_path)]
-    launch += ["--count", "20", "--n-steps", "20", "--every", "20", "--tol", "1e-2", "--rtol", "1e-2"]
-    done = subprocess.run(launch, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("2/eta") == 1  # one process speaks
-    assert load_checkpoint(tmp_path, 20)["processes"] == 2
-    run = EdgeRun.load(tmp_path / "network.npz")
-    np.testing.assert_allclose(run.losses, whole[1].losses[:20], rtol=1e-8)
-    assert list(run.steps) == [0, 20]
 
 
 def test_convnet_and_clothes(tmp_path) -> None:

@@ -1,10 +1,5 @@
-"""Training through the solver: what the loss measures, what the network sees, and that a run can be cut and shared.
+"""Training through the solver: what the loss measures, what the network sees, and that a run can be cut."""
 
-Run as a module it is what each of two processes does that train together (`python -m tests.flood.test_learning`).
-"""
-
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.checkpoints import checkpoint_steps, load_checkpoint
+from lib.checkpoints import checkpoint_steps
 from lib.flood import learning
 from lib.flood.boundaries import Boundary
 from lib.flood.claims.verification import finite_difference_gradient
@@ -35,7 +30,6 @@ from lib.flood.pooling import pool_dem
 from lib.flood.scenarios import FloodDataset, draw_floods
 from lib.flood.solver import LocalInertialSolver
 from tests.interrupting import interrupt_at
-from tests.launching import TWO_PROCESSES
 
 FACTOR = 8
 COARSE = LocalInertialSolver(dx=8.0 * FACTOR, h_cfl_min=0.05)
@@ -237,19 +231,6 @@ def train_together(folder: Path | None) -> learning.TrainingRun:
     return train_small(folder, augment=False, clip=0.5)[0]
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path) -> None:
-    command = [*TWO_PROCESSES, "-m", "tests.flood.test_learning", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = load_checkpoint(tmp_path, 4)
-    assert len(two["extra"]) == 2  # two processes it was
-    one = train_together(None)
-    np.testing.assert_allclose(two["losses"], one.losses, rtol=1e-4)
-    np.testing.assert_allclose(two["scores"], one.scores, rtol=1e-3)
-    assert one.losses.std() > 1e-4
-
-
 def test_data_without_a_flood_are_refused() -> None:
     data = floods(2)
     dry = FloodDataset(data.z, torch.zeros_like(data.h), data.forcing)
@@ -335,7 +316,3 @@ def test_cells_that_are_not_there() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             depth_gradient(COARSE, torch.zeros(shape), 60.0, cell)
-
-
-if __name__ == "__main__":
-    train_together(Path(sys.argv[1]))
