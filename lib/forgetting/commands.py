@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Search(ExperimentCommand):
         typer.echo(f"{'T':>4}{'k':>8}" + "".join(f"{nullity:8d} free       " for nullity in settings.nullities))
         for T, rows in zip(settings.tasks, result, strict=True):
             for square, row in zip(settings.squares, rows, strict=True):
-                values = "".join(f"{value:10.6f} ({value * square * np.pi**2 * np.e:.3f})" for value in row)
+                values = "".join(f"{value:10.6f} ({value * square * np.pi**2 * math.e:.3f})" for value in row)
                 typer.echo(f"{T:4d}{square * T**2:8d}{values}")
 
 

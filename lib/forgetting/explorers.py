@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -249,7 +250,7 @@ class AngleRidge(Explorer):
     def compute(self, theta: float, k: int, what: str) -> Data:
         """Closed forms."""
         worst, most = two_task_worst_case(k)
-        bound = 1 / (2 * np.e * k)
+        bound = 1 / (2 * math.e * k)
         loss = what == _LOSS
         F, distance = (float(each(np.radians(theta), k)) for each in (two_task_forgetting, two_task_distance))
         value = F if loss else distance

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_a_curve_of_losses_is_each_loss(rng: np.random.Generator, shrink: float)
 
 def test_bounds() -> None:
     assert cyclic_bounds(3, 3) == (0.0, pytest.approx(9 / 3**0.5))
-    assert cyclic_bounds(3, 9)[0] == pytest.approx(1 / (24 * np.e))
+    assert cyclic_bounds(3, 9)[0] == pytest.approx(1 / (24 * math.e))
     assert random_bound(9, 4, 1.0) == 3.0
     for call, message in (
         (lambda: cyclic_bounds(3, 4), "k must be a multiple of T = 3"),

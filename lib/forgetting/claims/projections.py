@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -130,13 +132,13 @@ def worst_angle_is_intermediate() -> Evidence:
     curves = np.stack([two_task_forgetting(grid, count) for count in k])
     angles = theta - [np.radians([45, 30, 18.434949, 5.73917]), grid[curves.argmax(axis=1)]]
     values = worst / [[0.125, 0.052734375, 0.01937102445, 0.001848648188], curves.max(axis=1)] - 1
-    slow = 1 / (2 * np.e * (k - 1))
+    slow = 1 / (2 * math.e * (k - 1))
     rest = np.abs(worst - slow + slow / (2 * (k - 1))) * k**3
     return combine(
         true_that("sympy: formula, angle, limit 1/(2ek)", zero),
         at_most(np.abs(angles), 1e-5, label="angle on a grid"),
         at_most(np.abs(values), 1e-8, label="value"),
-        true_that("between the bounds", [worst >= 1 / (2 * np.e * k), worst <= slow]),
+        true_that("between the bounds", [worst >= 1 / (2 * math.e * k), worst <= slow]),
         at_most(rest, 0.3, label="k³ times the distance from the paper's expansion", shown="< 0.3"),
         remark="200,001 angles; k = 2, 4, 10, 100",
     )
