@@ -333,6 +333,12 @@ class Pieces:
         results |= dict(zip(missing, in_parallel(_compute, calls, description, jobs=jobs), strict=True))
         return [results[place] for place in range(len(mine))]
 
+    def keep(self, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Write the result of a piece that was come by on another way."""
+        path = self.path(key)
+        if path is not None:
+            _write(path, _text(key), _plain(result))
+
     def load(self, work: Work) -> list[Result]:
         """The results of work that is done; a ValueError if pieces are missing."""
         there = [path for path in (self.path(key) for key, _ in work) if path is not None and path.exists()]
@@ -358,6 +364,10 @@ def _read(path: Path) -> Result:
 def _compute(function: Callable[..., Result], arguments: tuple[object, ...], path: Path | None, key: str) -> Result:
     result = _plain(function(*arguments))
     if path is not None:
-        with atomic_path(path) as temporary:
-            np.savez(temporary, key=key, **result)
+        _write(path, key, result)
     return result
+
+
+def _write(path: Path, key: str, result: Result) -> None:
+    with atomic_path(path) as temporary:
+        np.savez(temporary, key=key, **result)

@@ -1,8 +1,8 @@
 """Every claim is seen to fail when the thing it speaks of is broken.
 
 `tests/<chapter>/breaks.py` holds the ways to break it: BREAKS, by claim. It may name in SETTING what is set
-differently for all of them, in KEEP what a claim remembers and no break touches, and in FORGET what code outside of
-the claims remembers of a break.
+differently for all of them, in KEEP what a claim remembers and no break touches, in BEFORE how to have that remembered
+before anything is broken, and in FORGET what code outside of the claims remembers of a break.
 """
 
 import sys
@@ -43,6 +43,7 @@ def remembered(chapter: str, breaks: ModuleType) -> Iterator[Any]:
 @contextmanager
 def nothing_remembered(chapter: str, breaks: ModuleType) -> Iterator[None]:
     """A break must not meet what was measured before it, nor leave anything behind."""
+    getattr(breaks, "BEFORE", lambda: None)()
     caches = [each for each in remembered(chapter, breaks) if each not in getattr(breaks, "KEEP", ())]
     for cache in caches:
         cache.cache_clear()

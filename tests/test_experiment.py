@@ -281,6 +281,12 @@ def test_other_settings_are_other_pieces_and_damaged_ones_are_named(tmp_path) ->
     assert pieces.compute(powers, WORK, "powers")[0]["last"] == 8
 
 
+def test_a_piece_that_is_known_is_not_computed(tmp_path) -> None:
+    for pieces, last in ((Pieces(tmp_path), -1), (Pieces(None), 8)):
+        pieces.keep(WORK[0][0], {"last": -1, "all": [1]})
+        assert pieces.compute(powers, WORK[:1], "powers")[0]["last"] == last
+
+
 def test_a_folder_that_cannot_be_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("a file")
     with pytest.raises(ValueError, match="folder must be a folder"):

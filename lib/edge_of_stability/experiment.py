@@ -247,14 +247,16 @@ def _measured(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor
     return {name: getattr(monitor, name)[0] for name in ("loss", "sharpness", "gfs_sharpness")}
 
 
-def _step_size(settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
-    """The step size that puts `2 / eta` where the preset wants it."""
+def _step_size(
+    settings: EdgePreset, model: nn.Module, data: tuple[Tensor, Tensor]
+) -> tuple[float, dict[str, float] | None]:
+    """The step size that puts `2 / eta` where the preset wants it, and what was measured for that at the start."""
     if not settings.relative:
-        return 2 / settings.edge
-    phi = _measured(settings, model, data)["gfs_sharpness"]
-    if isnan(phi):
+        return 2 / settings.edge, None
+    start = _measured(settings, model, data)
+    if isnan(start["gfs_sharpness"]):
         raise ValueError("edge must not be relative here: gradient flow from the initial weights does not arrive")
-    return 2 / (settings.edge * phi)
+    return 2 / (settings.edge * start["gfs_sharpness"]), start
 
 
 def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, device: str) -> bool:
@@ -263,10 +265,13 @@ def _descend(settings: EdgePreset, folder: Path, data_path: str | Path | None, d
     first, many = bool(together.is_main_process), together.num_processes
     reproducible()
     model, data = edge_task(settings, data_path)
-    held = held_experiment(folder, _identity(settings))
-    eta = _step_size(settings, model, data) if held is None else float(held["eta"])
+    identity = _identity(settings)
+    held = held_experiment(folder, identity)
+    eta, start = _step_size(settings, model, data) if held is None else (float(held["eta"]), None)
     if held is None and first:
-        claim_experiment(folder, _identity(settings), eta=eta)
+        claim_experiment(folder, identity, eta=eta)
+    if start is not None and first and device == "cpu":  # elsewhere the first look has other last digits
+        Pieces(folder / "flow").keep({**identity, "step": 0}, start)
     if _divergence(folder, settings.n_steps) is not None:
         return first
     losses: list[float] = []

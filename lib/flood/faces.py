@@ -110,10 +110,12 @@ def new_discharge(
         tensor([[0.4900]])
     """
     other = -3 - dim
+    inner = along.narrow(dim, 1, along.shape[dim] - 2)
+    if not inner.shape[dim]:  # a map of one row has no faces across it
+        return inner
     level = z + h
     depth = torch.maximum(_first(level, dim), _second(level, dim)) - torch.maximum(_first(z, dim), _second(z, dim))
     rise = _second(level, dim) - _first(level, dim)
-    inner = along.narrow(dim, 1, along.shape[dim] - 2)
     if friction == "vector":
         around = _first(across, other) + _second(across, other)
         transverse = (_first(around, dim) + _second(around, dim)) / 4

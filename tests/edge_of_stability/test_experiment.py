@@ -72,7 +72,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(whole, tmp_path) -> None:
     assert checkpoint_steps(tmp_path) == [0, 10, 20]
     with interrupt_at(2, module, "_look"):  # again, while it looks for flow solutions
         train_edge_of_stability(SHORT, tmp_path)
-    assert len(list((tmp_path / "flow").iterdir())) == 2
+    assert len(list((tmp_path / "flow").iterdir())) == 3  # that of the start, and two more
     again = train_edge_of_stability(SHORT, tmp_path)
     for name in ("losses", "steps", "loss", "sharpness", "scores"):
         np.testing.assert_array_equal(getattr(again, name), getattr(run, name))
@@ -183,6 +183,20 @@ def test_divergence_is_a_result(edge, tmp_path) -> None:
         before = train_edge_of_stability(replace(preset, n_steps=4), tmp_path)
         assert not before.diverged
         np.testing.assert_array_equal(before.losses, run.losses[:4])
+
+
+def test_the_flow_from_the_start_is_followed_once(whole, tmp_path, monkeypatch) -> None:
+    """For the step size; from its checkpoint it would be the same, bit for bit."""
+    looked, measured = [], module._measured
+    monkeypatch.setattr(module, "_measured", lambda *given: looked.append(1) or measured(*given))
+    for counted in (3, 1):
+        run = train_edge_of_stability(replace(SHORT, n_steps=20), tmp_path)
+        assert len(looked) == counted
+        for name in ("loss", "sharpness", "gfs_sharpness"):
+            np.testing.assert_array_equal(getattr(run, name), getattr(whole[1], name)[:3])
+        looked.clear()
+        first = module.Pieces(tmp_path / "flow").path({**module._identity(SHORT), "step": 0})
+        first.unlink()
 
 
 def test_the_folder_says_what_it_holds(whole) -> None:

@@ -23,6 +23,8 @@ from lib.validation import finite_array, finite_number, finite_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Maps on which the cost of a flood is counted.
+_COUNTED = 8
 _HELD_OUT = "48 maps of the region kept for tests, 128 x 128 cells of 8 m, half an hour"
 
 
@@ -239,13 +241,13 @@ def rain_does_not_carry_over_to_rivers() -> Evidence:
     "and steps are longer.",
 )
 def cost_falls_with_the_cube() -> Evidence:
-    few = held_out("rain").part(slice(8))
+    few = held_out("rain").part(slice(_COUNTED))
     fine = _updates(few.z, few.forcing, 1)
     parts = []
     for factor in (8, 16):
         ratio = fine / _updates(pool_dem(few.z, factor), few.forcing, factor)
         parts.append(within(ratio / factor**3, 0.5, 2.5, label=f"factor {factor}: updates saved over {factor}³"))
-    return combine(*parts, remark="cell updates of half an hour of rain on 8 maps")
+    return combine(*parts, remark=f"cell updates of half an hour of rain on {_COUNTED} maps")
 
 
 def _updates(z: Tensor, forcing: Forcing, factor: int) -> float:
