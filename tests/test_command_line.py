@@ -33,6 +33,8 @@ CALLS = {
     "train edge-of-stability": ["--out", "new"],
     "sweep four-bit": ["--out", "new", "--ways", "FP32"],
     "sweep initialization-shape": ["--out", "new"],
+    "sweep forgetting": ["--out", "new"],
+    "search forgetting": ["--out", "new"],
     "attack alias-free": [],
     "audit alias-free": [],
     "solve flood": ["--tiles", "tiles", "--dx", "8"],
