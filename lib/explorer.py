@@ -275,7 +275,8 @@ def bars(name: str, *colors: str, width: float | None = None, **settings: Any) -
 
 def heatmap(name: str, colors: Any, low: float | Key, high: float | Key, **settings: Any) -> Trace:
     """A map of `z` (rows, columns); `colors` is plotly's colour scale, from `low` to `high`."""
-    return _trace("heatmap", name, colorscale=colors, zmin=low, zmax=high, showscale=False, **settings)
+    # plotly notes zauto itself once a limit is changed, and a page that is loaded again would hold another figure
+    return _trace("heatmap", name, colorscale=colors, zmin=low, zmax=high, zauto=False, showscale=False, **settings)
 
 
 def swatch(name: str, color: str) -> Trace:
