@@ -280,11 +280,7 @@ def fit(
         (100, 1.0)
     """
     check_options(device=device, precision=precision, every=every, workers=workers, folder=folder)
-    positive_integer("epochs", epochs)
-    known_seed("seed", seed)
-    integer_at_least("first_epoch", first_epoch, 0)
-    if clip is not None:
-        positive_number("clip", clip)
+    _check_numbers(epochs=epochs, seed=seed, first_epoch=first_epoch, clip=clip)
     _check_parts(model, optimizer, schedule, noise)
     for name, function in (("loss", loss), ("evaluate", evaluate or loss)):
         if not callable(function):
@@ -324,14 +320,8 @@ def fit(
                 with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
                     there = (each.to(place, non_blocking=True) for each in inputs)
                     found = loss(wrapped(*there), targets.to(place, non_blocking=True))
-                found.backward()  # type: ignore[no-untyped-call]
-                if not run.note_loss(found):
+                if not run.descend(found, clip):
                     return run.result(diverged=True)
-                # an infinite gradient would make weights NaN, and what they compute next could be anything
-                norm = nn.utils.clip_grad_norm_(wrapped.parameters(), np.inf if clip is None else clip)
-                if not bool(torch.isfinite(norm)):
-                    return run.result(diverged=True)
-                optimizer.step()
                 run.move_schedule(per_epoch)
                 if done % per_epoch == 0 and evaluate is not None:
                     run.note_score(evaluate)
@@ -351,6 +341,14 @@ def check_options(
     integer_at_least("workers", workers, 0)
     if folder is not None:
         output_folder("folder", folder)
+
+
+def _check_numbers(*, epochs: int, seed: int, first_epoch: int, clip: float | None) -> None:
+    positive_integer("epochs", epochs)
+    known_seed("seed", seed)
+    integer_at_least("first_epoch", first_epoch, 0)
+    if clip is not None:
+        positive_number("clip", clip)
 
 
 def _check_parts(
@@ -497,12 +495,20 @@ class _Run:
                 delete_checkpoint(self.folder, old)
         self.together.wait_for_everyone()
 
-    def note_loss(self, value: Tensor) -> bool:
-        """Remember a loss, its mean over processes; whether it is finite."""
+    def descend(self, loss: Tensor, clip: float | None) -> bool:
+        """A step of the optimizer, if the loss, its mean over processes, and its gradient are finite."""
         from accelerate.utils import reduce
 
-        self.losses.append(float(reduce(value.detach(), reduction="mean")))
-        return bool(np.isfinite(self.losses[-1]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.losses.append(float(reduce(loss.detach(), reduction="mean")))
+        if not np.isfinite(self.losses[-1]):
+            return False
+        # an infinite gradient would make weights NaN, and what they compute next could be anything
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), np.inf if clip is None else clip)
+        if not bool(torch.isfinite(norm)):
+            return False
+        self.optimizer.step()
+        return True
 
     def move_schedule(self, per_epoch: int) -> None:
         """Tell the schedule that a step is done or, if it asks how things go, that an epoch is."""

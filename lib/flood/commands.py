@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
-_RASTERS, _DATASETS = (".tif", ".tiff"), (".nc",)
+_RASTERS, _DATASETS, _PICTURES = (".tif", ".tiff"), (".nc",), (".png",)
 _PIECES = 100  # that the progress bar counts
 _WET = 0.05  # depth [m] from which the Froude number is looked at
 _FLOODED = 0.1  # depth [m] from which a cell counts as flooded
@@ -118,20 +118,17 @@ def simulate(
     flood = _run(solver, z, times, start, rain=falls, boundary=boundary, backend=backend)
     if flood is None:
         raise _failure("the run diverged and nothing was written: try a smaller --alpha")
-    fell = rate if isinstance(rate, str) else f"{rate:g} mm/h"
-    remark = f"rain {fell}, Manning {manning:g} s m^-1/3, theta {theta:g}, alpha {alpha:g}, {precision}"
+    remark = _remark(rate, solver, precision)
     coarsened = round(ground.dx / fine.dx)
     if coarsened > 1:
         drawn = f"drawn by {network}" if network is not None else f"pooled ({pooling})"
         remark += f", ground coarsened by {coarsened}, {drawn}"
+    files = [*out, picture] if picture is not None else out
     try:
-        for path in out:
-            _write(path, flood.depths, ground, times, remark)
-        if picture is not None:
-            _draw(picture, flood.depths[-1], ground, f"{dem.stem}: water after {duration:g} s")
+        for path in files:
+            _write(path, flood.depths, ground, times, remark, name=dem.stem)
     except OSError as error:
         raise _failure(f"the run is over, but its depths cannot be written: {error}") from error
-    files = [*out, picture] if picture is not None else out
     typer.echo("\n".join([*_report(flood, ground), f"{'written':14}{', '.join(str(file) for file in files)}"]))
 
 
@@ -218,7 +215,7 @@ def _check_files(dem: Path, out: Sequence[Path], picture: Path | None) -> None:
     """Refuse files that could not be written when the run is over."""
     files: list[tuple[str, Path, tuple[str, ...]]] = [("--out", path, _DATASETS + _RASTERS) for path in out]
     if picture is not None:
-        files.append(("--picture", picture, (".png",)))
+        files.append(("--picture", picture, _PICTURES))
     for name, path, allowed in files:
         if path.suffix.lower() not in allowed:
             raise ValueError(f"{name} must end in {' or '.join(allowed)}; it is {path}")
@@ -350,8 +347,17 @@ def _supercritical(state: State, g: float) -> tuple[int, int]:
     return int(wet.sum()), int(fast.sum())
 
 
-def _write(path: Path, depths: list[torch.Tensor], ground: Dem, times: Sequence[float], remark: str) -> None:
-    """Depths over time as NetCDF, or the last ones as GeoTIFF: the suffix decides."""
+def _remark(rate: float | str, solver: LocalInertialSolver, precision: str) -> str:
+    """What was simulated, for a file's comment."""
+    fell = rate if isinstance(rate, str) else f"{rate:g} mm/h"
+    scheme = f"Manning {solver.manning:g} s m^-1/3, theta {solver.theta:g}, alpha {solver.alpha:g}"
+    return f"rain {fell}, {scheme}, {precision}"
+
+
+def _write(
+    path: Path, depths: list[torch.Tensor], ground: Dem, times: Sequence[float], remark: str, *, name: str
+) -> None:
+    """Depths over time as NetCDF, the last ones as GeoTIFF or as a picture: the suffix decides."""
     import torch
 
     from lib.files import atomic_path
@@ -359,17 +365,16 @@ def _write(path: Path, depths: list[torch.Tensor], ground: Dem, times: Sequence[
 
     if path.suffix.lower() in _RASTERS:
         write_depth(path, depths[-1], ground.profile)
-        return
-    dataset = to_xarray(torch.stack(depths), ground.profile, times)
-    dataset.attrs["comment"] = remark
-    with atomic_path(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf")
+    elif path.suffix.lower() in _PICTURES:
+        from lib.flood.maps import flood_picture
 
-
-def _draw(path: Path, h: torch.Tensor, ground: Dem, title: str) -> None:
-    from lib.flood.maps import flood_picture
-
-    flood_picture(ground.z, h.numpy(), ground.dx, path, title=title, profile=ground.profile)
+        title = f"{name}: water after {times[-1]:g} s"
+        flood_picture(ground.z, depths[-1].numpy(), ground.dx, path, title=title, profile=ground.profile)
+    else:
+        dataset = to_xarray(torch.stack(depths), ground.profile, times)
+        dataset.attrs["comment"] = remark
+        with atomic_path(path) as temporary:
+            dataset.to_netcdf(temporary, engine="h5netcdf")
 
 
 def _report(flood: _Flood, ground: Dem) -> list[str]:

@@ -7,6 +7,7 @@ that decide where water goes: the reason why averaging elevations fails (Giladi 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import as_file, files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -57,6 +58,13 @@ def real_dem() -> RealDem:
         >>> print(z.shape, z.min(), z.max(), f"{dx:.1f} {dy:.1f}")
         (344, 403) 236.0 1076.0 74.6 92.5
     """
+    kept = _kept_dem()
+    return kept._replace(z=kept.z.copy())
+
+
+@lru_cache(maxsize=1)
+def _kept_dem() -> RealDem:
+    """The same, read once; not to be written to."""
     # matplotlib keeps the file: its folder is looked up without importing anything that draws
     folder = files("matplotlib") / "mpl-data" / "sample_data"
     with as_file(folder / "jacksboro_fault_dem.npz") as place, np.load(place) as stored:
@@ -157,7 +165,7 @@ def _ground(
 ) -> tuple[NDArray[np.float64], tuple[int, int, int, int]]:
     """Smooth ground of a few metres of relief, and the window of the real elevations that it comes from."""
     first, last = REGIONS[split]
-    region = real_dem().z[:, first:last]
+    region = _kept_dem().z[:, first:last]
     # a cubic spline asks for four points a side
     crop = [max(4, round(side / zoom)) for side in shape]
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
@@ -197,18 +205,18 @@ def _winding_line(shape: tuple[int, int], rng: np.random.Generator) -> tuple[NDA
     start, end = rng.uniform(0.1, 0.9, 2) * (across - 1)
     offsets = np.linspace(start, end, count) + rng.normal(0.0, 0.08 * across, count)
     vertices = np.stack([along, offsets] if down else [offsets, along], axis=1)
-    cells = np.moveaxis(np.indices(shape, dtype=np.float64), 0, -1)
-    distance = np.full(shape, np.inf)
+    square = np.full(shape, np.inf)
     points = []
     for a, b in pairwise(vertices):
         step = b - a
-        share = np.clip((cells - a) @ step / (step @ step), 0.0, 1.0)
-        distance = np.minimum(distance, np.linalg.norm(cells - a - share[..., None] * step, axis=-1))
+        south, east = np.arange(rows)[:, None] - a[0], np.arange(columns) - a[1]
+        share = np.clip((south * step[0] + east * step[1]) / (step @ step), 0.0, 1.0)
+        square = np.minimum(square, (south - share * step[0]) ** 2 + (east - share * step[1]) ** 2)
         points.append(a + np.linspace(0, 1, 32)[:, None] * step)
     line = np.concatenate(points)
     inside = np.all((line >= 0) & (line <= np.array(shape) - 1), axis=1)
     # a line may wind out of the map for a part of its way, hardly for all of it
-    return distance, line[inside] if inside.any() else np.array([[rows / 2, columns / 2]])
+    return np.sqrt(square), line[inside] if inside.any() else np.array([[rows / 2, columns / 2]])
 
 
 def block_features(z: Tensor, factor: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -36,7 +36,8 @@ Weights: TypeAlias = "dict[str, Array]"
 _NAMES: dict[str, tuple[str, ...]] = {"diagonal": ("u_p", "v_p", "u_m", "v_m"), "neuron": ("a", "u")}
 
 
-class FlowPath(NamedTuple):
+@dataclass(frozen=True)
+class FlowPath:
     """The predictor along the way: `t` (T,) times, `w` (T, d) predictors."""
 
     t: Array

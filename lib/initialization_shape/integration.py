@@ -10,14 +10,11 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.integrate import LSODA
 
     Vector = NDArray[np.float64]
 
 __all__ = ["follow"]
-
-
-class _OutOfStepsError(Exception):
-    """The integrator has taken all steps that it may take."""
 
 
 def follow(
@@ -47,27 +44,34 @@ def follow(
         >>> print(arrived, times[-1].round(6), states[-1].round(6))
         True 0.693147 [0.5]
     """
-    from scipy.integrate import solve_ivp
+    from scipy.integrate import LSODA
 
-    seen: list[tuple[float, Vector]] = []
+    solver = LSODA(velocity, 0.0, first, t_max, rtol=rtol, atol=rtol * 1e-3)
+    times, states = [0.0], [first]
+    with np.errstate(over="ignore", invalid="ignore"):  # a flow that leaves all bounds says so in its result
+        while solver.status == "running":
+            if len(times) > max_steps:
+                warnings.warn(
+                    f"the flow was given up after {max_steps} steps, at time {times[-1]:.3g} of {t_max:g}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                break
+            solver.step()
+            if solver.status == "failed":
+                break
+            if misfit(solver.y) <= 0:
+                time, state = _crossing(solver, misfit)
+                return np.array([*times, time]), np.array([*states, state]), True
+            times.append(solver.t)
+            states.append(solver.y)
+    return np.array(times), np.array(states), False
 
-    def event(time: float, state: Vector) -> float:
-        # scipy asks after every step, and has no limit of its own to them
-        if len(seen) > max_steps:
-            raise _OutOfStepsError
-        seen.append((time, state.copy()))
-        return misfit(state)
 
-    event.terminal = True  # type: ignore[attr-defined]  # scipy reads this attribute of the event
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):  # a flow that leaves all bounds says so in its result
-            run = solve_ivp(velocity, (0.0, t_max), first, method="LSODA", rtol=rtol, atol=rtol * 1e-3, events=event)
-    except _OutOfStepsError:
-        warnings.warn(
-            f"the flow was given up after {max_steps} steps, at time {seen[-1][0]:.3g} of {t_max:g}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        times, states = zip(*seen, strict=True)
-        return np.array(times), np.array(states), False
-    return run.t, run.y.T, run.status == 1
+def _crossing(solver: LSODA, misfit: Callable[[Vector], float]) -> tuple[float, Vector]:
+    """Time and state within the last step where the misfit is zero."""
+    from scipy.optimize import brentq
+
+    between, near = solver.dense_output(), 4 * np.finfo(float).eps
+    time = brentq(lambda t: misfit(between(t)), solver.t_old, solver.t, xtol=near, rtol=near)
+    return time, between(time)

@@ -90,6 +90,8 @@ def dual_spread(
         return float(np.linalg.norm(X @ predictor("neuron", unpack(flat)) - y)) - goal
 
     first = np.concatenate([each.ravel() for each in start.values()])
+    if misfit(first) <= 0:
+        raise ValueError("a and u must not fit the data from the start: then no dual moves")
     _, states, arrived = follow(move, first, misfit, t_max=t_max, rtol=rtol, max_steps=50_000)
     if not arrived:
         raise ValueError(f"the flow did not fit the data by t_max = {t_max:g}")

@@ -18,7 +18,7 @@ def weights_for(model: str, d: int, rng, m: int = 0) -> dict:
     ("model", "m", "slope"),
     [("diagonal", 0, 1.0), ("neuron", 0, 1.0), ("neuron", 0, 0.3), ("neuron", 3, 1.0), ("neuron", 3, 0.0)],
 )
-def testvelocity_is_minus_torchs_gradient(model: str, m: int, slope: float) -> None:
+def test_velocity_is_minus_torchs_gradient(model: str, m: int, slope: float) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, 7)), rng.standard_normal(5)
     weights = weights_for(model, 7, rng, m)

@@ -46,7 +46,8 @@ def test_digits_are_standardised_pixels() -> None:
         (lambda: digits_regression(52, rng=np.random.default_rng()), "n must be below the number of pixels"),
         (lambda: least_l1_interpolator([[0.0, 0.0]], [1.0]), "no interpolator was found"),
         (lambda: random_neurons(0, 3, 1.0, 0.0, rng=np.random.default_rng()), "count must be at least 1"),
-        (lambda: dual_spread([[1.0, 0.0]], [1.0], [1.0], [[1.0, 0.0]], t_max=1e-6), "did not fit the data"),
+        (lambda: dual_spread([[1.0, 0.0]], [2.0], [1.0], [[1.0, 0.0]], t_max=1e-6), "did not fit the data"),
+        (lambda: dual_spread([[1.0, 0.0]], [1.0], [1.0], [[1.0, 0.0]]), "must not fit the data from the start"),
         (lambda: SweepPreset(alphas=(-1.0,)), "alphas must be positive"),
         (lambda: SweepPreset(shapes=(2.0,)), "shape must lie"),
         (
