@@ -242,7 +242,10 @@ class ExperimentCommand(Command):
                 own[str(part)] = replace(getattr(settings, str(part)), **values)
             settings = replace(settings, **own)
             result = self.function(settings, folder=out, **call)
-        self.report(result, Call(settings, out, call))
+        if result is None:  # this worker's share of a sweep
+            typer.echo(f"done; once all workers are, the same command without --shard shows what is in {out}")
+        else:
+            self.report(result, Call(settings, out, call))
 
     def look(self, out: Path) -> None:
         """Refuse a place where nothing can be written."""

@@ -20,9 +20,6 @@ class Sweep(ExperimentCommand):
 
     def report(self, result: Any, call: Call) -> None:
         """How much accuracy on the first task the second one costs, after each cycle."""
-        if result is None:
-            typer.echo(f"done; once all workers are, the same command without --shard shows what is in {call.out}")
-            return
         lost = result[:, :, 0, :1] - result[:, :, 1::2, 0]
         unit = "degrees" if call.settings.change == "rotation" else "fraction"
         typer.echo("accuracy on the first task that is lost after each cycle (mean over seeds)")
@@ -38,9 +35,6 @@ class Search(ExperimentCommand):
 
     def report(self, result: Any, call: Call) -> None:
         """What was found, in units of T^2/(pi^2 e k), the most in the plane where T and k/T^2 are large."""
-        if result is None:
-            typer.echo(f"done; once all workers are, the same command without --shard shows what is in {call.out}")
-            return
         settings = call.settings
         typer.echo("largest forgetting found; in brackets, in units of T^2/(pi^2 e k)")
         typer.echo(f"{'T':>4}{'k':>8}" + "".join(f"{nullity:8d} free       " for nullity in settings.nullities))

@@ -18,9 +18,6 @@ class Sweep(ExperimentCommand):
 
     def report(self, result: Any, call: Call) -> None:
         """Mean over data sets."""
-        if result is None:
-            typer.echo(f"done; once all workers are, the same command without --shard shows what is in {call.out}")
-            return
         typer.echo("mean test error; rows: shape s, columns: scale alpha")
         typer.echo("      s " + " ".join(f"{alpha:8.1e}" for alpha in call.settings.alphas[::3]))
         for shape, row in zip(call.settings.shapes, result.mean(axis=0), strict=True):
