@@ -21,6 +21,7 @@ __all__ = [
     "finite_array",
     "finite_number",
     "finite_tensor",
+    "floating_tensor",
     "instance_of",
     "integer_at_least",
     "job_count",
@@ -108,9 +109,7 @@ def finite_tensor(
     """
     import torch
 
-    if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
-        found = value.dtype if isinstance(value, torch.Tensor) else _short(value)
-        raise TypeError(f"{name} must be a floating-point tensor; it is {found}")
+    floating_tensor(name, value)
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes; its shape is {tuple(value.shape)}")
     if shape is not None and tuple(value.shape) != shape:
@@ -119,6 +118,16 @@ def finite_tensor(
     if bad:
         verb = "is" if bad == 1 else "are"
         raise ValueError(f"{name} must be finite; {bad} of its {value.numel()} entries {verb} NaN or infinite")
+    return value
+
+
+def floating_tensor(name: str, value: torch.Tensor) -> torch.Tensor:
+    """Return `value` if it is a floating-point tensor, finite or not."""
+    import torch
+
+    if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+        found = value.dtype if isinstance(value, torch.Tensor) else _short(value)
+        raise TypeError(f"{name} must be a floating-point tensor; it is {found}")
     return value
 
 

@@ -4,7 +4,6 @@ from .clipping_fit import fit_sawb as fit_sawb
 from .comparison import ROUNDINGS as ROUNDINGS
 from .comparison import WAYS as WAYS
 from .comparison import trained_runs as trained_runs
-from .counter import counter_mantissas as counter_mantissas
 from .experiment import PRESETS as PRESETS
 from .experiment import FourBitPreset as FourBitPreset
 from .experiment import FourBitRun as FourBitRun
@@ -37,6 +36,7 @@ from .layers import quantizer_states as quantizer_states
 from .layers import reconfigure as reconfigure
 from .logarithmic import LOG_FORMATS as LOG_FORMATS
 from .logarithmic import Rounding as Rounding
+from .logarithmic import counter_mantissas as counter_mantissas
 from .logarithmic import luq as luq
 from .logarithmic import luq_decode as luq_decode
 from .logarithmic import luq_encode as luq_encode

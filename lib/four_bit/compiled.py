@@ -1,6 +1,6 @@
 """The quantiser for one thread of a CPU, compiled: float32 in, the bits of the definition out.
 
-Random numbers are given, or are the hash of `lib.four_bit.counter`, whose constants stand here again because numba's
+Random numbers are given, or are the hash of `lib.counter`, whose constants stand here again because numba's
 cache does not see other files; a test compares the two. Nothing may be reassociated: the bits are the definition's.
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.four_bit.counter import checked_device, counter_keys, counter_mantissas
+from lib.counter import checked_device, counter_keys, counter_mantissas
 from lib.four_bit.logarithmic import (
     LUQ,
     Rounding,
@@ -30,8 +30,8 @@ from lib.four_bit.logarithmic import (
     scale_of,
     sign_shift,
 )
-from lib.four_bit.packing import floating_tensor, pack_nibbles, unpack_nibbles
-from lib.validation import one_of, true_or_false
+from lib.four_bit.packing import pack_nibbles, unpack_nibbles
+from lib.validation import floating_tensor, one_of, true_or_false
 
 __all__ = ["Backend", "PackedLUQ", "active_backend", "luq_fused", "luq_levels", "luq_pack"]
 

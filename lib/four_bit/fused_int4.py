@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lib.four_bit.fused import Backend, active_backend
 from lib.four_bit.integers import SAWB, int4_encode
-from lib.four_bit.packing import checked_bytes, floating_tensor, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
-from lib.validation import one_of
+from lib.four_bit.packing import checked_bytes, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
+from lib.validation import floating_tensor, one_of
 
 __all__ = ["PackedInt4", "int4_pack", "int4_unpack", "relu_grad", "relu_pack"]
 

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from lib.counter import random_seed
 from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
 from lib.experiment import Count
 from lib.four_bit.fused import Backend, active_backend, luq_levels
 from lib.four_bit.fused_int4 import PackedInt4, int4_operand, int4_pack, int4_unpack, relu_grad, relu_pack
 from lib.four_bit.hindsight import HindsightMax, Momentum
 from lib.four_bit.integers import int4_encode
-from lib.four_bit.logarithmic import Rounding, checked_mantissas, largest_magnitude, luq_decode, luq_encode, random_seed
-from lib.four_bit.packing import floating_tensor
-from lib.validation import instance_of, positive_integer, torch_generator, true_or_false
+from lib.four_bit.logarithmic import Rounding, checked_mantissas, largest_magnitude, luq_decode, luq_encode
+from lib.validation import floating_tensor, instance_of, positive_integer, torch_generator, true_or_false
 
 if TYPE_CHECKING:
     from typing import Self

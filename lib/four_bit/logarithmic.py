@@ -18,10 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.counter import checked_sizes, counter_mantissas, random_seed
 from lib.experiment import Preset
-from lib.four_bit.counter import checked_sizes, counter_mantissas
-from lib.four_bit.packing import floating_tensor, integer_tensor
-from lib.validation import finite_array, finite_number, finite_tensor, instance_of, positive_integer, torch_generator
+from lib.four_bit.packing import integer_tensor
+from lib.validation import (
+    finite_array,
+    finite_number,
+    finite_tensor,
+    floating_tensor,
+    instance_of,
+    positive_integer,
+    torch_generator,
+)
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOG_FORMATS",
     "Rounding",
+    "counter_mantissas",
     "luq",
     "luq_decode",
     "luq_encode",
@@ -133,12 +142,6 @@ def random_mantissas(shape: tuple[int, ...] | torch.Size, *, generator: torch.Ge
     torch_generator("generator", generator)
     device = None if generator is None else generator.device
     return torch.randint(_MANTISSAS, checked_sizes(shape), dtype=torch.int32, generator=generator, device=device)
-
-
-def random_seed(generator: torch.Generator | None) -> int:
-    """A seed for `counter_mantissas`, from a generator or torch's own."""
-    device = None if generator is None else generator.device
-    return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
 def checked_mantissas(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lib.four_bit.counter import checked_sizes
+from lib.counter import checked_sizes
 from lib.validation import instance_of, true_or_false
 
 __all__ = ["pack_bits", "pack_nibbles", "unpack_bits", "unpack_nibbles"]
@@ -22,13 +22,6 @@ def integer_tensor(name: str, value: Tensor, low: int | None = None, high: int |
         least, most = int(value.min()), int(value.max())
         if least < low or most > high:
             raise ValueError(f"{name} must lie in {low} … {high}; they run from {least} to {most}")
-    return value
-
-
-def floating_tensor(name: str, value: Tensor) -> Tensor:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a floating-point tensor; it is {kind}")
     return value
 
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lib.four_bit.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER
+from lib.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER
 from lib.four_bit.logarithmic import Rounding
 
 __all__ = ["INTERPRETED", "largest_magnitude", "on_its_gpu", "quantised"]

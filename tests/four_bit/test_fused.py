@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.counter import counter_keys
 from lib.four_bit import (
     Rounding,
     active_backend,
@@ -19,7 +20,6 @@ from lib.four_bit import (
     luq_variance,
     pack_nibbles,
 )
-from lib.four_bit.counter import counter_keys
 from tests.four_bit.kernel_checks import NIBBLES, check_luq, heavy_tailed
 
 NEAREST = Rounding(rounding="nearest", underflow="nearest")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.four_bit.counter import counter_mantissas
+from lib.counter import counter_mantissas
 from lib.four_bit.experiment import PRESETS, train_four_bit
 from lib.four_bit.fused import luq_fused, luq_pack
 from lib.four_bit.fused_int4 import int4_pack, relu_grad, relu_pack

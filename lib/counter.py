@@ -15,7 +15,14 @@ from torch import Tensor
 
 from lib.validation import integer_at_least
 
-__all__ = ["FIRST_MULTIPLIER", "SECOND_MULTIPLIER", "counter_keys", "counter_mantissas", "mantissas_at"]
+__all__ = [
+    "FIRST_MULTIPLIER",
+    "SECOND_MULTIPLIER",
+    "counter_keys",
+    "counter_mantissas",
+    "counter_uniform",
+    "random_seed",
+]
 
 #: The two odd factors of a round, as uint32; eager torch takes them, and everything else, as int32.
 FIRST_MULTIPLIER, SECOND_MULTIPLIER = 0x7FEB352D, 0x846CA68B
@@ -66,9 +73,31 @@ def _round(word: Tensor) -> Tensor:
     return word
 
 
-def mantissas_at(index: Tensor, first: int | Tensor, second: int | Tensor) -> Tensor:
-    """The random numbers at some places: int32 indices and keys in, int32 in [0, 2^23) out."""
-    return (_round(_round(index ^ first) + second) >> 9) & 0x7FFFFF
+def _words_at(index: Tensor, first: int | Tensor, second: int | Tensor) -> Tensor:
+    """The random words at some places: int32 indices and keys in, int32 out."""
+    return _round(_round(index ^ first) + second)
+
+
+def random_seed(generator: torch.Generator | None) -> int:
+    """A seed for the functions below, from a generator or torch's own."""
+    device = None if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
+def _words(
+    shape: tuple[int, ...] | torch.Size, seed: int, start: int, device: torch.device | str | None, bits: int
+) -> Tensor:
+    """The highest bits of the words of a stream, int32."""
+    keys, sizes, device = counter_keys(seed), checked_sizes(shape), checked_device(device)
+    count, start = math.prod(sizes), integer_at_least("start", start, 0)
+    drawn = torch.empty(count, dtype=torch.int32, device=device)
+    block = _BLOCK if drawn.device.type == "cpu" else 1 << 30
+    for first in range(0, count, block):
+        part = drawn[first : first + block]
+        places = torch.arange(len(part), dtype=torch.int32, device=device)
+        words = _words_at(places + _signed((start + first) & _WORD), *keys)
+        part.copy_((words >> (32 - bits)) & ((1 << bits) - 1))
+    return drawn.view(sizes)
 
 
 def counter_mantissas(
@@ -85,12 +114,18 @@ def counter_mantissas(
         >>> counter_mantissas((4,), seed=0)
         tensor([3144821,  439144, 6000026, 5701928], dtype=torch.int32)
     """
-    keys, sizes, device = counter_keys(seed), checked_sizes(shape), checked_device(device)
-    count, start = math.prod(sizes), integer_at_least("start", start, 0)
-    drawn = torch.empty(count, dtype=torch.int32, device=device)
-    block = _BLOCK if drawn.device.type == "cpu" else 1 << 30
-    for first in range(0, count, block):
-        part = drawn[first : first + block]
-        places = torch.arange(len(part), dtype=torch.int32, device=device)
-        part.copy_(mantissas_at(places + _signed((start + first) & _WORD), *keys))
-    return drawn.view(sizes)
+    return _words(shape, seed, start, device, 23)
+
+
+def counter_uniform(
+    shape: tuple[int, ...] | torch.Size, seed: int, *, start: int = 0, device: torch.device | str | None = None
+) -> Tensor:
+    """Uniform random numbers in [0, 1), multiples of 2^-24, float32, by place and seed: for `rand` of `nm_mvue`.
+
+    The arguments are those of `counter_mantissas`, and so are all bits but the last.
+
+    Examples:
+        >>> counter_uniform((2,), seed=0)
+        tensor([0.3749, 0.0524])
+    """
+    return _words(shape, seed, start, device, 24) * 2.0**-24

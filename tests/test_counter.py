@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from lib.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER, counter_keys
 from lib.four_bit import counter_mantissas
-from lib.four_bit.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER, counter_keys
 
 COUNT = 1 << 18
 MANTISSAS = 1 << 23
