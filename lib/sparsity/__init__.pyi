@@ -1,0 +1,12 @@
+from .blocks import is_nm_sparse as is_nm_sparse
+from .packing import pack_24 as pack_24
+from .packing import unpack_24 as unpack_24
+from .pairs import mvue24_pair_probabilities as mvue24_pair_probabilities
+from .sampling import nm_approx_mvue as nm_approx_mvue
+from .sampling import nm_greedy as nm_greedy
+from .sampling import nm_mvue as nm_mvue
+from .sampling import nm_uniform as nm_uniform
+from .transposable import transposable_mask as transposable_mask
+from .water_filling import nm_inclusion_probabilities as nm_inclusion_probabilities
+from .water_filling import nm_joint_probabilities as nm_joint_probabilities
+from .water_filling import nm_mvue_variance as nm_mvue_variance
