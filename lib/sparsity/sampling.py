@@ -89,26 +89,26 @@ def _refuse_not_finite(x: Tensor, *, finite: bool) -> None:
 @overload
 def nm_mvue(
     x: Tensor,
-    n: int = 2,
-    m: int = 4,
-    dim: int = -1,
+    n: int = ...,
+    m: int = ...,
+    dim: int = ...,
     *,
-    rand: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    return_mask: Literal[False] = False,
-    check: bool = True,
+    rand: Tensor | None = ...,
+    generator: torch.Generator | None = ...,
+    return_mask: Literal[False] = ...,
+    check: bool = ...,
 ) -> Tensor: ...
 @overload
 def nm_mvue(
     x: Tensor,
-    n: int = 2,
-    m: int = 4,
-    dim: int = -1,
+    n: int = ...,
+    m: int = ...,
+    dim: int = ...,
     *,
-    rand: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    rand: Tensor | None = ...,
+    generator: torch.Generator | None = ...,
     return_mask: Literal[True],
-    check: bool = True,
+    check: bool = ...,
 ) -> tuple[Tensor, Tensor]: ...
 def nm_mvue(
     x: Tensor,
@@ -182,6 +182,12 @@ def _compiled_mvue(
     return result.view(x.shape)
 
 
+@overload
+def nm_greedy(x: Tensor, n: int = ..., m: int = ..., dim: int = ..., return_mask: Literal[False] = ...) -> Tensor: ...
+@overload
+def nm_greedy(
+    x: Tensor, n: int = ..., m: int = ..., dim: int = ..., *, return_mask: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 def nm_greedy(
     x: Tensor, n: int = 2, m: int = 4, dim: int = -1, return_mask: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -265,7 +271,7 @@ def nm_approx_mvue(
     second = _drawn_entry(rest, drawn[..., 1])
     taken = torch.zeros_like(sizes, dtype=torch.bool).scatter(-1, first, True).scatter(-1, second, True)
     few = (sizes > 0).sum(-1, keepdim=True) <= 2
-    kept = approx_probabilities(sizes)
+    kept, _ = approx_probabilities(sizes)
     values = torch.where(taken & (kept > 0), blocks / torch.where(kept > 0, kept, 1.0), 0.0)
     return in_place_of(torch.where(few, blocks, values), dim).to(x.dtype)
 

@@ -173,8 +173,8 @@ def nm_mvue_variance(
     if method == "uniform":
         return sizes.square().sum(-1) * (m - n) / n
     if method == "approx":
-        kept = approx_probabilities(sizes)
-        return torch.where(kept > 0, sizes.square() * (1 - kept) / torch.where(kept > 0, kept, 1.0), 0.0).sum(-1)
+        kept, lost = approx_probabilities(sizes)
+        return (sizes.square() * lost / torch.where(kept > 0, kept, 1.0)).sum(-1)
     state = filled(magnitudes, n)
     # a_i (level - a_i), not a difference of sums: it keeps its digits
     terms = [
@@ -184,20 +184,27 @@ def nm_mvue_variance(
     return torch.stack(terms, -1).sum(-1)
 
 
-def approx_probabilities(sizes: Tensor) -> Tensor:
-    """Of two draws in proportion to magnitudes (…, 4), the second without the first: the probability to be drawn.
+def approx_probabilities(sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of two draws in proportion to magnitudes (…, 4), the second without the first: chances to be drawn and not to be.
 
-    1 and 0 where at most two entries are not zero.
+    1 and 0 where at most two entries are not zero. Both are sums of positive terms: beside a large entry a difference
+    would lose its digits.
     """
     held = (sizes > 0).sum(-1, keepdim=True)
     largest = sizes.amax(-1, keepdim=True)
-    shares = sizes / torch.where(largest > 0, largest, 1.0)
-
-    def others(parts: Tensor) -> Tensor:
-        """The sum of the other three: added up, since a difference would lose digits beside a large entry."""
-        return torch.stack([parts[..., [j for j in range(4) if j != i]].sum(-1) for i in range(4)], -1)
-
-    rest, total = others(shares), shares.sum(-1, keepdim=True)
-    first = shares / torch.where(total > 0, total, 1.0)
-    kept = first + shares * others(first / torch.where(rest > 0, rest, 1.0))
-    return torch.where(held > 2, kept.clamp(max=1.0), (sizes > 0).to(sizes.dtype))
+    shares = (sizes / torch.where(largest > 0, largest, 1.0)).unbind(-1)
+    total = shares[0] + shares[1] + shares[2] + shares[3]
+    drawn, missed = [], []
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        hit, miss = shares[i], torch.zeros_like(total)
+        for j in others:
+            last = sum(shares[k] for k in others if k != j)
+            without = last + shares[i]
+            first = shares[j] / torch.where(without > 0, without, 1.0)
+            hit, miss = hit + first * shares[i], miss + first * last
+        drawn.append(hit / torch.where(total > 0, total, 1.0))
+        missed.append(miss / torch.where(total > 0, total, 1.0))
+    few = (sizes > 0).to(sizes.dtype)
+    kept, lost = torch.stack(drawn, -1).clamp(max=1.0), torch.stack(missed, -1)
+    return torch.where(held > 2, kept, few), torch.where(held > 2, lost, 1 - few)

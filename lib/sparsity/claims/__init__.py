@@ -1,0 +1,5 @@
+"""The claims of chapter 05: masks of blocks, and what they do to a gradient and to training."""
+
+from lib.sparsity.claims import masks
+
+TOPICS = (masks,)
