@@ -167,7 +167,14 @@ CHAPTERS: tuple[Chapter, ...] = (
         road="training with less",
         needs="backpropagation, expectation and variance",
         builds_on=("four_bit",),
-        minutes=50,
+        minutes=45,
+        in_depth=35,
+        lesson=True,
+        headline=(
+            "exact MVUE 2:4, 2,097,152 float32, one thread, blocks along dim 0",
+            "approximation by two draws of torch.multinomial",
+        ),
+        data=("sparsity_races",),
     ),
     Chapter(
         number=6,

@@ -270,10 +270,9 @@ def nm_approx_mvue(
     rest = shares.scatter(-1, first, 0.0)
     second = _drawn_entry(rest, drawn[..., 1])
     taken = torch.zeros_like(sizes, dtype=torch.bool).scatter(-1, first, True).scatter(-1, second, True)
-    few = (sizes > 0).sum(-1, keepdim=True) <= 2
     kept, _ = approx_probabilities(sizes)
     values = torch.where(taken & (kept > 0), blocks / torch.where(kept > 0, kept, 1.0), 0.0)
-    return in_place_of(torch.where(few, blocks, values), dim).to(x.dtype)
+    return in_place_of(values, dim).to(x.dtype)
 
 
 def _drawn_entry(shares: Tensor, drawn: Tensor) -> Tensor:

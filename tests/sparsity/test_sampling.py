@@ -111,8 +111,8 @@ def test_float64_and_half_precision() -> None:
 def test_approx_is_unbiased_and_keeps_what_is_alone() -> None:
     for name in ("relu", "normal", "heavy tails"):
         x = kinds((16, 16))[name]
-        draws = torch.stack([nm_approx_mvue(x, generator=seeded(seed)) for seed in range(1500)]).double()
-        spread = draws.std(0) / 1500**0.5
+        draws = torch.stack([nm_approx_mvue(x, generator=seeded(seed)) for seed in range(600)]).double()
+        spread = draws.std(0) / 600**0.5
         score = ((draws.mean(0) - x).abs() / spread.clamp(min=1e-30))[spread > 1e-6 * x.abs()]
         assert score.max() < 5.5, name
         few = (as_blocks(x, 4, -1) != 0).sum(-1) <= 2

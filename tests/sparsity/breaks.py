@@ -1,0 +1,71 @@
+"""What makes each claim of chapter 05 fail."""
+
+import torch
+
+from lib.sparsity import sampling, symbolic, water_filling, wrong_point
+from lib.sparsity.claims import gradients, masks
+from tests.breaking import Break, both, edit, replace
+
+
+def largest_kept(x, n=2, m=4, dim=-1, *, rand=None, generator=None, return_mask=False, check=True):
+    """The largest entries in the place of those drawn."""
+    return sampling.nm_greedy(x, n, m, dim, return_mask=return_mask)
+
+
+def one_number_for_all(x, n=2, m=4, dim=-1, *, rand=None, generator=None, return_mask=False, check=True):
+    """The same random number for every block, half of it."""
+    return sampling.nm_mvue(x, n, m, dim, rand=rand / 2, return_mask=return_mask)
+
+
+def rounded_half_up(x, n=2, m=4, dim=-1, *, rand=None, generator=None, return_mask=False, check=True):
+    """A mask that keeps each entry by a coin of its own."""
+    chances = water_filling.nm_inclusion_probabilities(x, n, m, dim)
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < chances
+    return torch.where(mask, x / chances.clamp(min=1e-30), 0.0), mask
+
+
+BREAKS: dict[str, list[Break]] = {
+    "no-unbiased-mask-is-better": [
+        edit(masks, "nm_mvue_variance", "state = filled(magnitudes, n)", "state = filled(magnitudes, max(n - 1, 1))"),
+        edit(water_filling, "filled", "size * scale * left >= below[-1]", "size * scale * left >= 2 * below[-1]"),
+    ],
+    "pairs-of-a-block-in-closed-form": [
+        edit(symbolic, "cases", "(_A2 + _A4 - _A1 - _A3) / _TOTAL", "(_A2 + _A4 - _A1 - _A3) / (2 * _TOTAL)"),
+        edit(masks, "mvue24_pair_probabilities", "sizes = np.abs", "sizes = np.square"),
+    ],
+    "one-random-number-draws-the-mask": [
+        replace(masks, "nm_mvue", one_number_for_all),
+        replace(masks, "nm_mvue", largest_kept),
+        replace(masks, "nm_mvue", rounded_half_up),
+    ],
+    "exactly-n-stay-whatever-is-rounded": [
+        replace(masks, "nm_mvue", rounded_half_up),
+        edit(masks, "nm_mvue", "kept != 0", "kept > 0"),
+    ],
+    "the-approximation-costs-less-than-twice": [
+        edit(water_filling, "approx_probabilities", "miss + first * last", "miss + first * last * 1.01"),
+        edit(masks, "_exact_ratio", "total**2 / 2", "total**2 / 3"),
+    ],
+    "greedy-wins-every-squared-error": [
+        edit(masks, "nm_mvue_variance", "[..., : m - n]", "[..., : n - m + 1]"),
+        edit(masks, "nm_mvue_variance", "(state.level / state.scale - size)", "(2 * state.level / state.scale - size)"),
+    ],
+    "transposable-masks-are-exact": [
+        edit(masks, "transposable_mask", "argmax(dim=1)", "argmin(dim=1)"),
+        edit(masks, "transposable_mask", ".double().abs()", ".double()"),
+    ],
+    "updates-are-right-on-average": [
+        edit(gradients, "pruner", "nm_mvue(x, n, m, dim, generator=generator)", "nm_greedy(x, n, m, dim)"),
+        edit(gradients, "pruner", "nm_mvue(x, n, m, dim, generator=generator)", "0.9 * nm_mvue(x, n, m, dim)"),
+    ],
+    "blocks-with-one-entry-are-kept": [
+        replace(gradients, "nm_approx_mvue", lambda x, **_: gradients._usual_approximation(x.view(-1, 4)).view_as(x)),
+        edit(gradients, "nm_approx_mvue", "in_place_of(values, dim)", "in_place_of(2 * values, dim)"),
+    ],
+    "greedy-descent-ends-at-a-wrong-point": [
+        edit(wrong_point, "pruner", '"greedy": lambda x: nm_greedy(x, n, m, dim)', '"greedy": lambda x: x'),
+        edit(wrong_point, "pruner", "nm_mvue(x, n, m, dim, generator=generator)", "nm_greedy(x, n, m, dim)"),
+    ],
+}
+#: Fewer repeats and a shorter grid.
+SETTING = both(replace(masks, "_GRID", 20_000), replace(gradients, "_REPEATS", 40))
