@@ -108,6 +108,30 @@ def _two_of_four(r0, r1, r2, r3, drawn, count, kept):
 
 
 @compiled(error_model="numpy", fastmath=False)
+def _one_of_m(m, x, drawn, count, kept):
+    """1:M blocks, a row of entries a place: one tooth, and the sum is the level. Returns as `_two_of_four`."""
+    total, below, tooth = np.zeros(count, np.float32), np.zeros(count, np.float32), np.empty(count, np.float32)
+    for i in range(m):
+        row = x[i]
+        for lane in range(count):
+            total[lane] += abs(row[lane])
+    wrong = np.int32(0)
+    for lane in range(count):
+        plain = (total[lane] < _LARGE) & ((total[lane] >= _SMALL) | (total[lane] <= _ZERO))
+        wrong = np.int32(wrong | _int(not plain))
+        tooth[lane] = _first_tooth(drawn[lane]) * total[lane]
+    for i in range(m):
+        row, result = x[i], kept[i]
+        for lane in range(count):
+            entry, before = row[lane], below[lane]
+            end = before + abs(entry)
+            signed = -total[lane] if entry < _ZERO else total[lane]
+            result[lane] = _or_zero((end >= tooth[lane]) & (before < tooth[lane]), signed)
+            below[lane] = end
+    return wrong
+
+
+@compiled(error_model="numpy", fastmath=False)
 def _sums(x, free, m, count, scale, total):
     """The scale of the free magnitudes of some blocks, and their sums."""
     for lane in range(count):
@@ -272,8 +296,11 @@ def mvue(x, n, m, shape, rand, keys, result):
             count = min(_LANES, many - lane)
             start = o * size * inner + b * m * inner + lane * lane_step
             _draw(rand, keys, o * inner * blocks + b + lane * rand_step, rand_step, count, drawn)
-            wrong = True
-            if fast:
+            wrong = np.int32(1)
+            if n == 1:
+                _loaded(x, m, start, lane_step, entry_step, count, rows)
+                wrong = _one_of_m(m, rows, drawn, count, kept)
+            elif fast:
                 if lane_step == 1:
                     wrong = _two_of_four(
                         x[start : start + count],
@@ -287,7 +314,7 @@ def mvue(x, n, m, shape, rand, keys, result):
                 else:
                     _loaded(x, m, start, lane_step, entry_step, count, rows)
                     wrong = _two_of_four(rows[0], rows[1], rows[2], rows[3], drawn, count, kept.ravel())
-            if wrong:
+            if wrong != 0:
                 _loaded(x, m, start, lane_step, entry_step, count, rows)
                 finite &= _finite(rows, m, count)
                 _n_of_m(n, m, rows, drawn, count, free, seen, kept)
