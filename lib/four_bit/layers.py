@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from lib.counter import random_seed
 from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
@@ -25,6 +24,7 @@ from lib.four_bit.fused_int4 import PackedInt4, int4_operand, int4_pack, int4_un
 from lib.four_bit.hindsight import HindsightMax, Momentum
 from lib.four_bit.integers import int4_encode
 from lib.four_bit.logarithmic import Rounding, checked_mantissas, largest_magnitude, luq_decode, luq_encode
+from lib.products import LINEAR, Product, convolution, initial_weights, padded
 from lib.validation import floating_tensor, instance_of, positive_integer, torch_generator, true_or_false
 
 if TYPE_CHECKING:
@@ -94,42 +94,6 @@ class LUQConfig(Rounding):
         """Refuse what INT4 gradients cannot be."""
         if self.backward == "int4" and (self.samples > 1 or self.rounding == "down"):
             raise ValueError("backward int4 takes one sample, rounded to nearest or stochastically")
-
-
-@dataclass(frozen=True)
-class _Product:
-    """The linear map of a layer, and its two transposes."""
-
-    forward: Callable[[Tensor, Tensor], Tensor]
-    to_input: Callable[[Tensor, Tensor, torch.Size], Tensor]
-    to_weight: Callable[[Tensor, Tensor, torch.Size], Tensor]
-
-
-_LINEAR = _Product(
-    forward=lambda x, weight: x @ weight.T,
-    to_input=lambda grad, weight, _: grad @ weight,
-    to_weight=lambda grad, x, _: grad.T @ x,
-)
-
-
-def _convolution(layer: nn.modules.conv._ConvNd, padding: Any, output_padding: Any) -> _Product:
-    stride, dilation, groups = layer.stride, layer.dilation, layer.groups
-    settings = (stride, padding, dilation, layer.transposed, output_padding, groups)
-
-    def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
-        found = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, wanted)
-        result: Tensor = found[wanted.index(True)]
-        return result
-
-    def empty(like: Tensor, shape: torch.Size) -> Tensor:
-        """What is only asked for its shape."""
-        return like.new_empty(1).expand(shape)
-
-    return _Product(
-        forward=lambda x, weight: torch.convolution(x, weight, None, *settings),
-        to_input=lambda grad, weight, shape: backward(grad, empty(grad, shape), weight, (True, False, False)),
-        to_weight=lambda grad, x, shape: backward(grad, x, empty(grad, shape), (False, True, False)),
-    )
 
 
 class _Quantizer:
@@ -233,7 +197,7 @@ class _FourBit(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917  (autograd passes nothing by name)
-        ctx: Any, x: Tensor, weight: Tensor, product: _Product, quantizer: _Quantizer, dtype: torch.dtype
+        ctx: Any, x: Tensor, weight: Tensor, product: Product, quantizer: _Quantizer, dtype: torch.dtype
     ) -> Tensor:
         config = quantizer.config
         ctx.product, ctx.quantizer, ctx.dtype = product, quantizer, dtype
@@ -303,11 +267,7 @@ class _FourBitLayer(nn.Module):
     def __init__(
         self, *args: Any, config: LUQConfig | None = None, generator: torch.Generator | None = None, **kwargs: Any
     ) -> None:
-        given = torch_generator("generator", generator) is not None
-        # torch draws initial weights from its own generator: let that follow from the given one
-        with torch.random.fork_rng(devices=[], enabled=given):
-            if given:
-                torch.default_generator.manual_seed(random_seed(generator))
+        with initial_weights(generator):
             super().__init__(*args, **kwargs)
         self.quantizer = _Quantizer(LUQConfig() if config is None else config, generator)
 
@@ -321,7 +281,7 @@ class _FourBitLayer(nn.Module):
         layer.quantizer = _Quantizer(config, generator)
         return layer
 
-    def multiplied(self, x: Tensor, product: _Product, dtype: torch.dtype, axes: int = 0) -> Tensor:
+    def multiplied(self, x: Tensor, product: Product, dtype: torch.dtype, axes: int = 0) -> Tensor:
         """The product with the weights, and the bias, in front of that many axes."""
         out: Tensor = _FourBit.apply(x, self.weight, product, self.quantizer, dtype)  # type: ignore[no-untyped-call]
         bias = self.bias
@@ -366,7 +326,7 @@ class LUQLinear(_FourBitLayer, nn.Linear):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x must have {self.in_features} entries on its last axis; its shape is {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            out = self.multiplied(x.reshape(-1, self.in_features), _LINEAR, dtype)
+            out = self.multiplied(x.reshape(-1, self.in_features), LINEAR, dtype)
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype if dtype == torch.float32 else dtype)
 
 
@@ -385,10 +345,9 @@ class _FourBitConvolution(_FourBitLayer, nn.modules.conv._ConvNd):
             if isinstance(self, nn.modules.conv._ConvTransposeNd):
                 sizes: Any = (self.stride, padding, self.kernel_size, axes, self.dilation)
                 output_padding = tuple(self._output_padding(x, output_size, *sizes))
-            elif self.padding_mode != "zeros" or isinstance(padding, str):
-                mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-                wide, padding = functional.pad(wide, self._reversed_padding_repeated_twice, mode=mode), (0,) * axes
-            out = self.multiplied(wide, _convolution(self, padding, output_padding), dtype, axes)
+            else:
+                wide, padding = padded(self, wide)
+            out = self.multiplied(wide, convolution(self, padding, output_padding), dtype, axes)
         out = out if x.ndim == axes + 2 else out[0]
         return out.to(x.dtype if dtype == torch.float32 else dtype)
 

@@ -1,4 +1,8 @@
 from .blocks import is_nm_sparse as is_nm_sparse
+from .layers import NMConfig as NMConfig
+from .layers import NMConv2d as NMConv2d
+from .layers import NMLinear as NMLinear
+from .layers import sparsify_model as sparsify_model
 from .packing import pack_24 as pack_24
 from .packing import unpack_24 as unpack_24
 from .pairs import mvue24_pair_probabilities as mvue24_pair_probabilities

@@ -27,7 +27,9 @@ METHODS: tuple[Method, ...] = ("dense", "greedy", "mvue", "approx", "uniform")
 _CLASSES = 10
 
 
-def pruner(method: Method, n: int, m: int, dim: int, *, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+def pruner(
+    method: Method, n: int, m: int, dim: int, *, generator: torch.Generator | None = None
+) -> Callable[[Tensor], Tensor]:
     """A function that prunes N:M along a dimension in one of several ways, or not.
 
     Examples:
