@@ -28,6 +28,7 @@ __all__ = [
     "FASHION_CLASSES",
     "FASHION_MEAN",
     "FASHION_SPREAD",
+    "IMAGE_SHAPES",
     "cifar10",
     "cifar100",
     "clothes",
@@ -58,6 +59,13 @@ _CIFAR_BYTES = 3 * 32 * 32
 
 Split = Literal["train", "test"]
 ImageSet = Literal["fashion", "cifar10", "cifar100", "imagenet"]
+#: Channels, height and width of their images.
+IMAGE_SHAPES: dict[ImageSet, tuple[int, int, int]] = {
+    "fashion": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+    "imagenet": (3, 224, 224),
+}
 
 
 def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:

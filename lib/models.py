@@ -11,8 +11,17 @@ from torch import Tensor, nn
 
 from lib.validation import instance_of, one_of, positive_integer, true_or_false
 
-__all__ = ["ACTIVATIONS", "ResidualBlock", "fully_connected", "initialize", "residual_network", "small_convnet"]
+__all__ = [
+    "ACTIVATIONS",
+    "ResidualBlock",
+    "fully_connected",
+    "image_network",
+    "initialize",
+    "residual_network",
+    "small_convnet",
+]
 
+_OWN_NETWORKS = ("mlp", "convnet", "resnet18-small")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU}
 
 
@@ -184,4 +193,50 @@ def residual_network(
             inputs = maps
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs))
     initialize(model, generator=generator)
+    return model
+
+
+def image_network(
+    name: str, shape: tuple[int, int, int], classes: int, *, depth: int = 6, seed: int = 0
+) -> tuple[nn.Module, Tensor | None]:
+    """A network for images by its name, and an example of its input where some layers may never be called.
+
+    Args:
+        name: `"mlp"` (`depth` layers of 128 between a first and a last one, with batch normalisation), `"convnet"`
+            (three convolutions), `"resnet18-small"` (for small images), or a name in torchvision.models.
+        shape: Channels, height and width of an image.
+
+    Examples:
+        >>> model, example = image_network("convnet", (1, 28, 28), 10)
+        >>> len(model), example
+        (14, None)
+    """
+    channels, *sides = shape
+    weights = torch.Generator().manual_seed(seed)
+    if name == "mlp":
+        widths = (channels * sides[0] * sides[1], *[128] * (depth + 1), classes)
+        return fully_connected(widths, activation="relu", normalize=True, generator=weights), None
+    if name == "convnet":
+        widths = (channels, 16, 32, 64)
+        model = small_convnet(widths, classes, size=sides[0], activation="relu", normalize=True, generator=weights)
+        return model, None
+    if name == "resnet18-small":
+        return residual_network((2, 2, 2, 2), classes, generator=weights), None
+    # some take the weights of layers without calling them: an image shows which
+    return _from_torchvision(name, shape, classes, seed), torch.zeros(2, *shape)
+
+
+@torch.random.fork_rng(devices=[])
+def _from_torchvision(name: str, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
+    own = ", ".join(_OWN_NETWORKS)
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:  # a build for another torch breaks at its import
+        raise ValueError(f"architecture must be {own}, or torchvision be at hand; it is {name!r}: {error}") from error
+    if name not in models.list_models():
+        raise ValueError(f"architecture must be one of {own} or of torchvision.models; it is {name!r}")
+    torch.manual_seed(seed)
+    model: nn.Module = models.get_model(name, num_classes=classes)
+    if name.startswith("vit_") and shape[1:] != (224, 224):  # these take images of one size only
+        return nn.Sequential(nn.Upsample((224, 224), mode="bilinear"), model)
     return model

@@ -18,21 +18,17 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset
 
-from lib.datasets import ImageSet, image_task
+from lib.datasets import IMAGE_SHAPES, ImageSet, image_task
 from lib.experiment import Count, Natural, NonNegative, Positive, Preset, Run, Seed, named, prepare
 from lib.four_bit.fused import active_backend
 from lib.four_bit.hindsight import Momentum
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
-from lib.models import fully_connected, residual_network, small_convnet
+from lib.models import image_network
 from lib.training import TrainingRun, accuracy, fit, one_cycle
 from lib.validation import known_device, torch_generator
 
 __all__ = ["PRESETS", "FourBitPreset", "FourBitRun", "four_bit_task", "train_four_bit"]
-
-_OWN_NETWORKS = ("mlp", "convnet", "resnet18-small")
-#: Shapes of images.
-_SHAPES = {"fashion": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ class FourBitRun(Run):
 
     def facts(self) -> dict[str, Any]:
         """The number of classes."""
-        image = torch.zeros(1, *_SHAPES[self.preset.data], device=next(self.model.parameters()).device)
+        image = torch.zeros(1, *IMAGE_SHAPES[self.preset.data], device=next(self.model.parameters()).device)
         with torch.no_grad():
             return {"classes": self.model(image).shape[1]}
 
@@ -166,37 +162,9 @@ def four_bit_task(
 
 
 def _network(preset: FourBitPreset, classes: int, noise: torch.Generator | None = None) -> nn.Module:
-    channels, *sides = shape = _SHAPES[preset.data]
-    weights = torch.Generator().manual_seed(preset.seed)
-    model: nn.Module
-    example = None
-    with torch.random.fork_rng(devices=[]):  # torch draws weights from its own generator before ours replaces them
-        if preset.architecture == "mlp":
-            widths = (int(np.prod(shape)), *[128] * 7, classes)
-            model = fully_connected(widths, activation="relu", normalize=True, generator=weights)
-        elif preset.architecture == "convnet":
-            widths = (channels, 16, 32, 64)
-            model = small_convnet(widths, classes, size=sides[0], activation="relu", normalize=True, generator=weights)
-        elif preset.architecture == "resnet18-small":
-            model = residual_network((2, 2, 2, 2), classes, generator=weights)
-        else:
-            model = _from_torchvision(preset.architecture, classes, preset.seed)
-            # some take the weights of layers without calling them: an image shows which
-            example = torch.zeros(2, *shape)
-        return quantize_model(model, preset.config, generator=noise, inplace=True, example=example)
-
-
-def _from_torchvision(name: str, classes: int, seed: int) -> nn.Module:
-    own = ", ".join(_OWN_NETWORKS)
-    try:
-        from torchvision import models
-    except (ImportError, RuntimeError) as error:  # a build for another torch breaks at its import
-        raise ValueError(f"architecture must be {own}, or torchvision be at hand; it is {name!r}: {error}") from error
-    if name not in models.list_models():
-        raise ValueError(f"architecture must be one of {own} or of torchvision.models; it is {name!r}")
-    torch.manual_seed(seed)
-    model: nn.Module = models.get_model(name, num_classes=classes)
-    return model
+    shape = IMAGE_SHAPES[preset.data]
+    model, example = image_network(preset.architecture, shape, classes, seed=preset.seed)
+    return quantize_model(model, preset.config, generator=noise, inplace=True, example=example)
 
 
 def _fine_tuned(config: LUQConfig) -> LUQConfig:

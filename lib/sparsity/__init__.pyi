@@ -1,4 +1,9 @@
 from .blocks import is_nm_sparse as is_nm_sparse
+from .experiment import PRESETS as PRESETS
+from .experiment import SparsityPreset as SparsityPreset
+from .experiment import SparsityRun as SparsityRun
+from .experiment import sparsity_task as sparsity_task
+from .experiment import train_sparsity as train_sparsity
 from .layers import NMConfig as NMConfig
 from .layers import NMConv2d as NMConv2d
 from .layers import NMLinear as NMLinear

@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lib import models
 from lib.__main__ import app
 from lib.checkpoints import checkpoint_steps, load_checkpoint
 from lib.datasets import clothes
@@ -21,7 +22,6 @@ from lib.four_bit import (
     PRESETS,
     FourBitRun,
     LUQConfig,
-    experiment,
     four_bit_task,
     sweep_four_bit,
     train_four_bit,
@@ -128,7 +128,7 @@ def test_cifar100_preset_on_files_of_its_format(tmp_path, monkeypatch) -> None:
     def small(blocks, outputs, *, generator):
         return residual_network(blocks, outputs, width=4, generator=generator)
 
-    monkeypatch.setattr(experiment, "residual_network", small)
+    monkeypatch.setattr(models, "residual_network", small)
     settings = replace(PRESETS["cifar100-resnet18"], epochs=1, batch_size=4, fine_tuning=1)
     run = train_four_bit(settings, tmp_path / "out", data_path=tmp_path / "data")
     assert len(run.losses) == 4

@@ -128,7 +128,7 @@ def test_both_gradients_have_masks_of_their_own_and_the_generator_decides() -> N
         layer = NMLinear(4, 8, config=BOTH)
         layer.prune(BOTH, seeded(seed))
         shown = {}
-        layer.on_product = lambda name, operand, dim: shown.update({name: operand.view(8, 8)})
+        layer.on_product = lambda name, operand, _: shown.update({name: operand.view(8, 8)})
         layer(torch.ones(8, 4, requires_grad=True)).backward(grad)
         return shown
 
@@ -189,7 +189,7 @@ def test_a_transformer_of_torch_is_pruned_where_it_calls_its_layers() -> None:
 def test_nothing_is_done_or_kept_for_a_gradient_that_nobody_needs(kind) -> None:
     layer = kind(4, 4, config=BOTH) if kind is NMLinear else kind(4, 4, 1, config=BOTH)
     shape, shown = (4, 4) if kind is NMLinear else (4, 4, 1, 1), []
-    layer.on_product = lambda name, operand, dim: shown.append(name)
+    layer.on_product = lambda name, *_: shown.append(name)
     layer(torch.ones(shape)).sum().backward()
     assert shown == ["update"]
     layer.requires_grad_(False)
