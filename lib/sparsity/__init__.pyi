@@ -1,3 +1,5 @@
+from . import explorers as explorers
+from . import symbolic as symbolic
 from .blocks import is_nm_sparse as is_nm_sparse
 from .experiment import PRESETS as PRESETS
 from .experiment import SparsityPreset as SparsityPreset

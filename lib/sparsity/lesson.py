@@ -75,7 +75,7 @@ PREDICTIONS = {
                 "networks are of this kind.",
                 right=True,
             ),
-            Option("It costs the same everywhere.", "Move sigma: the error falls by a factor of 200."),
+            Option("It costs the same everywhere.", "Move sigma: the error falls by more than a factor of a hundred."),
         ),
     ),
     "ratio": Question(
@@ -130,7 +130,7 @@ def _chances(a: Array, n: int) -> Array:
 def _kept(P: Array, u: float) -> Array:
     ends = np.cumsum(P)
     starts = ends - P
-    return np.floor(ends - u) != np.floor(starts - u)
+    return np.asarray(np.floor(ends - u) != np.floor(starts - u))
 
 
 EXERCISES = {
