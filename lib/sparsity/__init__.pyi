@@ -11,6 +11,10 @@ from .layers import sparsify_model as sparsify_model
 from .packing import pack_24 as pack_24
 from .packing import unpack_24 as unpack_24
 from .pairs import mvue24_pair_probabilities as mvue24_pair_probabilities
+from .planner import LayerPlan as LayerPlan
+from .planner import SparsityPlan as SparsityPlan
+from .planner import mask_noise as mask_noise
+from .planner import plan_sparsity as plan_sparsity
 from .sampling import nm_approx_mvue as nm_approx_mvue
 from .sampling import nm_greedy as nm_greedy
 from .sampling import nm_mvue as nm_mvue
