@@ -19,6 +19,8 @@ from .sampling import nm_approx_mvue as nm_approx_mvue
 from .sampling import nm_greedy as nm_greedy
 from .sampling import nm_mvue as nm_mvue
 from .sampling import nm_uniform as nm_uniform
+from .sweep import pruned_ways as pruned_ways
+from .sweep import sweep_sparsity as sweep_sparsity
 from .transposable import transposable_mask as transposable_mask
 from .water_filling import nm_inclusion_probabilities as nm_inclusion_probabilities
 from .water_filling import nm_joint_probabilities as nm_joint_probabilities
