@@ -22,7 +22,7 @@ from typer.core import TyperCommand
 
 from lib.files import output_file, output_folder
 
-__all__ = ["Call", "Command", "ExperimentCommand", "Option", "TrainingCommand", "refusals"]
+__all__ = ["Call", "Command", "ExperimentCommand", "Option", "SweepCommand", "TrainingCommand", "refusals"]
 
 
 @contextmanager
@@ -59,6 +59,9 @@ _SAID = {
     "jobs": "Processes on this machine.",
     "shard": "i/n: only this worker's share, of n workers on one folder.",
     "seeds": "One training each.",
+    "methods": "dense, greedy, mvue, approx or uniform; may be given several times.",
+    "patterns": "N:M, such as 2:4; may be given several times.",
+    "both": "Whether to prune the gradient that goes to the layer before as well.",
     "ways": "A way to quantise, such as 'FP3 LUQ'; may be given several times.",
 }
 
@@ -277,3 +280,14 @@ class TrainingCommand(ExperimentCommand):
             raise typer.Exit(1)
         result.save(call.out / "network.npz")
         typer.echo(f"network: {call.out / 'network.npz'}")
+
+
+class SweepCommand(ExperimentCommand):
+    """A command that trains in several ways with several seeds, and prints accuracies."""
+
+    def report(self, result: dict[str, Any], _: Call) -> None:
+        """Mean and range over seeds."""
+        typer.echo("test accuracy, mean and range over seeds")
+        for name, runs in result.items():
+            final = [float(run.scores[-1]) if len(run.scores) and not run.diverged else float("nan") for run in runs]
+            typer.echo(f"{name:36} {sum(final) / len(final):.4f}   {min(final):.4f} … {max(final):.4f}")

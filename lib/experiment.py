@@ -11,9 +11,10 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -66,6 +67,7 @@ __all__ = [
     "described",
     "named",
     "prepare",
+    "train_in_ways",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -280,6 +282,54 @@ def prepare(
     if folder is not None and is_first_process(device):
         claim_experiment(folder, preset.record())
     return model, train, test, per_epoch
+
+
+R = TypeVar("R", bound=Run)
+
+
+def train_in_ways(
+    train: Callable[[Any, Path | None], R],
+    ways: Mapping[str, Preset],
+    *,
+    seeds: Iterable[int],
+    folder: str | Path | None,
+    jobs: int | None,
+) -> dict[str, list[R]]:
+    """Train each of several presets with several seeds, in processes side by side.
+
+    Args:
+        train: Of a preset and the folder of its checkpoints; other processes must be able to import it.
+        ways: Presets by name; their `seed` is replaced.
+        folder: Checkpoints go to a folder a training in it; a second call goes on from them. None keeps nothing.
+        jobs: Processes; None leaves it to a surrounding `joblib.parallel_config`, which may carry them to a cluster.
+
+    Returns:
+        The runs by way, in the order of the seeds.
+    """
+    seeds = _distinct(seeds)
+    job_count(jobs)
+    place = None if folder is None else output_folder("folder", folder)
+    work = [
+        (replace(preset, **{"seed": seed}), place and place / _file_name(way) / f"seed-{seed}")
+        for way, preset in ways.items()
+        for seed in seeds
+    ]
+    runs = iter(list(in_parallel(train, work, "trainings", jobs=jobs)))
+    return {way: list(islice(runs, len(seeds))) for way in ways}
+
+
+def _distinct(seeds: object) -> list[int]:
+    if not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds must be a list of integers; it is {seeds!r}")
+    found = [known_seed("seeds", seed) for seed in seeds]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds must hold at least one integer, each once; it is {found}")
+    return found
+
+
+def _file_name(way: str) -> str:
+    """A way's name without what a file system might not like."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", way).strip("-").lower()
 
 
 #: A piece of work: the settings that it depends on, and the arguments of the function that does it.

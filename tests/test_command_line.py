@@ -28,10 +28,12 @@ from tests.test_experiment import Coat, Walk
 CALLS = {
     "claims": ["1"],
     "train four-bit": ["--out", "new"],
+    "train sparsity": ["--out", "new"],
     "train alias-free": ["--out", "new"],
     "train flood": ["--out", "new"],
     "train edge-of-stability": ["--out", "new"],
     "sweep four-bit": ["--out", "new", "--ways", "FP32"],
+    "sweep sparsity": ["--out", "new", "--methods", "dense"],
     "sweep initialization-shape": ["--out", "new"],
     "sweep forgetting": ["--out", "new"],
     "search forgetting": ["--out", "new"],

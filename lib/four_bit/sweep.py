@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-from lib.experiment import named
-from lib.files import output_folder
+from lib.experiment import named, train_in_ways
 from lib.four_bit.comparison import SEEDS, WAYS
 from lib.four_bit.experiment import PRESETS, FourBitPreset, FourBitRun, train_four_bit
 from lib.four_bit.layers import LUQConfig
-from lib.parallel import in_parallel
-from lib.validation import instance_of, job_count, known_device, known_seed, one_of
+from lib.validation import instance_of, known_device, one_of
 
 __all__ = ["sweep_four_bit"]
 
@@ -47,18 +43,11 @@ def sweep_four_bit(
         >>> {way: len(runs) for way, runs in found.items()}
         {'FP32': 2, 'FP3 LUQ': 2}
     """
-    settings, ways, seeds = named(preset, PRESETS), _by_name(ways), _distinct(seeds)
+    settings = named(preset, PRESETS)
     known_device(device)
-    job_count(jobs)
-    place = None if folder is None else output_folder("folder", folder)
-    work = [
-        (replace(settings, config=config, seed=seed), place and place / _file_name(way) / f"seed-{seed}")
-        for way, config in ways.items()
-        for seed in seeds
-    ]
+    presets = {way: replace(settings, config=config) for way, config in _by_name(ways).items()}
     train = partial(train_four_bit, data_path=data_path, device=device)
-    runs = iter(list(in_parallel(train, work, "trainings", jobs=jobs)))
-    return {way: list(islice(runs, len(seeds))) for way in ways}
+    return train_in_ways(train, presets, seeds=seeds, folder=folder, jobs=jobs)
 
 
 def _by_name(ways: Sequence[str] | Mapping[str, LUQConfig]) -> Mapping[str, LUQConfig]:
@@ -72,17 +61,3 @@ def _by_name(ways: Sequence[str] | Mapping[str, LUQConfig]) -> Mapping[str, LUQC
         instance_of("ways", way, str, "names with settings")
         instance_of(f"ways[{way!r}]", config, LUQConfig, "a LUQConfig")
     return ways
-
-
-def _distinct(seeds: object) -> list[int]:
-    if not isinstance(seeds, Iterable):
-        raise TypeError(f"seeds must be a list of integers; it is {seeds!r}")
-    found = [known_seed("seeds", seed) for seed in seeds]
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"seeds must hold at least one integer, each once; it is {found}")
-    return found
-
-
-def _file_name(way: str) -> str:
-    """A way's name without what a file system might not like."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", way).strip("-").lower()

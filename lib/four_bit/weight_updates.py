@@ -26,7 +26,15 @@ from lib.validation import finite_tensor, instance_of, positive_number
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LayerGradient", "UpdateError", "capture_gradients", "captured_gradient", "gradient_moments", "update_error"]
+__all__ = [
+    "LayerGradient",
+    "UpdateError",
+    "capture_gradients",
+    "captured_calls",
+    "captured_gradient",
+    "gradient_moments",
+    "update_error",
+]
 
 
 @dataclass(frozen=True)
@@ -119,19 +127,23 @@ def update_error(gradient: LayerGradient, config: LUQConfig, *, max_abs: Tensor 
     return UpdateError(float((expected - exact).norm() / size), float(noise / size), float(cosine))
 
 
-def capture_gradients(
-    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor
-) -> dict[str, LayerGradient]:
-    """The gradient and inputs of every linear layer that is called for one batch, by the layer's name.
+def captured_calls(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear,),
+) -> list[tuple[str, Tensor, Tensor]]:
+    """Every call of a layer of some kinds for one batch: its name, its input and the gradient of its output.
 
     Args:
         loss: `loss(model(inputs), targets)` is one number.
 
     Examples:
-        >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-        >>> found = capture_gradients(model, nn.functional.mse_loss, torch.ones(5, 3), torch.ones(5, 1))
-        >>> {name: tuple(each.delta.shape) for name, each in found.items()}
-        {'0': (5, 2), '2': (5, 1)}
+        >>> x, y = torch.ones(5, 3), torch.ones(5, 1)
+        >>> [(name, given, slope)] = captured_calls(nn.Linear(3, 1), nn.functional.mse_loss, x, y)
+        >>> given.shape, slope.shape
+        (torch.Size([5, 3]), torch.Size([5, 1]))
     """
     instance_of("model", model, nn.Module, "a torch module")
     if not callable(loss):
@@ -139,7 +151,7 @@ def capture_gradients(
     for name, batch in (("inputs", inputs), ("targets", targets)):
         if instance_of(name, batch, Tensor, "a tensor").is_floating_point() or batch.is_complex():
             finite_tensor(name, batch)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     seen: list[tuple[str, Tensor, Tensor]] = []
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
@@ -166,8 +178,26 @@ def capture_gradients(
     finally:
         for handle in handles:
             handle.remove()
+    return [(name, given, slope) for (name, given, _), slope in zip(seen, slopes, strict=True)]
+
+
+def capture_gradients(
+    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor
+) -> dict[str, LayerGradient]:
+    """The gradient and inputs of every linear layer that is called for one batch, by the layer's name.
+
+    Args:
+        loss: `loss(model(inputs), targets)` is one number.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> found = capture_gradients(model, nn.functional.mse_loss, torch.ones(5, 3), torch.ones(5, 1))
+        >>> {name: tuple(each.delta.shape) for name, each in found.items()}
+        {'0': (5, 2), '2': (5, 1)}
+    """
+    seen = captured_calls(model, loss, inputs, targets)
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for (name, given, _), slope in zip(seen, slopes, strict=True):
+    for name, given, slope in seen:
         rows.setdefault(name, []).append((slope.reshape(-1, slope.shape[-1]), given.reshape(-1, given.shape[-1])))
     # a layer that is called several times is updated by all of its calls
     return {

@@ -13,10 +13,16 @@ from .layers import sparsify_model as sparsify_model
 from .packing import pack_24 as pack_24
 from .packing import unpack_24 as unpack_24
 from .pairs import mvue24_pair_probabilities as mvue24_pair_probabilities
+from .planner import LayerPlan as LayerPlan
+from .planner import SparsityPlan as SparsityPlan
+from .planner import mask_noise as mask_noise
+from .planner import plan_sparsity as plan_sparsity
 from .sampling import nm_approx_mvue as nm_approx_mvue
 from .sampling import nm_greedy as nm_greedy
 from .sampling import nm_mvue as nm_mvue
 from .sampling import nm_uniform as nm_uniform
+from .sweep import pruned_ways as pruned_ways
+from .sweep import sweep_sparsity as sweep_sparsity
 from .transposable import transposable_mask as transposable_mask
 from .water_filling import nm_inclusion_probabilities as nm_inclusion_probabilities
 from .water_filling import nm_joint_probabilities as nm_joint_probabilities

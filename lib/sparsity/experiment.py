@@ -33,6 +33,7 @@ class SparsityPreset(Preset):
         architecture: As in `lib.models.image_network`.
         depth: Hidden layers of `"mlp"` after the first one.
         config: What is pruned, and how.
+        all_layers: Whether the first and the last layer are pruned as well.
         count: Number of training images; None for all.
         full: Fashion-MNIST: test on all 10 000 images of the whole set, where it is installed, not on the 2 000 that
             ship.
@@ -49,6 +50,7 @@ class SparsityPreset(Preset):
     architecture: str = "mlp"
     depth: Count = 6
     config: NMConfig = field(default_factory=NMConfig)
+    all_layers: bool = False
     count: Count | None = None
     full: bool = False
     label_noise: Momentum = 0.0
@@ -139,7 +141,8 @@ def sparsity_task(
 def _network(preset: SparsityPreset, classes: int, noise: torch.Generator | None = None) -> nn.Module:
     shape = IMAGE_SHAPES[preset.data]
     model, example = image_network(preset.architecture, shape, classes, depth=preset.depth, seed=preset.seed)
-    return sparsify_model(model, preset.config, generator=noise, inplace=True, example=example)
+    skip = () if preset.all_layers else ("first", "last")
+    return sparsify_model(model, preset.config, skip=skip, generator=noise, inplace=True, example=example)
 
 
 def train_sparsity(
