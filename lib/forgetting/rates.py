@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.forgetting.compiled import rate_steps
 from lib.forgetting.tasks import Array, projectors
 from lib.forgetting.two_tasks import two_task_worst_case
 from lib.validation import finite_array, integer_at_least, number_between, positive_integer, positive_number
@@ -134,8 +135,7 @@ def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = Non
     if not values.size or values.min() < 0 or values.max() > 1 + 1e-12:
         raise ValueError("spectrum must hold at least one eigenvalue, all between 0 and 1")
     rates = values.copy()
-    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
-        rates = rates * (1 - 2 * c * values) + c * c * values * rates.max()
+    rate_steps(rates, values, _shrinkage(shrink, integer_at_least("k", k, 0)))
     return float(rates.max())
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace as with_settings
 
 import torch
 
-from lib.forgetting import margins, search, sweep, symbolic, two_tasks, worst_case
+from lib.forgetting import margins, rates, search, sweep, symbolic, two_tasks, worst_case
 from lib.forgetting.claims import cycles, experiments, projections, random_orders
 from lib.forgetting.sequences import cyclic_ordering
 from lib.forgetting.tasks import TaskCollection
@@ -106,7 +106,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(random_orders, "expected_forgetting", "/ steps", "/ (steps + 2)"),
     ],
     "recursion-dominates-the-expected-loss": [
-        edit(random_orders, "dominating_rates", "2 * c * values", "3 * c * values"),
+        edit(rates, "rate_steps", "2 * c * values", "3 * c * values"),
         edit(random_orders, "_recursions", "2 * mean", "3 * mean"),
         edit(random_orders, "expected_loss", "- c * rows", "- 0.9 * c * rows"),
     ],
@@ -122,8 +122,8 @@ BREAKS: dict[str, list[Break]] = {
         ),
     ],
     "penalties-that-grow-reach-one-over-k": [
-        edit(random_orders, "dominating_rates", "c * c * values", "c * values"),
-        edit(random_orders, "dominating_rates", "[::-1]", ""),
+        edit(rates, "rate_steps", "c * c * values", "c * values"),
+        edit(rates, "rate_steps", "[::-1]", ""),
         edit(random_orders, "expected_loss", "[::-1]", ""),
         edit(random_orders, "expected_loss", "- c * rows", "- 0.5 * c * rows"),
     ],
