@@ -1,7 +1,5 @@
 """What chapter 03 adds to the command line: `python -m lib sweep forgetting`, `python -m lib search forgetting`."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The live figures of chapter 03."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +26,11 @@ __all__ = ["AngleRidge", "BouncingPoint", "Catastrophe", "Orders"]
 
 _LEFT, _RIGHT = (0.0, 0.41, 0.0, 1.0), (0.58, 1.0, 0.0, 1.0)  # of two panels, and of the room for ticks between
 _SMALLEST = 1e-8
+_WALK = (
+    line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
+    dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
+    dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+)
 
 
 def _powers(title: str, lowest: int, highest: int, step: int = 1) -> dict[str, Any]:
@@ -88,9 +91,7 @@ class BouncingPoint(Explorer):
         line("solves task 1", "sky", width=3, hover=False, xy="first"),
         line("solves task 2", "green", width=3, hover=False, xy="second"),
         line("solves a further task", "grey", width=1, hover=False, xy="others"),
-        line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
-        dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
-        dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+        *_WALK,
         dots("now", "vermilion", size=12, xy="now"),
         line("forgetting F", "blue", mode="lines+markers", marker_size=5, panel=2, x="learnt", y="losses"),
         line("squared distance", "orange", mode="lines+markers", marker_size=5, panel=2, x="learnt", y="distances"),
@@ -326,9 +327,7 @@ class Catastrophe(Explorer):
         line("task 1", "sky", width=3, hover=False, xy="first"),
         line("task T", "green", width=3, hover=False, xy="last"),
         line("turned task", "purple", width=3, hover=False, xy="turned"),
-        line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
-        dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
-        dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+        *_WALK,
         line("in a cycle", "orange", width=5, panel=2, x="learnt", y="cyclic"),
         line("in this order", "blue", mode="lines+markers", marker_size=4, panel=2, x="learnt", y="losses"),
         line("bounds, any tasks", "black", dash="dot", width=1.5, panel=2, x="ends", y="upper"),

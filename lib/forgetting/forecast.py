@@ -1,7 +1,5 @@
 """What two sets of features say about forgetting before anything is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What chapter 03 asks of its reader."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

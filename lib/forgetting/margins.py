@@ -5,8 +5,6 @@ exist; learning the two in turns, each to the nearest weights that answer it, ne
 Schliserman, Buzaglo, Evron, Soudry, COLT 2026, PMLR 336:5743).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq

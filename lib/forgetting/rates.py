@@ -1,9 +1,8 @@
 """Bounds of forgetting, and the exact expectation over random orders, without sampling."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -83,7 +82,7 @@ def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | 
         later = np.mean(nulls[:, None] @ later[None] @ nulls[:, None], axis=0)
         lost = np.mean(nulls @ later @ nulls, axis=0)
         total = lost + np.mean(nulls @ total @ nulls, axis=0)
-    return max(float(np.linalg.eigvalsh(total)[-1]) / steps, 0.0)
+    return float(_largest(total)) / steps
 
 
 def expected_curve(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike) -> Array:
@@ -139,6 +138,21 @@ def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = Non
     return float(rates.max())
 
 
+def _losses(bases: Sequence[ArrayLike], factors: Array) -> Iterator[Array]:
+    """The mean loss (d, d) over all tasks, and its expectations over one more step each."""
+    rows, _ = projectors(bases)
+    loss, one = rows.mean(axis=0), np.eye(rows.shape[-1])
+    yield loss
+    for c in factors:
+        steps = one - c * rows
+        loss = np.mean(steps @ loss @ steps, axis=0)
+        yield loss
+
+
+def _largest(forms: Array) -> Array:
+    return np.asarray(np.maximum(np.linalg.eigvalsh(forms)[..., -1], 0.0))
+
+
 def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None = None) -> float:
     """Expected mean loss over all T tasks after k drawn by chance, the largest over solutions of norm 1; exact.
 
@@ -148,12 +162,8 @@ def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None =
         >>> round(expected_loss([[[1.0], [0.0]], [[0.6], [0.8]]], 1), 4)
         0.256
     """
-    rows, _ = projectors(bases)
-    loss = rows.mean(axis=0)
-    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
-        steps = np.eye(len(loss)) - c * rows
-        loss = np.mean(steps @ loss @ steps, axis=0)
-    return max(float(np.linalg.eigvalsh(loss)[-1]), 0.0)
+    factors = _shrinkage(shrink, integer_at_least("k", k, 0))
+    return float(_largest(deque(_losses(bases, factors[::-1]), maxlen=1).pop()))
 
 
 def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0) -> Array:
@@ -163,10 +173,5 @@ def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0)
         >>> expected_loss_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3).round(4)
         array([0.256 , 0.1741, 0.1184])
     """
-    rows, _ = projectors(bases)
-    steps = np.eye(rows.shape[-1]) - _shrinkage(positive_number("shrink", shrink), 1) * rows
-    losses = np.empty((positive_integer("k", k), *steps[0].shape))
-    loss = rows.mean(axis=0)
-    for step in range(len(losses)):
-        losses[step] = loss = np.mean(steps @ loss @ steps, axis=0)
-    return np.asarray(np.maximum(np.linalg.eigvalsh(losses)[:, -1], 0.0))
+    factors = _shrinkage(positive_number("shrink", shrink), positive_integer("k", k))
+    return _largest(np.stack(list(_losses(bases, factors))[1:]))

@@ -1,7 +1,5 @@
 """Tasks made of real data that fit a linear model exactly, because it has more features than examples."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lib.forgetting.tasks import TaskCollection

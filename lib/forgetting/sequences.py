@@ -4,8 +4,6 @@ From the weights before, gradient descent on one task ends at the nearest weight
 are projected onto the null space of the task. So a sequence of tasks is a sequence of projections.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray

@@ -3,8 +3,6 @@
 What the linear theory says of similarity and repetition, tried on a network that is no linear model.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,6 +25,8 @@ from lib.validation import known_seed, number_between, one_of, positive_integer
 __all__ = ["PRESETS", "ForgettingPreset", "changed_clothes", "sweep_forgetting"]
 
 Change = Literal["rotation", "permutation"]
+#: The largest amount of each: degrees, and a fraction of the pixels.
+_MOST = {"rotation": 360, "permutation": 1}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ForgettingPreset(Preset):
     def check(self) -> None:
         """Refuse fractions above 1, and more pictures in a batch than there are."""
         for amount in self.amounts:
-            number_between("amounts", amount, 0, 1 if self.change == "permutation" else 360)
+            number_between("amounts", amount, 0, _MOST[self.change])
         if self.batch_size > self.count:
             raise ValueError(f"batch_size must be at most count, {self.count}; it is {self.batch_size}")
 
@@ -96,8 +96,7 @@ def changed_clothes(
     rng = np.random.default_rng(known_seed("seed", seed))
     place = None if data_path is None else input_folder("data_path", data_path)
     images, labels = clothes(split, positive_integer("count", count), full=full, path=place).tensors
-    one_of("change", change, ("rotation", "permutation"))
-    number_between("amount", amount, 0, 1 if change == "permutation" else 360)
+    number_between("amount", amount, 0, _MOST[one_of("change", change, _MOST)])
     if change == "rotation":
         # clockwise, about the middle; what comes in from outside is background, which is the darkest value
         turned = rotate(images.numpy(), -amount, (2, 3), reshape=False, order=1, cval=float(images.min()))

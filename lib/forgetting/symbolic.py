@@ -1,7 +1,5 @@
 """Two tasks in turns, with sympy: the formula from projections, and the angle at which it is largest."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import sympy as sp

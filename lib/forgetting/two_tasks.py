@@ -1,7 +1,5 @@
 """Two tasks in turns: the closed form, and the angle at which most is forgotten."""
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike

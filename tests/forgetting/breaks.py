@@ -21,7 +21,7 @@ def in_the_plane(T, k, **options):
     return search.search_cyclic(T, k, d=2, nullity=1, **options)
 
 
-def in_a_cycle(bases, k):
+def in_a_cycle(bases, k, w_star=None):
     """The worst case of the cyclic order in the place of a mean over orders."""
     return worst_case.worst_case_forgetting(bases, cyclic_ordering(len(bases), k))[0]
 
@@ -100,15 +100,12 @@ BREAKS: dict[str, list[Break]] = {
         edit(random_orders, "expected_curve", "/ (step + 1)", "/ (step + 2)"),
         edit(random_orders, "expected_forgetting", "later, total = rows", "later, total = nulls"),
         edit(random_orders, "random_bound", "9 *", "0.3 *"),
-    ],
-    "number-of-tasks-does-not-matter": [
         replace(random_orders, "expected_forgetting", in_a_cycle),
-        edit(random_orders, "expected_forgetting", "/ steps", "/ (steps + 2)"),
     ],
     "recursion-dominates-the-expected-loss": [
         edit(rates, "rate_steps", "2 * c * values", "3 * c * values"),
         edit(random_orders, "_recursions", "2 * mean", "3 * mean"),
-        edit(random_orders, "expected_loss", "- c * rows", "- 0.9 * c * rows"),
+        edit(rates, "_losses", "- c * rows", "- 0.9 * c * rows"),
     ],
     "average-weights-lose-one-over-k": [
         edit(random_orders, "fit_sequence", "error - basis", "error - 0.999 * basis"),
@@ -125,7 +122,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(rates, "rate_steps", "c * c * values", "c * values"),
         edit(rates, "rate_steps", "[::-1]", ""),
         edit(random_orders, "expected_loss", "[::-1]", ""),
-        edit(random_orders, "expected_loss", "- c * rows", "- 0.5 * c * rows"),
+        edit(rates, "_losses", "- c * rows", "- 0.5 * c * rows"),
     ],
     "digits-are-forgotten-less-in-a-cycle": [
         edit(experiments, "digit_tasks", "pixels[pair] / 16", "pixels[pair] / 15"),

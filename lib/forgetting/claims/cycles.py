@@ -1,7 +1,5 @@
 """Claims about one pass over many tasks, and about cycles of them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,13 +1,10 @@
 """Claims about real data, a network, and a model of four weights."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import sem
-from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
 from lib.claims import Evidence, at_least, at_most, claim, combine, true_that, within
 from lib.forgetting.margins import four_weight_outputs, four_weight_path, four_weight_tasks, nearest_with_margin
@@ -24,7 +21,7 @@ PRESET = ForgettingPreset()
 
 def _low_and_high(values: Array) -> tuple[Array, Array]:
     """Ends of the 95 % interval of a mean, over the first axis."""
-    low, high = student.interval(0.95, len(values) - 1, values.mean(axis=0), sem(values))
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     return low, high
 
 

@@ -1,7 +1,5 @@
 """Claims about learning to the end as a projection, the exact worst case, and two tasks in turns."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
