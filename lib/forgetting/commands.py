@@ -12,7 +12,7 @@ __all__ = ["COMMANDS"]
 
 
 class Sweep(ExperimentCommand):
-    """Train a network on two tasks in turns, and see what it forgets of the first."""
+    """Train a network on two tasks alternately, and see what it forgets of the first."""
 
     target = "lib.forgetting.sweep:sweep_forgetting"
 

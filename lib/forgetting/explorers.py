@@ -173,14 +173,14 @@ def _cut(theta: Array, k: int, what: str) -> Array:
 
 
 class AngleRidge(Explorer):
-    """What two tasks in turns lose, at every angle and after any number of visits."""
+    """What two tasks lose, learnt alternately, at every angle and after any number of visits."""
 
     name = "ridge"
     may_be_absent = ("level", "peak")
-    title = "Two tasks in turns: what is lost at which angle"
+    title = "Two tasks alternately: what is lost at which angle"
     caption = (
         "Left: forgetting F, or the squared distance to the joint solution, at worst over solutions of norm 1, for two "
-        "tasks learnt in turns. Orange line: the angle at which most is forgotten after k tasks, cos²θ = (k − 1)/k. "
+        "tasks learnt alternately. Orange line: the angle at which most is forgotten after k tasks, cos²θ = (k − 1)/k. "
         "The dot is at the sliders' θ and k; a click moves it. Right: the row of the map at this k, and the one at "
         "k = 2; what is below 10⁻⁶ is drawn there."
     )
@@ -352,7 +352,7 @@ class Catastrophe(Explorer):
             not_at={"T": 30, "family": "there and back", "rounds": 40},
         ),
         Try(
-            "by chance",
+            "in random order",
             {"T": 10, "family": "there and back", "rounds": 40, "order": "random"},
             "In a cycle these ten tasks lose F = {cyclic_loss:.2g}, close to the most that ten can lose in the plane; "
             "in this random order {last_loss:.1g}.",
@@ -410,14 +410,14 @@ _FAN = "there and back in the plane"
 
 
 class Orders(Explorer):
-    """A cycle, an order by chance, and steps that a penalty keeps short."""
+    """A cycle, a random order, and steps that a penalty keeps short."""
 
     name = "orders"
-    title = "In a cycle, by chance, or with a penalty?"
+    title = "In a cycle, at random, or with a penalty?"
     caption = (
         "Left: forgetting F in a cycle (blue), in one random order (grey) and on average over all random orders "
         "(green, exact), with the bound 9(d − r)/k (dotted), for one solution of norm 1: a random one, or in the plane "
-        "the one that loses most in a cycle. Right: the loss over all tasks after k tasks by chance, on average over "
+        "the one that loses most in a cycle. Right: the loss over all tasks after k random tasks, on average over "
         "orders, at worst over solutions. Without a penalty (green), and with a penalty on moving away from the "
         "weights before: fixed, so that a step goes half of the way (purple), or growing, so that the last of k steps "
         "goes 1/k of the way (orange). Open circles: what the recursion guarantees. What is below 10⁻⁸ is drawn there."
@@ -433,7 +433,7 @@ class Orders(Explorer):
 
     figure_layout = {"height": 480, "margin": {"b": 135}}
     panels = (
-        _by_tasks("F: cycle {cyclic_last:.2g}, by chance {random_last:.2g}", "forgetting F", _LEFT),
+        _by_tasks("F: cycle {cyclic_last:.2g}, random {random_last:.2g}", "forgetting F", _LEFT),
         _by_tasks("no penalty {free:.1g}, growing {grown:.1g}", "mean loss over all tasks"),
     )
     traces = (
@@ -452,16 +452,16 @@ class Orders(Explorer):
         Try(
             "forty tasks",
             {"k": 40},
-            "The cycle has forgotten {cyclic_last:.1g}, chance {random_last:.1g}: it leaves some task unvisited for "
-            "long.",
+            "The cycle has forgotten {cyclic_last:.1g}, a random order {random_last:.1g}: it leaves some task unvisited "
+            "for a long time.",
             lambda data: data["cyclic_last"] < data["random_last"] / 1000,
             not_at={"k": 5},
         ),
         Try(
             "tasks of the worst kind",
             {"kind": _FAN, "T": 8, "k": 96},
-            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: the cycle turns slowly, "
-            "chance takes shortcuts.",
+            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: neighbours in the cycle differ "
+            "little, and random jumps are larger, which shortens the error faster.",
             lambda data: data["cyclic_last"] > 5 * data["random_last"],
             not_at={"T": 8, "k": 96},
         ),
@@ -483,7 +483,7 @@ class Orders(Explorer):
         Try(
             "far below the bound",
             {"d": 10, "rank": 1, "k": 100},
-            "9(d − r)/k is {bound_last:.2g}, and by chance {random_last:.2g} is forgotten: the bound covers the "
+            "9(d − r)/k is {bound_last:.2g}, and a random order forgets {random_last:.2g}: the bound covers the "
             "worst tasks of this rank.",
             lambda data: data["random_last"] < 0.01 * data["bound_last"],
             not_at={"kind": _FAN, "T": 2, "k": 100},

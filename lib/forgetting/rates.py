@@ -50,7 +50,7 @@ def cyclic_bounds(T: int, k: int, d: int | None = None, r_max: int | None = None
 
 
 def random_bound(k: int, d: int, r_avg: float) -> float:
-    """Bound of expected forgetting after k tasks by chance, with replacement: `9 (d - r_avg) / k` (Theorem 13).
+    """Bound of expected forgetting after k tasks in random order, with replacement: `9 (d - r_avg) / k` (Theorem 13).
 
     Examples:
         >>> random_bound(90, 10, 8.0)
@@ -61,7 +61,7 @@ def random_bound(k: int, d: int, r_avg: float) -> float:
 
 
 def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | None = None) -> float:
-    """Forgetting after k tasks drawn by chance with replacement: the exact mean over all T^k orders.
+    """Forgetting after k tasks drawn at random with replacement: the exact mean over all T^k orders.
 
     Args:
         bases: Orthonormal bases (d, r_m) of the row spaces; all singular values of the tasks are 1.
@@ -86,7 +86,7 @@ def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | 
 
 
 def expected_curve(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike) -> Array:
-    """Expected forgetting (k,) after each of k tasks drawn by chance, for one solution `w_star` (d,); exact.
+    """Expected forgetting (k,) after each of k tasks drawn at random, for one solution `w_star` (d,); exact.
 
     Examples:
         >>> expected_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3, [0.0, 1.0]).round(4)
@@ -113,7 +113,7 @@ def _shrinkage(shrink: ArrayLike | None, steps: int) -> Array:
 
 
 def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = None) -> float:
-    """Bound of the expected loss after k tasks by chance, from the eigenvalues of the mean projection onto row spaces.
+    """Bound of the expected loss after k random tasks, from the eigenvalues of the mean projection onto row spaces.
 
     A recursion of numbers, `rate <- rate (1 - 2 c s) + c^2 s max(rate)` for each eigenvalue s, that dominates the exact
     expectation (Lemma 10 of Dereziński and Dong, COLT 2026, arXiv 2604.09909, with c = 1; for other c derived here). It
@@ -154,7 +154,7 @@ def _largest(forms: Array) -> Array:
 
 
 def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None = None) -> float:
-    """Expected mean loss over all T tasks after k drawn by chance, the largest over solutions of norm 1; exact.
+    """Expected mean loss over all T tasks after k drawn at random, the largest over solutions of norm 1; exact.
 
     `shrink` is as in `dominating_rates`.
 

@@ -28,7 +28,7 @@ def cyclic_ordering(T: int, k: int) -> Order:
 
 
 def random_ordering(T: int, k: int, rng: np.random.Generator, replace: bool = True) -> Order:
-    """Tasks by chance, k in all; without `replace` no task comes twice, so k is at most T.
+    """Tasks drawn at random, k in all; without `replace` no task comes twice, so k is at most T.
 
     Examples:
         >>> random_ordering(3, 3, np.random.default_rng(0), replace=False)

@@ -1,4 +1,4 @@
-"""A network on two tasks in turns: clothes, and the same clothes turned, or with pixels in another order.
+"""A network on two tasks alternately: clothes, and the same clothes turned, or with pixels in another order.
 
 What the linear theory says of similarity and repetition, tried on a network that is no linear model.
 """
@@ -31,7 +31,7 @@ _MOST = {"rotation": 360, "permutation": 1}
 
 @dataclass(frozen=True)
 class ForgettingPreset(Preset):
-    """Two tasks in turns.
+    """Two tasks, learnt alternately.
 
     Attributes:
         change: What makes the second task: `"rotation"` of the pictures, or a `"permutation"` of pixels.
@@ -137,7 +137,7 @@ def sweep_forgetting(
     shard: tuple[int, int] = (0, 1),
     jobs: int | None = None,
 ) -> NDArray[np.float64] | None:
-    """Train a network on both tasks in turns, for each amount of change and seed; what is interrupted goes on.
+    """Train a network on both tasks alternately, for each amount of change and seed; what is interrupted goes on.
 
     Args:
         folder: Where the pieces go; pieces that are there already are not computed again. None keeps nothing.
@@ -163,7 +163,7 @@ def sweep_forgetting(
         for amount in settings.amounts
         for seed in settings.seeds
     ]
-    found = Pieces(folder).compute(_pair, work, "two tasks in turns", shard=shard, jobs=jobs)
+    found = Pieces(folder).compute(_pair, work, "two tasks alternately", shard=shard, jobs=jobs)
     if len(found) < len(work):
         return None
     size = (len(settings.amounts), len(settings.seeds), 2 * settings.cycles, 2)

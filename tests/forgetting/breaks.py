@@ -134,13 +134,13 @@ BREAKS: dict[str, list[Break]] = {
         edit(experiments, "forgetting", "np.square(residual)", "np.abs(residual)"),
         edit(experiments, "worst_case_forgetting", "/ order.size", "/ (order.size + 2)"),
     ],
-    "networks-forget-and-heal": [
+    "networks-forget-less-with-repetition": [
         # nothing but the first task
         edit(sweep, "_pair", "train[visit % 2]", "train[0]"),
         # a new network at each visit
         replace(sweep, "fit", from_the_start),
     ],
-    "repetition-need-not-heal": [
+    "repetition-need-not-help": [
         edit(margins, "four_weight_tasks", "-1 - e", "0.5 - e"),
         edit(experiments, "nearest_with_margin", "end = 1 - 1e-12", "end = 0.5"),
     ],

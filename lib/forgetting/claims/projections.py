@@ -1,4 +1,4 @@
-"""Claims about learning to the end as a projection, the exact worst case, and two tasks in turns."""
+"""Claims about learning to the end as a projection, the exact worst case, and two tasks alternately."""
 
 import math
 
@@ -98,7 +98,8 @@ def worst_case_is_an_eigenvalue() -> Evidence:
 
 @claim(
     source="Lemma 9; odd k derived here",
-    statement="Two tasks in turns forget at worst floor(k/2)/k · max (cos²θ)^(k−1) sin²θ over the principal angles θ.",
+    statement="Two tasks learnt alternately forget at worst floor(k/2)/k · max (cos²θ)^(k−1) sin²θ over the principal "
+    "angles θ.",
 )
 def two_tasks_in_closed_form() -> Evidence:
     rng = np.random.default_rng(2)
