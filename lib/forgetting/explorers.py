@@ -452,16 +452,16 @@ class Orders(Explorer):
         Try(
             "forty tasks",
             {"k": 40},
-            "The cycle has forgotten {cyclic_last:.1g}, a random order {random_last:.1g}: it leaves some task unvisited "
-            "for a long time.",
+            "The cycle has forgotten {cyclic_last:.1g}, a random order {random_last:.1g}: it leaves some task "
+            "unvisited for a long time.",
             lambda data: data["cyclic_last"] < data["random_last"] / 1000,
             not_at={"k": 5},
         ),
         Try(
             "tasks of the worst kind",
             {"kind": _FAN, "T": 8, "k": 96},
-            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: neighbours in the cycle differ "
-            "little, and random jumps are larger, which shortens the error faster.",
+            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: neighbours in the cycle "
+            "differ little, and random jumps are larger, which shortens the error faster.",
             lambda data: data["cyclic_last"] > 5 * data["random_last"],
             not_at={"T": 8, "k": 96},
         ),

@@ -52,16 +52,16 @@ PREDICTIONS = {
             ),
             Option(
                 "At about 6 degrees.",
-                "At large angles the error shrinks fast; at very small ones each step brings little of it back. The worst "
-                "angle has cos² θ = (k − 1)/k, which is 5.7 degrees at k = 100.",
+                "At large angles the error shrinks fast; at very small ones each step brings little of it back. The "
+                "worst angle has cos² θ = (k − 1)/k, which is 5.7 degrees at k = 100.",
                 right=True,
             ),
             Option("At 90 degrees.", "Orthogonal tasks never disturb each other."),
         ),
     ),
     "catastrophe": Question(
-        "Thirty tasks in the plane, each learnt once, and neighbours differ by only a few degrees. How much of the "
-        "loss can come back, on average over all thirty?",
+        "Thirty tasks in the plane are learnt once each, and each is turned by at most 11 degrees against the one "
+        "before. How much of the loss can come back, on average over all thirty?",
         (
             Option("A few percent: each step changes little.", "Each does, but the small turns add up."),
             Option("At most a half.", "Nothing stops it there: with more tasks nearly everything can be lost."),
