@@ -4,7 +4,7 @@ import numpy as np
 
 from lib.compiling import compiled
 
-__all__ = ["gram_steps", "rate_steps", "row_steps"]
+__all__ = ["gram_steps", "row_steps"]
 
 
 @compiled(error_model="numpy")
@@ -39,12 +39,3 @@ def row_steps(data, columns, starts, squares, targets, order, w):
             move /= squares[i]
             for place in range(starts[i], starts[i + 1]):
                 w[columns[place]] += move * data[place]
-
-
-@compiled(error_model="numpy")
-def rate_steps(rates, values, factors):
-    """The recursion of `dominating_rates`, in place, last step first: a rate for each eigenvalue."""
-    for c in factors[::-1]:
-        top = rates.max()
-        for i in range(values.size):
-            rates[i] = rates[i] * (1 - 2 * c * values[i]) + c * c * values[i] * top

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib.forgetting.compiled import rate_steps
 from lib.forgetting.tasks import Array, projectors
 from lib.forgetting.two_tasks import two_task_worst_case
 from lib.validation import finite_array, integer_at_least, number_between, positive_integer, positive_number
@@ -79,9 +78,8 @@ def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | 
     # Horner's scheme: what is lost of task t after s further tasks, then taken through the tasks before
     later, total = rows, np.zeros_like(rows[0])
     for _ in range(steps - 1):
-        later = np.mean(nulls[:, None] @ later[None] @ nulls[:, None], axis=0)
-        lost = np.mean(nulls @ later @ nulls, axis=0)
-        total = lost + np.mean(nulls @ total @ nulls, axis=0)
+        later = (nulls[:, None] @ later @ nulls[:, None]).sum(axis=0) / len(nulls)
+        total = (nulls @ (later + total) @ nulls).sum(axis=0) / len(nulls)
     return float(_largest(total)) / steps
 
 
@@ -134,7 +132,8 @@ def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = Non
     if not values.size or values.min() < 0 or values.max() > 1 + 1e-12:
         raise ValueError("spectrum must hold at least one eigenvalue, all between 0 and 1")
     rates = values.copy()
-    rate_steps(rates, values, _shrinkage(shrink, integer_at_least("k", k, 0)))
+    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1].tolist():
+        rates += c * values * (c * rates[rates.argmax()] - 2 * rates)
     return float(rates.max())
 
 
@@ -145,7 +144,7 @@ def _losses(bases: Sequence[ArrayLike], factors: Array) -> Iterator[Array]:
     yield loss
     for c in factors:
         steps = one - c * rows
-        loss = np.mean(steps @ loss @ steps, axis=0)
+        loss = (steps @ loss @ steps).sum(axis=0) / len(rows)
         yield loss
 
 

@@ -222,7 +222,7 @@ class TaskCollection:
         """Matrices (n_m, d), one a task."""
         return [self.stacked[end - size : end] for end, size in zip(self.sizes.cumsum(), self.sizes, strict=True)]
 
-    @property
+    @cached_property
     def y(self) -> list[Array]:
         """Targets (n_m,), by task."""
         return np.split(self.targets, self.sizes.cumsum()[:-1])

@@ -103,7 +103,7 @@ BREAKS: dict[str, list[Break]] = {
         replace(random_orders, "expected_forgetting", in_a_cycle),
     ],
     "recursion-dominates-the-expected-loss": [
-        edit(rates, "rate_steps", "2 * c * values", "3 * c * values"),
+        edit(random_orders, "dominating_rates", "2 * rates", "3 * rates"),
         edit(random_orders, "_recursions", "2 * mean", "3 * mean"),
         edit(rates, "_losses", "- c * rows", "- 0.9 * c * rows"),
     ],
@@ -119,8 +119,8 @@ BREAKS: dict[str, list[Break]] = {
         ),
     ],
     "penalties-that-grow-reach-one-over-k": [
-        edit(rates, "rate_steps", "c * c * values", "c * values"),
-        edit(rates, "rate_steps", "[::-1]", ""),
+        edit(random_orders, "dominating_rates", "(c * rates[", "(rates["),
+        edit(random_orders, "dominating_rates", "[::-1]", ""),
         edit(random_orders, "expected_loss", "[::-1]", ""),
         edit(rates, "_losses", "- c * rows", "- 0.5 * c * rows"),
     ],

@@ -25,8 +25,9 @@ def _descended(tasks: TaskCollection, order: NDArray[np.int64]) -> Array:
     path = [np.zeros(tasks.d)]
     for m in order:
         w, rows, targets = path[-1], tasks.X[m], tasks.y[m]
+        scaled = rows.T / np.linalg.norm(rows) ** 2
         for _ in range(1000):
-            w = w - rows.T @ (rows @ w - targets) / np.linalg.norm(rows) ** 2
+            w = w - scaled @ (rows @ w - targets)
         path.append(w)
     return np.stack(path)
 
@@ -43,9 +44,10 @@ def learning_to_the_end_projects() -> Evidence:
         d, T = int(rng.integers(3, 30)), int(rng.integers(2, 8))
         rows = [rng.standard_normal((int(rng.integers(1, d)), d)) for _ in range(T)]
         tasks, order = TaskCollection(rows, w_star=rng.standard_normal(d)), random_ordering(T, 20, rng)
+        projectors = [tasks.projector(m) for m in range(T)]
         error, w = -tasks.w_star, np.zeros(d)
         for m, after in zip(order, fit_sequence(tasks, order)[1:], strict=True):
-            error = tasks.projector(m) @ error
+            error = projectors[m] @ error
             w = w + np.linalg.lstsq(rows[m], tasks.y[m] - rows[m] @ w)[0]
             products.append(np.abs(after - tasks.w_star - error))
             solved.append(np.abs(after - w))
