@@ -1,7 +1,5 @@
 """What chapter 03 adds to the command line: `python -m lib sweep forgetting`, `python -m lib search forgetting`."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -14,7 +12,7 @@ __all__ = ["COMMANDS"]
 
 
 class Sweep(ExperimentCommand):
-    """Train a network on two tasks in turns, and see what it forgets of the first."""
+    """Train a network on two tasks alternately, and see what it forgets of the first."""
 
     target = "lib.forgetting.sweep:sweep_forgetting"
 

@@ -1,7 +1,5 @@
 """The inner loops of sequences of tasks with one row each, compiled."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lib.compiling import compiled

@@ -1,7 +1,5 @@
 """The live figures of chapter 03."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +26,11 @@ __all__ = ["AngleRidge", "BouncingPoint", "Catastrophe", "Orders"]
 
 _LEFT, _RIGHT = (0.0, 0.41, 0.0, 1.0), (0.58, 1.0, 0.0, 1.0)  # of two panels, and of the room for ticks between
 _SMALLEST = 1e-8
+_WALK = (
+    line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
+    dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
+    dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+)
 
 
 def _powers(title: str, lowest: int, highest: int, step: int = 1) -> dict[str, Any]:
@@ -88,9 +91,7 @@ class BouncingPoint(Explorer):
         line("solves task 1", "sky", width=3, hover=False, xy="first"),
         line("solves task 2", "green", width=3, hover=False, xy="second"),
         line("solves a further task", "grey", width=1, hover=False, xy="others"),
-        line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
-        dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
-        dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+        *_WALK,
         dots("now", "vermilion", size=12, xy="now"),
         line("forgetting F", "blue", mode="lines+markers", marker_size=5, panel=2, x="learnt", y="losses"),
         line("squared distance", "orange", mode="lines+markers", marker_size=5, panel=2, x="learnt", y="distances"),
@@ -172,14 +173,14 @@ def _cut(theta: Array, k: int, what: str) -> Array:
 
 
 class AngleRidge(Explorer):
-    """What two tasks in turns lose, at every angle and after any number of visits."""
+    """What two tasks lose, learnt alternately, at every angle and after any number of visits."""
 
     name = "ridge"
     may_be_absent = ("level", "peak")
-    title = "Two tasks in turns: what is lost at which angle"
+    title = "Two tasks alternately: what is lost at which angle"
     caption = (
         "Left: forgetting F, or the squared distance to the joint solution, at worst over solutions of norm 1, for two "
-        "tasks learnt in turns. Orange line: the angle at which most is forgotten after k tasks, cos²θ = (k − 1)/k. "
+        "tasks learnt alternately. Orange line: the angle at which most is forgotten after k tasks, cos²θ = (k − 1)/k. "
         "The dot is at the sliders' θ and k; a click moves it. Right: the row of the map at this k, and the one at "
         "k = 2; what is below 10⁻⁶ is drawn there."
     )
@@ -326,9 +327,7 @@ class Catastrophe(Explorer):
         line("task 1", "sky", width=3, hover=False, xy="first"),
         line("task T", "green", width=3, hover=False, xy="last"),
         line("turned task", "purple", width=3, hover=False, xy="turned"),
-        line("the weights", "vermilion", mode="lines+markers", width=1.2, marker_size=5, xy="path"),
-        dots("start", "black", size=9, symbol="square", x=(0.0,), y=(0.0,)),
-        dots("solves all tasks", "black", size=14, symbol="star", x=(1.0,), y=(0.0,)),
+        *_WALK,
         line("in a cycle", "orange", width=5, panel=2, x="learnt", y="cyclic"),
         line("in this order", "blue", mode="lines+markers", marker_size=4, panel=2, x="learnt", y="losses"),
         line("bounds, any tasks", "black", dash="dot", width=1.5, panel=2, x="ends", y="upper"),
@@ -353,7 +352,7 @@ class Catastrophe(Explorer):
             not_at={"T": 30, "family": "there and back", "rounds": 40},
         ),
         Try(
-            "by chance",
+            "in random order",
             {"T": 10, "family": "there and back", "rounds": 40, "order": "random"},
             "In a cycle these ten tasks lose F = {cyclic_loss:.2g}, close to the most that ten can lose in the plane; "
             "in this random order {last_loss:.1g}.",
@@ -411,14 +410,14 @@ _FAN = "there and back in the plane"
 
 
 class Orders(Explorer):
-    """A cycle, an order by chance, and steps that a penalty keeps short."""
+    """A cycle, a random order, and steps that a penalty keeps short."""
 
     name = "orders"
-    title = "In a cycle, by chance, or with a penalty?"
+    title = "In a cycle, at random, or with a penalty?"
     caption = (
         "Left: forgetting F in a cycle (blue), in one random order (grey) and on average over all random orders "
         "(green, exact), with the bound 9(d − r)/k (dotted), for one solution of norm 1: a random one, or in the plane "
-        "the one that loses most in a cycle. Right: the loss over all tasks after k tasks by chance, on average over "
+        "the one that loses most in a cycle. Right: the loss over all tasks after k random tasks, on average over "
         "orders, at worst over solutions. Without a penalty (green), and with a penalty on moving away from the "
         "weights before: fixed, so that a step goes half of the way (purple), or growing, so that the last of k steps "
         "goes 1/k of the way (orange). Open circles: what the recursion guarantees. What is below 10⁻⁸ is drawn there."
@@ -434,7 +433,7 @@ class Orders(Explorer):
 
     figure_layout = {"height": 480, "margin": {"b": 135}}
     panels = (
-        _by_tasks("F: cycle {cyclic_last:.2g}, by chance {random_last:.2g}", "forgetting F", _LEFT),
+        _by_tasks("F: cycle {cyclic_last:.2g}, random {random_last:.2g}", "forgetting F", _LEFT),
         _by_tasks("no penalty {free:.1g}, growing {grown:.1g}", "mean loss over all tasks"),
     )
     traces = (
@@ -453,16 +452,16 @@ class Orders(Explorer):
         Try(
             "forty tasks",
             {"k": 40},
-            "The cycle has forgotten {cyclic_last:.1g}, chance {random_last:.1g}: it leaves some task unvisited for "
-            "long.",
+            "The cycle has forgotten {cyclic_last:.1g}, a random order {random_last:.1g}: it leaves some task "
+            "unvisited for a long time.",
             lambda data: data["cyclic_last"] < data["random_last"] / 1000,
             not_at={"k": 5},
         ),
         Try(
             "tasks of the worst kind",
             {"kind": _FAN, "T": 8, "k": 96},
-            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: the cycle turns slowly, "
-            "chance takes shortcuts.",
+            "Now the cycle forgets {cyclic_last:.2g}, and a random order {random_last:.2g}: neighbours in the cycle "
+            "differ little, and random jumps are larger, which shortens the error faster.",
             lambda data: data["cyclic_last"] > 5 * data["random_last"],
             not_at={"T": 8, "k": 96},
         ),
@@ -484,7 +483,7 @@ class Orders(Explorer):
         Try(
             "far below the bound",
             {"d": 10, "rank": 1, "k": 100},
-            "9(d − r)/k is {bound_last:.2g}, and by chance {random_last:.2g} is forgotten: the bound covers the "
+            "9(d − r)/k is {bound_last:.2g}, and a random order forgets {random_last:.2g}: the bound covers the "
             "worst tasks of this rank.",
             lambda data: data["random_last"] < 0.01 * data["bound_last"],
             not_at={"kind": _FAN, "T": 2, "k": 100},

@@ -1,7 +1,5 @@
 """What two sets of features say about forgetting before anything is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,13 +20,13 @@ _SAME = 1e-7
 
 @dataclass(frozen=True)
 class Forecast:
-    """Forgetting of two tasks learnt in turns, as far as their features decide it; printed as a table.
+    """Forgetting of two tasks learnt alternately, as far as their features decide it; printed as a table.
 
     Losses are for features of spectral norm 1 and relative to the squared norm of the common solution.
 
     Attributes:
         angles: Principal angles between the row spaces, in degrees, ascending.
-        steps: Numbers of tasks learnt, the two in turns.
+        steps: Numbers of tasks learnt, the two alternately.
         worst: Forgetting after so many, for the solution that loses most.
         mean: The same, on average over directions of the solution that the tasks see.
         distance: Squared distance from the joint solution that may be left.
@@ -44,12 +42,12 @@ class Forecast:
     def advice(self) -> str:
         """What to do."""
         if self.worst.max() < _LITTLE:
-            kept = "One after the other loses little: learn the tasks in turns."
+            kept = "Little is lost: learn one task after the other."
         elif self.worst[-1] < _LITTLE:
             enough = int(self.steps[np.flatnonzero(self.worst >= _LITTLE)[-1] + 1])
-            kept = f"Going round again heals it: by {enough} tasks in turns what is forgotten is below {_LITTLE:.0%}."
+            kept = f"Repetition reduces it: {enough} tasks learnt alternately forget less than {_LITTLE:.0%}."
         else:
-            kept = "Going round again is not enough here: mix examples of both tasks."
+            kept = "Repetition is not enough here: mix examples of both tasks."
         if self.distance[-1] > 10 * _LITTLE:
             kept += " The weights may stay far from those of joint training; where they matter, train jointly."
         return kept
@@ -77,7 +75,7 @@ def forgetting_forecast(
 
     Args:
         features_a, features_b: (n_a, d) and (n_b, d), a row an example.
-        steps: Numbers of tasks learnt, the two in turns; 2 is one pass.
+        steps: Numbers of tasks learnt, the two alternately; 2 is one pass.
         rtol: Singular values that count, as in `row_space`.
 
     Examples:

@@ -1,7 +1,5 @@
 """What chapter 03 asks of its reader."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,23 +44,24 @@ PREDICTIONS = {
         ),
     ),
     "many_visits": Question(
-        "Now the two tasks are learnt in turns, 50 visits each. At which angle is most forgotten after the last?",
+        "Now the two tasks are learnt alternately, 50 visits each. At which angle is most forgotten after the last?",
         (
             Option(
-                "Still at 45 degrees.", "Each step shrinks the error by 0.71, the cosine: it is gone after 100 steps."
+                "Still at 45 degrees.",
+                "Each step multiplies the error by 0.71, the cosine: it is gone after 100 steps.",
             ),
             Option(
                 "At about 6 degrees.",
-                "Large angles heal fast. Very small ones lose little at each step. The worst angle has "
-                "cos² θ = (k − 1)/k, which is 5.7 degrees at k = 100.",
+                "At large angles the error shrinks fast; at very small ones each step brings little of it back. The "
+                "worst angle has cos² θ = (k − 1)/k, which is 5.7 degrees at k = 100.",
                 right=True,
             ),
             Option("At 90 degrees.", "Orthogonal tasks never disturb each other."),
         ),
     ),
     "catastrophe": Question(
-        "Thirty tasks in the plane, each learnt once, and neighbours differ by only a few degrees. How much of the "
-        "loss can come back, on average over all thirty?",
+        "Thirty tasks in the plane are learnt once each, and each is turned by at most 11 degrees against the one "
+        "before. How much of the loss can come back, on average over all thirty?",
         (
             Option("A few percent: each step changes little.", "Each does, but the small turns add up."),
             Option("At most a half.", "Nothing stops it there: with more tasks nearly everything can be lost."),
@@ -76,15 +75,17 @@ PREDICTIONS = {
     ),
     "orders": Question(
         "Five random tasks are learnt again and again. Which order forgets less in the long run: the same cycle each "
-        "time, or a task drawn by chance each time?",
+        "time, or a task drawn at random each time?",
         (
             Option(
                 "The cycle.",
-                "On tasks like these it does: chance leaves some task unvisited for long. The theorems compare worst "
-                "cases; choose the fan to see one.",
+                "On tasks like these it does: a random order leaves some task unvisited for a long time. The theorems "
+                "compare worst cases; choose the tasks there and back in the plane to see one.",
                 right=True,
             ),
-            Option("Chance.", "Its bound is the better one, but a bound speaks of the worst tasks, not of these."),
+            Option(
+                "The random order.", "Its bound is the better one, but a bound speaks of the worst tasks, not of these."
+            ),
             Option("They are equal.", "Compare the two curves after forty tasks."),
         ),
     ),
@@ -231,19 +232,21 @@ QUIZ = (
         goal=1,
     ),
     Question(
-        "Two tasks are learnt in turns very often. Which pairs are worst then?",
+        "Two tasks are learnt alternately, very often. Which pairs are worst then?",
         (
-            Option("Those at 45 degrees.", "They are worst after one visit each, and heal fast."),
+            Option(
+                "Those at 45 degrees.", "They are worst after one visit each; repetition then reduces the error fast."
+            ),
             _right(
                 "Those at a small angle.",
-                "The worst angle is about 1/√k: nearly the same tasks heal most slowly.",
+                "The worst angle is about 1/√k: between nearly equal tasks the error shrinks most slowly.",
             ),
             Option("Those at 90 degrees.", "Orthogonal tasks are not forgotten at all."),
         ),
         goal=2,
     ),
     Question(
-        "After 1000 tasks in turns the forgetting is 5 · 10⁻⁷. What of the weights?",
+        "After 1000 tasks, two learnt alternately, the forgetting is 5 · 10⁻⁷. Where are the weights?",
         (
             _right(
                 "They may be almost as far from the joint solution as at the start.",
@@ -261,17 +264,18 @@ QUIZ = (
             Option("forgets T² times less.", "That compares two worst cases, each with tasks of its own."),
             _right(
                 "may forget more or less: bounds speak of the worst tasks.",
-                "On benign tasks a cycle is better, because no task waits for long.",
+                "On benign tasks a cycle is better, because no task waits long for its next visit.",
             ),
         ),
         goal=3,
     ),
     Question(
-        "A forecast says: worst forgetting 0.12 after one pass, 0.002 after 100 tasks in turns. What do you do?",
+        "A forecast says: worst forgetting 0.12 after one pass, 0.002 after 100 tasks, learnt alternately. What do you "
+        "do?",
         (
             _right(
                 "Go round again several times, or mix the tasks.",
-                "Repetition heals it: the forecast falls with the number of visits.",
+                "Repetition reduces it: the forecast falls with the number of visits.",
             ),
             Option("Nothing: 0.12 is small.", "For features of norm 1 that is an eighth of the squared solution."),
             Option("Give up: the tasks do not fit together.", "They do: one pass is too short, that is all."),

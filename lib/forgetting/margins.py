@@ -1,11 +1,9 @@
-r"""A network of four weights on which repetition never heals.
+r"""A network of four weights on which repetition never helps.
 
 `f(x) = sum_i (u_i^2 - v_i^2) x_i`, and two tasks of one example each that ask for `f(x) >= 1`. Weights that answer both
-exist; learning the two in turns, each to the nearest weights that answer it, never finds them (Theorem 5 of
+exist; learning the two alternately, each to the nearest weights that answer it, never finds them (Theorem 5 of
 Schliserman, Buzaglo, Evron, Soudry, COLT 2026, PMLR 336:5743).
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -80,7 +78,7 @@ def nearest_with_margin(weights: ArrayLike, x: ArrayLike) -> Array:
 
 
 def four_weight_path(k: int, gap: float = 0.005) -> Array:
-    """Weights (k + 1, 4), `u` before `v`, from zeros: the two tasks in turns, each answered by the nearest weights.
+    """Weights (k + 1, 4), `u` before `v`, from zeros: the two tasks alternately, each answered by the nearest weights.
 
     Examples:
         >>> path = four_weight_path(100)

@@ -3,8 +3,6 @@
 The two families of directions that lose most there, for one pass over all tasks and for a cycle, are derived here.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

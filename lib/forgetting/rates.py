@@ -1,9 +1,8 @@
 """Bounds of forgetting, and the exact expectation over random orders, without sampling."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,7 +49,7 @@ def cyclic_bounds(T: int, k: int, d: int | None = None, r_max: int | None = None
 
 
 def random_bound(k: int, d: int, r_avg: float) -> float:
-    """Bound of expected forgetting after k tasks by chance, with replacement: `9 (d - r_avg) / k` (Theorem 13).
+    """Bound of expected forgetting after k tasks in random order, with replacement: `9 (d - r_avg) / k` (Theorem 13).
 
     Examples:
         >>> random_bound(90, 10, 8.0)
@@ -61,7 +60,7 @@ def random_bound(k: int, d: int, r_avg: float) -> float:
 
 
 def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | None = None) -> float:
-    """Forgetting after k tasks drawn by chance with replacement: the exact mean over all T^k orders.
+    """Forgetting after k tasks drawn at random with replacement: the exact mean over all T^k orders.
 
     Args:
         bases: Orthonormal bases (d, r_m) of the row spaces; all singular values of the tasks are 1.
@@ -79,14 +78,13 @@ def expected_forgetting(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike | 
     # Horner's scheme: what is lost of task t after s further tasks, then taken through the tasks before
     later, total = rows, np.zeros_like(rows[0])
     for _ in range(steps - 1):
-        later = np.mean(nulls[:, None] @ later[None] @ nulls[:, None], axis=0)
-        lost = np.mean(nulls @ later @ nulls, axis=0)
-        total = lost + np.mean(nulls @ total @ nulls, axis=0)
-    return max(float(np.linalg.eigvalsh(total)[-1]) / steps, 0.0)
+        later = (nulls[:, None] @ later @ nulls[:, None]).sum(axis=0) / len(nulls)
+        total = (nulls @ (later + total) @ nulls).sum(axis=0) / len(nulls)
+    return float(_largest(total)) / steps
 
 
 def expected_curve(bases: Sequence[ArrayLike], k: int, w_star: ArrayLike) -> Array:
-    """Expected forgetting (k,) after each of k tasks drawn by chance, for one solution `w_star` (d,); exact.
+    """Expected forgetting (k,) after each of k tasks drawn at random, for one solution `w_star` (d,); exact.
 
     Examples:
         >>> expected_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3, [0.0, 1.0]).round(4)
@@ -113,7 +111,7 @@ def _shrinkage(shrink: ArrayLike | None, steps: int) -> Array:
 
 
 def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = None) -> float:
-    """Bound of the expected loss after k tasks by chance, from the eigenvalues of the mean projection onto row spaces.
+    """Bound of the expected loss after k random tasks, from the eigenvalues of the mean projection onto row spaces.
 
     A recursion of numbers, `rate <- rate (1 - 2 c s) + c^2 s max(rate)` for each eigenvalue s, that dominates the exact
     expectation (Lemma 10 of Dereziński and Dong, COLT 2026, arXiv 2604.09909, with c = 1; for other c derived here). It
@@ -134,13 +132,28 @@ def dominating_rates(spectrum: ArrayLike, k: int, shrink: ArrayLike | None = Non
     if not values.size or values.min() < 0 or values.max() > 1 + 1e-12:
         raise ValueError("spectrum must hold at least one eigenvalue, all between 0 and 1")
     rates = values.copy()
-    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
-        rates = rates * (1 - 2 * c * values) + c * c * values * rates.max()
+    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1].tolist():
+        rates += c * values * (c * rates[rates.argmax()] - 2 * rates)
     return float(rates.max())
 
 
+def _losses(bases: Sequence[ArrayLike], factors: Array) -> Iterator[Array]:
+    """The mean loss (d, d) over all tasks, and its expectations over one more step each."""
+    rows, _ = projectors(bases)
+    loss, one = rows.mean(axis=0), np.eye(rows.shape[-1])
+    yield loss
+    for c in factors:
+        steps = one - c * rows
+        loss = (steps @ loss @ steps).sum(axis=0) / len(rows)
+        yield loss
+
+
+def _largest(forms: Array) -> Array:
+    return np.asarray(np.maximum(np.linalg.eigvalsh(forms)[..., -1], 0.0))
+
+
 def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None = None) -> float:
-    """Expected mean loss over all T tasks after k drawn by chance, the largest over solutions of norm 1; exact.
+    """Expected mean loss over all T tasks after k drawn at random, the largest over solutions of norm 1; exact.
 
     `shrink` is as in `dominating_rates`.
 
@@ -148,12 +161,8 @@ def expected_loss(bases: Sequence[ArrayLike], k: int, shrink: ArrayLike | None =
         >>> round(expected_loss([[[1.0], [0.0]], [[0.6], [0.8]]], 1), 4)
         0.256
     """
-    rows, _ = projectors(bases)
-    loss = rows.mean(axis=0)
-    for c in _shrinkage(shrink, integer_at_least("k", k, 0))[::-1]:
-        steps = np.eye(len(loss)) - c * rows
-        loss = np.mean(steps @ loss @ steps, axis=0)
-    return max(float(np.linalg.eigvalsh(loss)[-1]), 0.0)
+    factors = _shrinkage(shrink, integer_at_least("k", k, 0))
+    return float(_largest(deque(_losses(bases, factors[::-1]), maxlen=1).pop()))
 
 
 def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0) -> Array:
@@ -163,10 +172,5 @@ def expected_loss_curve(bases: Sequence[ArrayLike], k: int, shrink: float = 1.0)
         >>> expected_loss_curve([[[1.0], [0.0]], [[0.6], [0.8]]], 3).round(4)
         array([0.256 , 0.1741, 0.1184])
     """
-    rows, _ = projectors(bases)
-    steps = np.eye(rows.shape[-1]) - _shrinkage(positive_number("shrink", shrink), 1) * rows
-    losses = np.empty((positive_integer("k", k), *steps[0].shape))
-    loss = rows.mean(axis=0)
-    for step in range(len(losses)):
-        losses[step] = loss = np.mean(steps @ loss @ steps, axis=0)
-    return np.asarray(np.maximum(np.linalg.eigvalsh(losses)[:, -1], 0.0))
+    factors = _shrinkage(positive_number("shrink", shrink), positive_integer("k", k))
+    return _largest(np.stack(list(_losses(bases, factors))[1:]))

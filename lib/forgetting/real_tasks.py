@@ -1,7 +1,5 @@
 """Tasks made of real data that fit a linear model exactly, because it has more features than examples."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lib.forgetting.tasks import TaskCollection
@@ -50,7 +48,7 @@ def diabetes_tasks(*, count: int = 50, seed: int = 0) -> TaskCollection:
     Measurements and progress are standardised over all 442 patients, and the products of a patient have norm 1.
 
     Args:
-        count: Patients of each group, drawn by chance.
+        count: Patients of each group, drawn at random.
         seed: Of the draw.
 
     Examples:

@@ -4,8 +4,6 @@ The plane is not the worst case: null spaces of two dimensions in R^4 do better.
 nothing about what is not.
 """
 
-from __future__ import annotations
-
 import math
 from functools import reduce
 from typing import Any

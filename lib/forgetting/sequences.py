@@ -4,8 +4,6 @@ From the weights before, gradient descent on one task ends at the nearest weight
 are projected onto the null space of the task. So a sequence of tasks is a sequence of projections.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +28,7 @@ def cyclic_ordering(T: int, k: int) -> Order:
 
 
 def random_ordering(T: int, k: int, rng: np.random.Generator, replace: bool = True) -> Order:
-    """Tasks by chance, k in all; without `replace` no task comes twice, so k is at most T.
+    """Tasks drawn at random, k in all; without `replace` no task comes twice, so k is at most T.
 
     Examples:
         >>> random_ordering(3, 3, np.random.default_rng(0), replace=False)

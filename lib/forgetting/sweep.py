@@ -1,12 +1,10 @@
-"""A network on two tasks in turns: clothes, and the same clothes turned, or with pixels in another order.
+"""A network on two tasks alternately: clothes, and the same clothes turned, or with pixels in another order.
 
 What the linear theory says of similarity and repetition, tried on a network that is no linear model.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +25,13 @@ from lib.validation import known_seed, number_between, one_of, positive_integer
 __all__ = ["PRESETS", "ForgettingPreset", "changed_clothes", "sweep_forgetting"]
 
 Change = Literal["rotation", "permutation"]
+#: The largest amount of each: degrees, and a fraction of the pixels.
+_MOST = {"rotation": 360, "permutation": 1}
 
 
 @dataclass(frozen=True)
 class ForgettingPreset(Preset):
-    """Two tasks in turns.
+    """Two tasks, learnt alternately.
 
     Attributes:
         change: What makes the second task: `"rotation"` of the pictures, or a `"permutation"` of pixels.
@@ -61,7 +61,7 @@ class ForgettingPreset(Preset):
     def check(self) -> None:
         """Refuse fractions above 1, and more pictures in a batch than there are."""
         for amount in self.amounts:
-            number_between("amounts", amount, 0, 1 if self.change == "permutation" else 360)
+            number_between("amounts", amount, 0, _MOST[self.change])
         if self.batch_size > self.count:
             raise ValueError(f"batch_size must be at most count, {self.count}; it is {self.batch_size}")
 
@@ -96,8 +96,7 @@ def changed_clothes(
     rng = np.random.default_rng(known_seed("seed", seed))
     place = None if data_path is None else input_folder("data_path", data_path)
     images, labels = clothes(split, positive_integer("count", count), full=full, path=place).tensors
-    one_of("change", change, ("rotation", "permutation"))
-    number_between("amount", amount, 0, 1 if change == "permutation" else 360)
+    number_between("amount", amount, 0, _MOST[one_of("change", change, _MOST)])
     if change == "rotation":
         # clockwise, about the middle; what comes in from outside is background, which is the darkest value
         turned = rotate(images.numpy(), -amount, (2, 3), reshape=False, order=1, cval=float(images.min()))
@@ -109,11 +108,16 @@ def changed_clothes(
     return TensorDataset(flat[:, torch.from_numpy(order)], labels)
 
 
+#: The seeds of one angle share its pictures: upright and turned, to learn from and to look at.
+_shared_clothes = lru_cache(maxsize=4)(changed_clothes)
+
+
 def _pair(preset: ForgettingPreset, amount: float, seed: int, data_path: str | Path | None) -> dict[str, Any]:
     """Accuracies (2 cycles, 2) of both tasks after each visit, the first task's first."""
     generator = torch.Generator().manual_seed(seed)
     model = fully_connected((784, preset.width, 10), activation="relu", generator=generator)
-    change = partial(changed_clothes, change=preset.change, seed=seed, full=preset.full, data_path=data_path)
+    drawn = seed if preset.change == "permutation" else 0
+    change = partial(_shared_clothes, change=preset.change, seed=drawn, full=preset.full, data_path=data_path)
     train = [change("train", preset.count, amount=each) for each in (0.0, amount)]
     test = [change("test", preset.tests, amount=each) for each in (0.0, amount)]
     learn = partial(fit, epochs=preset.epochs, batch_size=preset.batch_size)
@@ -133,7 +137,7 @@ def sweep_forgetting(
     shard: tuple[int, int] = (0, 1),
     jobs: int | None = None,
 ) -> NDArray[np.float64] | None:
-    """Train a network on both tasks in turns, for each amount of change and seed; what is interrupted goes on.
+    """Train a network on both tasks alternately, for each amount of change and seed; what is interrupted goes on.
 
     Args:
         folder: Where the pieces go; pieces that are there already are not computed again. None keeps nothing.
@@ -159,7 +163,7 @@ def sweep_forgetting(
         for amount in settings.amounts
         for seed in settings.seeds
     ]
-    found = Pieces(folder).compute(_pair, work, "two tasks in turns", shard=shard, jobs=jobs)
+    found = Pieces(folder).compute(_pair, work, "two tasks alternately", shard=shard, jobs=jobs)
     if len(found) < len(work):
         return None
     size = (len(settings.amounts), len(settings.seeds), 2 * settings.cycles, 2)

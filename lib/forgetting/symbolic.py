@@ -1,6 +1,4 @@
-"""Two tasks in turns, with sympy: the formula from projections, and the angle at which it is largest."""
-
-from __future__ import annotations
+"""Two tasks alternately, with sympy: the formula from projections, and the angle at which it is largest."""
 
 from typing import Any
 
@@ -36,7 +34,7 @@ def two_task_formula(rounds: int) -> tuple[Any, Any]:
 
 
 def worst_angle() -> tuple[Any, Any]:
-    """The squared cosine at which two tasks in turns forget most after k, and the limit of `2 e k` times how much.
+    """The squared cosine at which two tasks alternately forget most after k, and the limit of `2 e k` times how much.
 
     Examples:
         >>> worst_angle()

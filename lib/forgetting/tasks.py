@@ -4,11 +4,9 @@ The setting of "How catastrophic can catastrophic forgetting be in linear regres
 Soudry, COLT 2022, arXiv 2205.09588): task m asks for `X_m w = y_m`, and some `w*` answers all tasks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -184,7 +182,7 @@ class TaskCollection:
         w_star: ArrayLike | None = None,
         normalize: bool = False,
         rtol: float | None = None,
-    ) -> TaskCollection:
+    ) -> Self:
         """Tasks of one example each, the rows of a matrix (T, d), dense or sparse; `b` (T,) are the targets.
 
         Examples:
@@ -224,7 +222,7 @@ class TaskCollection:
         """Matrices (n_m, d), one a task."""
         return [self.stacked[end - size : end] for end, size in zip(self.sizes.cumsum(), self.sizes, strict=True)]
 
-    @property
+    @cached_property
     def y(self) -> list[Array]:
         """Targets (n_m,), by task."""
         return np.split(self.targets, self.sizes.cumsum()[:-1])

@@ -1,6 +1,4 @@
-"""Two tasks in turns: the closed form, and the angle at which most is forgotten."""
-
-from __future__ import annotations
+"""Two tasks learnt alternately: the closed form, and the angle at which most is forgotten."""
 
 import numpy as np
 import scipy.linalg
@@ -37,7 +35,7 @@ def _angles(theta: ArrayLike) -> Array:
 
 
 def two_task_forgetting(theta: ArrayLike, k: int) -> Array:
-    """Worst forgetting after k tasks, two in turns, that differ by the principal angle theta: the shape of `theta`.
+    """Worst forgetting after k tasks, two alternately, that differ by the principal angle theta: the shape of `theta`.
 
     `floor(k/2)/k (cos^2 theta)^(k-1) sin^2 theta` (Lemma 9 for even k, with unit spectra; odd k derived here). Of two
     tasks with several principal angles the worst is the largest of these.
@@ -61,7 +59,7 @@ def two_task_distance(theta: ArrayLike, k: int) -> Array:
 
 
 def two_task_worst_case(k: int) -> tuple[float, float]:
-    """The angle, in radians, at which two tasks in turns forget most after k, and how much that is.
+    """The angle, in radians, at which two tasks learnt alternately forget most after k, and how much that is.
 
     `cos^2 theta = (k - 1)/k`: 45 degrees at k = 2, and ever smaller angles later. For even k the value lies between
     `1/(2 e k)` and `1/(2 e (k - 1))` (Theorem 10).

@@ -5,8 +5,6 @@ the mean of the projections onto the row spaces visited. `A` starts and ends in 
 leave little undetermined: all products are of that size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

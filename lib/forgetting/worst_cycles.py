@@ -1,8 +1,7 @@
 """How much a cycle can forget, as far as a search finds it: over numbers of tasks, steps and free dimensions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +56,8 @@ PRESETS = {
 }
 
 
-def _found(T: int, k: int, nullity: int, options: dict[str, Any]) -> dict[str, Any]:
-    value, _ = search_cyclic(T, k, d=2 * nullity, nullity=nullity, **options)
-    return {"value": np.array(value)}
+def _found(search: dict[str, Any], device: str) -> dict[str, Any]:
+    return {"value": np.array(search_cyclic(**search, d=2 * search["nullity"], device=device)[0])}
 
 
 def sweep_worst_cycles(
@@ -81,18 +79,16 @@ def sweep_worst_cycles(
         ((1, 1, 2), True)
     """
     settings = named(preset, PRESETS)
-    place = str(known_device(device))
-    work = []
-    for T in settings.tasks:
-        for square in settings.squares:
-            for nullity in settings.nullities:
-                for seed in settings.seeds:
-                    options = {"starts": settings.starts, "steps": settings.steps, "lr": settings.lr, "seed": seed}
-                    what = {"T": T, "k": square * T**2, "nullity": nullity, **options}
-                    work.append((what, (T, square * T**2, nullity, {**options, "device": place})))
+    place = known_device(device)
+    shared = {"starts": settings.starts, "steps": settings.steps, "lr": settings.lr}
+    axes = (settings.tasks, settings.squares, settings.nullities, settings.seeds)
+    searches = [
+        {"T": T, "k": square * T**2, "nullity": nullity, "seed": seed, **shared}
+        for T, square, nullity, seed in product(*axes)
+    ]
+    work = [(search, (search, place)) for search in searches]
     found = Pieces(folder).compute(_found, work, "searches", shard=shard, jobs=jobs)
     if len(found) < len(work):
         return None
-    size = (len(settings.tasks), len(settings.squares), len(settings.nullities), len(settings.seeds))
-    values: NDArray[np.float64] = np.array([float(each["value"]) for each in found])
-    return np.asarray(values.reshape(size).max(axis=-1))
+    values = np.array([each["value"] for each in found], dtype=np.float64)
+    return np.asarray(values.reshape([len(each) for each in axes]).max(axis=-1))

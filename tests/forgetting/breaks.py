@@ -4,7 +4,7 @@ from dataclasses import replace as with_settings
 
 import torch
 
-from lib.forgetting import margins, search, sweep, symbolic, two_tasks, worst_case
+from lib.forgetting import margins, rates, search, sweep, symbolic, two_tasks, worst_case
 from lib.forgetting.claims import cycles, experiments, projections, random_orders
 from lib.forgetting.sequences import cyclic_ordering
 from lib.forgetting.tasks import TaskCollection
@@ -21,7 +21,7 @@ def in_the_plane(T, k, **options):
     return search.search_cyclic(T, k, d=2, nullity=1, **options)
 
 
-def in_a_cycle(bases, k):
+def in_a_cycle(bases, k, w_star=None):
     """The worst case of the cyclic order in the place of a mean over orders."""
     return worst_case.worst_case_forgetting(bases, cyclic_ordering(len(bases), k))[0]
 
@@ -100,15 +100,12 @@ BREAKS: dict[str, list[Break]] = {
         edit(random_orders, "expected_curve", "/ (step + 1)", "/ (step + 2)"),
         edit(random_orders, "expected_forgetting", "later, total = rows", "later, total = nulls"),
         edit(random_orders, "random_bound", "9 *", "0.3 *"),
-    ],
-    "number-of-tasks-does-not-matter": [
         replace(random_orders, "expected_forgetting", in_a_cycle),
-        edit(random_orders, "expected_forgetting", "/ steps", "/ (steps + 2)"),
     ],
     "recursion-dominates-the-expected-loss": [
-        edit(random_orders, "dominating_rates", "2 * c * values", "3 * c * values"),
+        edit(random_orders, "dominating_rates", "2 * rates", "3 * rates"),
         edit(random_orders, "_recursions", "2 * mean", "3 * mean"),
-        edit(random_orders, "expected_loss", "- c * rows", "- 0.9 * c * rows"),
+        edit(rates, "_losses", "- c * rows", "- 0.9 * c * rows"),
     ],
     "average-weights-lose-one-over-k": [
         edit(random_orders, "fit_sequence", "error - basis", "error - 0.999 * basis"),
@@ -122,10 +119,10 @@ BREAKS: dict[str, list[Break]] = {
         ),
     ],
     "penalties-that-grow-reach-one-over-k": [
-        edit(random_orders, "dominating_rates", "c * c * values", "c * values"),
+        edit(random_orders, "dominating_rates", "(c * rates[", "(rates["),
         edit(random_orders, "dominating_rates", "[::-1]", ""),
         edit(random_orders, "expected_loss", "[::-1]", ""),
-        edit(random_orders, "expected_loss", "- c * rows", "- 0.5 * c * rows"),
+        edit(rates, "_losses", "- c * rows", "- 0.5 * c * rows"),
     ],
     "digits-are-forgotten-less-in-a-cycle": [
         edit(experiments, "digit_tasks", "pixels[pair] / 16", "pixels[pair] / 15"),
@@ -137,13 +134,13 @@ BREAKS: dict[str, list[Break]] = {
         edit(experiments, "forgetting", "np.square(residual)", "np.abs(residual)"),
         edit(experiments, "worst_case_forgetting", "/ order.size", "/ (order.size + 2)"),
     ],
-    "networks-forget-and-heal": [
+    "networks-forget-less-with-repetition": [
         # nothing but the first task
         edit(sweep, "_pair", "train[visit % 2]", "train[0]"),
         # a new network at each visit
         replace(sweep, "fit", from_the_start),
     ],
-    "repetition-need-not-heal": [
+    "repetition-need-not-help": [
         edit(margins, "four_weight_tasks", "-1 - e", "0.5 - e"),
         edit(experiments, "nearest_with_margin", "end = 1 - 1e-12", "end = 0.5"),
     ],

@@ -36,11 +36,11 @@ def turned(degrees: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("degrees", "words"),
     [
-        (0, "learn the tasks in turns."),
-        (90, "learn the tasks in turns."),
-        (45, "by 10 tasks in turns what is forgotten is below 1%."),
+        (0, "learn one task after the other."),
+        (90, "learn one task after the other."),
+        (45, "10 tasks learnt alternately forget less than 1%."),
         (12, "mix examples of both tasks. The weights may stay far"),
-        (2, "learn the tasks in turns. The weights may stay far"),
+        (2, "learn one task after the other. The weights may stay far"),
     ],
 )
 def test_advice_follows_the_angle(degrees: float, words: str) -> None:

@@ -1,7 +1,5 @@
 """Claims about one pass over many tasks, and about cycles of them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -16,17 +14,19 @@ from lib.forgetting.search import search_cyclic
 from lib.forgetting.sequences import cyclic_ordering
 from lib.forgetting.tasks import Array, TaskCollection
 from lib.forgetting.worst_case import worst_case_forgetting
-from lib.validation import finite_number
+from lib.validation import finite_array
 
 
 def _climbed(angles: Array, order: NDArray[np.int64]) -> float:
-    """The most that tasks in the plane forget near these angles, by L-BFGS."""
+    """The most that tasks in the plane forget near these angles, by L-BFGS with differences of all angles at once."""
+    moves = 1e-8 * np.eye(angles.size + 1, angles.size, -1)
 
-    def loss(phi: Array) -> float:
+    def loss(phi: Array) -> tuple[float, Array]:
         # a step of the line search may come to a right angle, where all is lost
-        return -math.log(max(finite_number("forgetting", float(planar_forgetting(phi, order))), 1e-300))
+        losses = -np.log(np.maximum(finite_array("forgetting", planar_forgetting(phi + moves, order)), 1e-300))
+        return float(losses[0]), (losses[1:] - losses[0]) / 1e-8
 
-    found = minimize(loss, angles, method="L-BFGS-B", options={"maxiter": 30})
+    found = minimize(loss, angles, jac=True, method="L-BFGS-B", options={"maxiter": 30})
     return float(planar_forgetting(found.x, order))
 
 
