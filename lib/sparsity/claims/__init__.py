@@ -1,5 +1,5 @@
 """The claims of chapter 05: masks of blocks, and what they do to a gradient and to training."""
 
-from lib.sparsity.claims import gradients, masks
+from lib.sparsity.claims import gradients, masks, networks
 
-TOPICS = (masks, gradients)
+TOPICS = (masks, gradients, networks)
