@@ -22,7 +22,7 @@ def pruned_ways(methods: Sequence[str], patterns: Sequence[str], *, both: bool =
 
     Args:
         patterns: Such as `"2:4"`.
-        both: Whether the gradient that goes to the layer before is pruned as well.
+        both: Whether the gradient that goes to the layer before is pruned as well; the names say so.
 
     Examples:
         >>> list(pruned_ways(["dense", "mvue"], ["1:2", "2:4"]))
@@ -39,7 +39,7 @@ def pruned_ways(methods: Sequence[str], patterns: Sequence[str], *, both: bool =
             continue
         for n, m in map(_pattern, patterns):
             ways: Any = {"update": method, "backward": method if both else "none"}
-            found[f"{method} {n}:{m}"] = NMConfig(n=n, m=m, **ways)
+            found[f"{method} {n}:{m}{' both' if both else ''}"] = NMConfig(n=n, m=m, **ways)
     return found
 
 
