@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 __all__ = [
+    "BelowOne",
     "Count",
     "Natural",
     "NonNegative",
@@ -64,6 +65,7 @@ __all__ = [
     "Preset",
     "Run",
     "Seed",
+    "below_one",
     "described",
     "named",
     "prepare",
@@ -80,12 +82,21 @@ def _inside(name: str, value: float) -> float:
     return number
 
 
+def below_one(name: str, value: float) -> float:
+    """Return `value` as a float if it is at least 0 and below 1."""
+    number = number_between(name, value, 0)
+    if number >= 1:
+        raise ValueError(f"{name} must be at least 0 and below 1; it is {value}")
+    return number
+
+
 #: Kinds of numbers for the fields of a `Preset`: the check stands beside the type.
 Count = Annotated[int, positive_integer]
 Natural = Annotated[int, partial(integer_at_least, low=0)]
 Seed = Annotated[int, known_seed]
 Positive = Annotated[float, positive_number]
 NonNegative = Annotated[float, partial(number_between, low=0)]
+BelowOne = Annotated[float, below_one]
 OpenFraction = Annotated[float, _inside]
 
 

@@ -18,12 +18,12 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset
 
-from lib.datasets import IMAGE_SHAPES, ImageSet, image_task
-from lib.experiment import Count, Natural, NonNegative, Positive, Preset, Run, Seed, named, prepare
+from lib.datasets import IMAGE_SHAPES
+from lib.experiment import Natural, Positive, named, prepare
 from lib.four_bit.fused import active_backend
-from lib.four_bit.hindsight import Momentum
 from lib.four_bit.layers import LUQConfig, quantize_model, quantizer_states, reconfigure
 from lib.four_bit.schedule import fnt_lr
+from lib.image_training import ImagePreset, ImageRun
 from lib.models import image_network
 from lib.training import TrainingRun, accuracy, fit, one_cycle
 from lib.validation import known_device, torch_generator
@@ -32,41 +32,18 @@ __all__ = ["PRESETS", "FourBitPreset", "FourBitRun", "four_bit_task", "train_fou
 
 
 @dataclass(frozen=True)
-class FourBitPreset(Preset):
-    """A network, its data, and how to train it.
+class FourBitPreset(ImagePreset):
+    """A network, its data, and how to train it in 4 bits.
 
     Attributes:
-        data: `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
-        architecture: `"mlp"` (six layers of 128 between a first and a last one, with batch normalisation), `"convnet"`
-            (three convolutions, for 28 x 28 pixels), `"resnet18-small"` (for small images), or a name in
-            torchvision.models.
         config: What is quantised, and how.
-        count: Number of training images; None for all.
-        full: Fashion-MNIST: test on all 10 000 images of the whole set, where it is installed, not on the 2 000 that
-            ship.
-        epochs: Passes over the data.
-        batch_size: Images a step, over all processes.
-        lr: Peak of the learning rate, which rises over a tenth of the steps and falls to zero.
-        momentum: Of stochastic gradient descent. None: against the rate, from 0.95 down to 0.85 and up again.
-        weight_decay: Of stochastic gradient descent.
         fine_tuning: Epochs of fine-tuning (FNT) at the end.
         fine_tuning_lr: Peak of its triangle of learning rates.
-        seed: Of weights, the order of images, and rounding.
     """
 
-    data: ImageSet = "fashion"
-    architecture: str = "mlp"
     config: LUQConfig = field(default_factory=LUQConfig)
-    count: Count | None = None
-    full: bool = False
-    epochs: Count = 3
-    batch_size: Count = 128
-    lr: Positive = 0.05
-    momentum: Momentum | None = None
-    weight_decay: NonNegative = 0.0
     fine_tuning: Natural = 0
     fine_tuning_lr: Positive = 0.005
-    seed: Seed = 0
 
     def record(self) -> dict[str, Any]:
         """All settings, as a file can hold them: a group of processes is of one run alone."""
@@ -77,7 +54,7 @@ class FourBitPreset(Preset):
 _PAPER = FourBitPreset(
     "imagenet",
     "resnet50",
-    LUQConfig(samples=2),
+    config=LUQConfig(samples=2),
     epochs=90,
     batch_size=256,
     lr=0.1,
@@ -104,7 +81,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class FourBitRun(Run):
+class FourBitRun(ImageRun):
     """A network that was trained in 4 bits.
 
     Attributes:
@@ -118,12 +95,6 @@ class FourBitRun(Run):
     clipped: float = 0.0
 
     preset_class = FourBitPreset
-
-    def facts(self) -> dict[str, Any]:
-        """The number of classes."""
-        image = torch.zeros(1, *IMAGE_SHAPES[self.preset.data], device=next(self.model.parameters()).device)
-        with torch.no_grad():
-            return {"classes": self.model(image).shape[1]}
 
     @staticmethod
     def network(preset: Any, facts: dict[str, Any]) -> nn.Module:
@@ -155,9 +126,7 @@ def four_bit_task(
     """
     settings = named(preset, PRESETS)
     torch_generator("generator", generator)
-    train, test, _, classes = image_task(
-        settings.data, count=settings.count, full=settings.full, path=data_path, seed=settings.seed
-    )
+    train, test, classes = settings.images(data_path)
     return _network(settings, classes, generator), train, test
 
 

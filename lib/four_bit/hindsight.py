@@ -5,26 +5,16 @@ With a guess, a quantiser can work while the tensor is being made: one pass over
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lib.experiment import below_one
 from lib.four_bit.logarithmic import largest_magnitude, real_tensor
-from lib.validation import finite_array, finite_tensor, instance_of, integer_at_least, number_between
+from lib.validation import finite_array, finite_tensor, instance_of, integer_at_least
 
-__all__ = ["HindsightMax", "Momentum"]
-
-
-def _below_one(name: str, value: float) -> float:
-    momentum = number_between(name, value, 0)
-    if momentum >= 1:
-        raise ValueError(f"{name} must be at least 0 and below 1; it is {value}")
-    return momentum
-
-
-#: Weight of the past: a field of a `Preset`.
-Momentum = Annotated[float, _below_one]
+__all__ = ["HindsightMax"]
 
 
 class HindsightMax:
@@ -42,7 +32,7 @@ class HindsightMax:
     """
 
     def __init__(self, momentum: float = 0.9) -> None:
-        self.momentum = _below_one("momentum", momentum)
+        self.momentum = below_one("momentum", momentum)
         self._estimate: Tensor | None = None
         self._clipped: Tensor | int = 0
         self._seen = 0

@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from lib.counter import random_seed
 from lib.exchange import Example, ExchangeReport, Skip, copied, exchange_layers, exchange_report, give_class
-from lib.experiment import Count
+from lib.experiment import BelowOne, Count
 from lib.four_bit.fused import Backend, active_backend, luq_levels
 from lib.four_bit.fused_int4 import PackedInt4, int4_operand, int4_pack, int4_unpack, relu_grad, relu_pack
-from lib.four_bit.hindsight import HindsightMax, Momentum
+from lib.four_bit.hindsight import HindsightMax
 from lib.four_bit.integers import int4_encode
 from lib.four_bit.logarithmic import Rounding, checked_mantissas, largest_magnitude, luq_decode, luq_encode
 from lib.products import LINEAR, Product, convolution, initial_weights, padded
@@ -86,7 +86,7 @@ class LUQConfig(Rounding):
     forward_rounding: Literal["nearest", "stochastic"] = "nearest"
     backward: Literal["luq", "int4", "none"] = "luq"
     clip: Literal["sawb", "max"] = "sawb"
-    hindsight: Momentum | None = None
+    hindsight: BelowOne | None = None
     process_group: Annotated[Any, _group] = None
     backend: Backend = "auto"
 

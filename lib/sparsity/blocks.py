@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,13 +21,13 @@ def checked_pattern(n: int, m: int) -> tuple[int, int]:
 
 def checked_dim(x: Tensor, m: int, dim: int) -> int:
     """Return a dimension, counted from 0, if it can be cut into blocks of `m`."""
-    if not isinstance(dim, int) or isinstance(dim, bool):
+    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
         raise TypeError(f"dim must be an integer; it is {dim!r}")
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"dim must be a dimension of x, which has {x.ndim}; it is {dim}")
     if x.shape[dim] % m:
         raise ValueError(f"the size of x along dim must be a multiple of m = {m}; it is {x.shape[dim]}")
-    return dim % x.ndim
+    return int(dim) % x.ndim
 
 
 def computed_in(x: Tensor) -> torch.dtype:

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
-from lib.datasets import IMAGE_SHAPES, ImageSet, image_task
-from lib.experiment import Count, NonNegative, Positive, Preset, Run, Seed, named, prepare
-from lib.four_bit.hindsight import Momentum
+from lib.datasets import IMAGE_SHAPES
+from lib.experiment import BelowOne, Count, named, prepare
+from lib.image_training import ImagePreset, ImageRun
 from lib.models import image_network
 from lib.sparsity.layers import NMConfig, sparsify_model
 from lib.sparsity.wrong_point import noisy_labels
@@ -25,41 +25,20 @@ __all__ = ["PRESETS", "SparsityPreset", "SparsityRun", "sparsity_task", "train_s
 
 
 @dataclass(frozen=True)
-class SparsityPreset(Preset):
-    """A network, its data, and how to train it.
+class SparsityPreset(ImagePreset):
+    """A network, its data, and how to train it with pruned gradients.
 
     Attributes:
-        data: `"fashion"` (ships with the package), `"cifar10"`, `"cifar100"` or `"imagenet"` (from a folder).
-        architecture: As in `lib.models.image_network`.
-        depth: Hidden layers of `"mlp"` after the first one.
         config: What is pruned, and how.
         all_layers: Whether the first and the last layer are pruned as well.
-        count: Number of training images; None for all.
-        full: Fashion-MNIST: test on all 10 000 images of the whole set, where it is installed, not on the 2 000 that
-            ship.
+        depth: Layers of `"mlp"` between a first and a last one.
         label_noise: Fashion-MNIST: the chance with which a training image gets a class at random in place of its own.
-        epochs: Passes over the data.
-        batch_size: Images a step, over all processes.
-        lr: Peak of the learning rate, which rises over a tenth of the steps and falls to zero.
-        momentum: Of stochastic gradient descent. None: against the rate, from 0.95 down to 0.85 and up again.
-        weight_decay: Of stochastic gradient descent.
-        seed: Of weights, random labels, the order of images, and masks.
     """
 
-    data: ImageSet = "fashion"
-    architecture: str = "mlp"
-    depth: Count = 6
     config: NMConfig = field(default_factory=NMConfig)
     all_layers: bool = False
-    count: Count | None = None
-    full: bool = False
-    label_noise: Momentum = 0.0
-    epochs: Count = 3
-    batch_size: Count = 128
-    lr: Positive = 0.05
-    momentum: Momentum | None = None
-    weight_decay: NonNegative = 0.0
-    seed: Seed = 0
+    depth: Count = 6
+    label_noise: BelowOne = 0.0
 
     def check(self) -> None:
         """Refuse random labels where labels are not in memory."""
@@ -92,18 +71,12 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class SparsityRun(Run):
+class SparsityRun(ImageRun):
     """A network that was trained with pruned gradients."""
 
     preset: SparsityPreset
 
     preset_class = SparsityPreset
-
-    def facts(self) -> dict[str, Any]:
-        """The number of classes."""
-        image = torch.zeros(1, *IMAGE_SHAPES[self.preset.data], device=next(self.model.parameters()).device)
-        with torch.no_grad():
-            return {"classes": self.model(image).shape[1]}
 
     @staticmethod
     def network(preset: Any, facts: dict[str, Any]) -> nn.Module:
@@ -127,9 +100,7 @@ def sparsity_task(
     """
     settings = named(preset, PRESETS)
     torch_generator("generator", generator)
-    train, test, _, classes = image_task(
-        settings.data, count=settings.count, full=settings.full, path=data_path, seed=settings.seed
-    )
+    train, test, classes = settings.images(data_path)
     if settings.label_noise:
         assert isinstance(train, TensorDataset)
         images, labels = train.tensors

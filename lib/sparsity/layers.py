@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lib.exchange import Example, Skip, copied, exchange_layers, give_class
+from lib.exchange import Example, Skip, copied, exchange_layers
 from lib.experiment import Count, Preset
 from lib.products import LINEAR, Product, convolution, initial_weights, padded
 from lib.sparsity.blocks import checked_pattern
@@ -24,9 +24,6 @@ from lib.sparsity.sampling import nm_mvue
 from lib.sparsity.transposable import transposable_mask
 from lib.sparsity.wrong_point import pruner
 from lib.validation import floating_tensor, instance_of, torch_generator, true_or_false
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = ["NMConfig", "NMConv2d", "NMLinear", "sparsify_model"]
 
@@ -117,18 +114,6 @@ class _NMLayer(nn.Module):
         self.source = _Source(generator)
         self.pad = true_or_false("pad", pad)
         self.on_product = None
-
-    @classmethod
-    def from_dense(
-        cls, module: nn.Module, config: NMConfig | None = None, generator: torch.Generator | None = None
-    ) -> Self:
-        """The same layer pruned, on the same parameters."""
-        layer = type(module).__new__(type(module))
-        layer.__dict__.update(module.__dict__)
-        give_class(layer, cls)
-        assert isinstance(layer, cls)
-        layer.prune(NMConfig() if config is None else config, generator)
-        return layer
 
     def pruned(self, x: Tensor, method: Pruning, dim: int) -> Tensor:
         """An operand with N:M blocks; what is not finite stays, for a loss scaler to see."""

@@ -87,7 +87,7 @@ def mask_noise(delta: Tensor, inputs: Tensor, n: int, m: int) -> float:
     total, rows = 0.0, m * max(1, _ENTRIES // (m * m * max(1, delta.shape[1])))
     missing = [0, 0, 0, -len(delta) % m]  # the layers fill up with zeros, too
     delta, inputs = (functional.pad(each.detach().double(), missing) for each in (delta, inputs))
-    for part, met in zip(delta.split(rows), inputs.split(rows), strict=True):
+    for part, met in zip(torch.split(delta, rows), torch.split(inputs, rows), strict=True):
         both = nm_joint_probabilities(part, n, m, dim=0)
         signed = as_blocks(part, m, 0)
         kept = both.diagonal(dim1=-2, dim2=-1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.experiment import named, train_in_ways
+from lib.sparsity.blocks import checked_pattern
 from lib.sparsity.experiment import PRESETS, SparsityPreset, SparsityRun, train_sparsity
 from lib.sparsity.layers import NMConfig
 from lib.sparsity.wrong_point import METHODS
@@ -22,7 +23,7 @@ def pruned_ways(methods: Sequence[str], patterns: Sequence[str], *, both: bool =
 
     Args:
         patterns: Such as `"2:4"`.
-        both: Whether the gradient that goes to the layer before is pruned as well.
+        both: Whether the gradient that goes to the layer before is pruned as well; the names say so.
 
     Examples:
         >>> list(pruned_ways(["dense", "mvue"], ["1:2", "2:4"]))
@@ -32,14 +33,14 @@ def pruned_ways(methods: Sequence[str], patterns: Sequence[str], *, both: bool =
     for name, values in (("methods", methods), ("patterns", patterns)):
         if not isinstance(values, (list, tuple)) or not values:
             raise TypeError(f"{name} must be a list of names; it is {values!r}")
-    found = {}
+    found, pairs = {}, [_pattern(each) for each in patterns]
     for method in methods:
         if one_of("methods", method, METHODS) == "dense":
             found["dense"] = NMConfig(update="none")
             continue
-        for n, m in map(_pattern, patterns):
+        for n, m in pairs:
             ways: Any = {"update": method, "backward": method if both else "none"}
-            found[f"{method} {n}:{m}"] = NMConfig(n=n, m=m, **ways)
+            found[f"{method} {n}:{m}{' both' if both else ''}"] = NMConfig(n=n, m=m, **ways)
     return found
 
 
@@ -47,7 +48,7 @@ def _pattern(words: object) -> tuple[int, int]:
     first, colon, last = str(words).partition(":")
     if not (colon and first.isdecimal() and last.isdecimal()):
         raise ValueError(f"patterns must be N:M, such as 2:4; one is {words!r}")
-    return int(first), int(last)
+    return checked_pattern(int(first), int(last))
 
 
 def sweep_sparsity(

@@ -99,7 +99,7 @@ def test_a_sweep_has_every_method_with_every_pattern(tmp_path) -> None:
     found = sweep_sparsity(small, ["dense", "greedy", "mvue"], patterns=["1:2", "2:4"], seeds=(0, 3), folder=tmp_path)
     assert list(found) == ["dense", "greedy 1:2", "greedy 2:4", "mvue 1:2", "mvue 2:4"]
     for way, config in pruned_ways(["mvue"], ["2:4"], both=True).items():
-        assert (way, config) == ("mvue 2:4", NMConfig(backward="mvue"))
+        assert (way, config) == ("mvue 2:4 both", NMConfig(backward="mvue"))
     assert [run.preset.seed for run in found["mvue 2:4"]] == [0, 3]
     assert found["mvue 1:2"][0].preset.config == NMConfig(n=1, m=2)
     assert checkpoint_steps(tmp_path / "mvue-1-2" / "seed-3" / "training") == [0, 3]
@@ -125,5 +125,5 @@ def test_commands_train_and_sweep(tmp_path) -> None:
     words += ["--methods", "dense", "--methods", "greedy", "--patterns", "1:4", "--both"]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    assert re.search(r"^greedy 1:4 +0\.\d{4} +0\.\d{4} … 0\.\d{4}$", done.output, re.MULTILINE)
-    assert sorted(path.name for path in (tmp_path / "many" / "greedy-1-4").iterdir()) == ["seed-0", "seed-5"]
+    assert re.search(r"^greedy 1:4 both +0\.\d{4} +0\.\d{4} … 0\.\d{4}$", done.output, re.MULTILINE)
+    assert sorted(path.name for path in (tmp_path / "many" / "greedy-1-4-both").iterdir()) == ["seed-0", "seed-5"]

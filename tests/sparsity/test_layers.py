@@ -1,7 +1,9 @@
 """Pruned layers: torch's where nothing is pruned, right on average where something is, N:M where hardware needs it."""
 
 import copy
+import subprocess
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.exchange import exchange_report
 from lib.sparsity import NMConfig, NMConv2d, NMLinear, is_nm_sparse, nm_mvue, sparsify_model, transposable_mask
+from tests.launching import TWO_PROCESSES
 
 DENSE = NMConfig(update="none")
 BOTH = NMConfig(backward="mvue")
@@ -43,12 +46,11 @@ def test_gradients_are_torchs_where_nothing_is_pruned_and_right_on_average(setti
     torch.manual_seed(0)
     plain = nn.Linear(4, 6) if len(shape) < 3 or not settings else nn.Conv2d(4, 6, 3, **settings)
     x = torch.randn(shape, generator=seeded())
-    kind = NMLinear if type(plain) is nn.Linear else NMConv2d
     exact = gradients(plain, x)
-    for mine, theirs in zip(gradients(kind.from_dense(plain, DENSE), x), exact, strict=True):
+    for mine, theirs in zip(gradients(sparsify_model(plain, DENSE, skip=()), x), exact, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     for method in ("mvue", "approx", "uniform") if x.ndim == 3 else ("mvue",):
-        ours = kind.from_dense(plain, NMConfig(update=method, backward=method), seeded(1))
+        ours = sparsify_model(plain, NMConfig(update=method, backward=method), skip=(), generator=seeded(1))
         torch.testing.assert_close(ours(x), plain(x))
         draws = [torch.stack(each) for each in zip(*(gradients(ours, x) for _ in range(100)), strict=True)]
         for place, (drawn, expected) in enumerate(zip(draws, exact, strict=True)):
@@ -273,3 +275,14 @@ def test_what_is_not_pruned_needs_no_padding() -> None:
     with torch.no_grad():
         layer(torch.ones(3, 6))
     NMLinear(6, 6, pad=False, config=DENSE)(torch.ones(3, 6)).sum().backward()
+
+
+@pytest.mark.slow
+def test_two_processes_draw_masks_of_their_own_whose_noise_averages_out(tmp_path) -> None:
+    command = [*TWO_PROCESSES, "-m", "tests.sparsity.launched", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = [np.load(tmp_path / f"seen_{rank}.npz") for rank in range(2)]
+    np.testing.assert_allclose(seen[0]["shared"], (seen[0]["own"] + seen[1]["own"]) / 2, rtol=1e-4, atol=1e-5)
+    alone = np.mean([each["own"].var(axis=0).sum() for each in seen])
+    assert seen[0]["shared"].var(axis=0).sum() / alone == pytest.approx(0.5, abs=0.05)
