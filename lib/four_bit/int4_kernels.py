@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lib.four_bit.triton_kernels import on_its_gpu
+from lib.triton_parts import on_its_gpu
 
 __all__ = ["int4_codes", "int4_numbers", "int4_scale", "relu", "relu_backward"]
 

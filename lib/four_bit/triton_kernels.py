@@ -6,45 +6,21 @@ byte per entry. Importing this module imports triton; nothing else in the packag
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from lib.counter import FIRST_MULTIPLIER, SECOND_MULTIPLIER
 from lib.four_bit.logarithmic import Rounding
+from lib.triton_parts import INTERPRETED, bits_at, on_its_gpu, stored
 
-__all__ = ["INTERPRETED", "largest_magnitude", "on_its_gpu", "quantised"]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+__all__ = ["INTERPRETED", "largest_magnitude", "level_numbers", "quantised", "scale"]
 
 _BLOCK = 4096
-_FIRST = tl.constexpr(FIRST_MULTIPLIER)
-_SECOND = tl.constexpr(SECOND_MULTIPLIER)
 
 
 @triton.jit
-def _round(word):
-    """One round of the hash, on uint32."""
-    word = (word ^ (word >> 16)) * _FIRST
-    return (word ^ (word >> 15)) * _SECOND
-
-
-@triton.jit
-def _mantissas(index, first, second):
-    """The random numbers at some places; keys are int32, places uint32."""
-    word = _round(index ^ first.to(tl.uint32, bitcast=True))
-    word = _round(word + second.to(tl.uint32, bitcast=True))
-    return (word >> 9).to(tl.int32)
-
-
-@triton.jit
-def _scale(largest, LEVELS: tl.constexpr, POW2: tl.constexpr):
+def scale(largest, LEVELS: tl.constexpr, POW2: tl.constexpr):
     """Alpha times a lift, and one over the lift: all powers of two but `largest`, so products are exact."""
     tiny = largest < 2.0**-60
     lift = tl.where(tiny, 2.0**64, 1.0)
@@ -56,7 +32,7 @@ def _scale(largest, LEVELS: tl.constexpr, POW2: tl.constexpr):
 
 
 @triton.jit
-def _levels(x, drawn, alpha, lift, LEVELS: tl.constexpr, ROUNDING: tl.constexpr, UNDERFLOW: tl.constexpr):
+def level_numbers(x, drawn, alpha, lift, LEVELS: tl.constexpr, ROUNDING: tl.constexpr, UNDERFLOW: tl.constexpr):
     """The number k of the level of every entry: one integer addition."""
     # exactly rounded: the division of a GPU is not, and the largest entry could be carried past the last level
     y = tl.div_rn(tl.abs(x) * lift, tl.where(alpha > 0, alpha, 1.0))
@@ -76,23 +52,12 @@ def _levels(x, drawn, alpha, lift, LEVELS: tl.constexpr, ROUNDING: tl.constexpr,
 def _draw(rand_ptr, index, places, inside, first, second, RANDOM: tl.constexpr):
     """Random numbers: none, hashed here, or the caller's."""
     if RANDOM == "counter":
-        drawn = _mantissas(index, first, second)
+        drawn = bits_at(index, first, second, 23)
     elif RANDOM == "given":
         drawn = tl.load(rand_ptr + places, mask=inside, other=0)
     else:
         drawn = tl.zeros(index.shape, tl.int32)
     return drawn
-
-
-@triton.jit
-def _stored(value, dtype: tl.constexpr):
-    """A float32 as what is stored: to the nearest bfloat16, ties to even, where Triton's interpreter would cut off."""
-    if dtype == tl.bfloat16:
-        bits = value.to(tl.int32, bitcast=True)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
-        # NaN is left alone: a carry could take it to another number
-        value = tl.where(value == value, rounded.to(tl.float32, bitcast=True), value)  # noqa: PLR0124
-    return value.to(dtype)
 
 
 @triton.jit
@@ -124,7 +89,7 @@ def _quantise_kernel(
     BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0)
-    alpha, lift, unlift = _scale(tl.load(largest_ptr), LEVELS, POW2)
+    alpha, lift, unlift = scale(tl.load(largest_ptr), LEVELS, POW2)
     if program == 0:
         tl.store(alpha_ptr, alpha * unlift)
     lanes = tl.arange(0, BLOCK)
@@ -133,7 +98,7 @@ def _quantise_kernel(
     x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
     index = program.to(tl.uint32) * BLOCK + lanes.to(tl.uint32)
     drawn = _draw(rand_ptr, index, places, inside, first, second, RANDOM)
-    k = _levels(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
+    k = level_numbers(x, drawn, alpha, lift, LEVELS, ROUNDING, UNDERFLOW)
     if FORM == "packed":
         codes = tl.where((x < 0) & (k > 0), k | 8, k)
         low, high = tl.split(tl.reshape(codes, (BLOCK // 2, 2)))
@@ -145,22 +110,7 @@ def _quantise_kernel(
         value = tl.where(x < 0, -magnitude, magnitude).to(tl.float32)
         if FORM == "values":
             value = value * (alpha * unlift)
-        tl.store(out_ptr + places, _stored(value, out_ptr.dtype.element_ty), mask=inside)
-
-
-#: Whether the kernels run in Triton's interpreter, on the CPU: TRITON_INTERPRET=1 at triton's first import.
-INTERPRETED = not isinstance(_quantise_kernel, triton.runtime.JITFunction)
-
-
-def on_its_gpu(launch: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Kernels start on the current GPU: make it that of the first argument."""
-
-    @functools.wraps(launch)
-    def there(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with torch.cuda.device_of(args[0]):
-            return launch(*args, **kwargs)
-
-    return there
+        tl.store(out_ptr + places, stored(value, out_ptr.dtype.element_ty), mask=inside)
 
 
 @on_its_gpu

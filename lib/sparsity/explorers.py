@@ -342,9 +342,8 @@ class WrongPoint(Explorer):
         """Looked up."""
         n, m = _RACES[pattern]
         noise = min(NOISES, key=lambda each: abs(each - noise))
-        dense, greedy, unbiased = (
-            races()[way, *numbers, noise] for way, *numbers in (("dense", 1, 2), ("greedy", n, m), ("mvue", n, m))
-        )
+        found = races()
+        dense, greedy, unbiased = found["dense", 1, 2, noise], found["greedy", n, m, noise], found["mvue", n, m, noise]
         end = dense.loss[seed, -1]
         gaps = [np.maximum(np.abs(run.loss[seed] - end), 1e-4) for run in (greedy, unbiased)]
         return {
