@@ -2,8 +2,8 @@
 
 import torch
 
-from lib.sparsity import sampling, symbolic, water_filling, wrong_point
-from lib.sparsity.claims import gradients, masks
+from lib.sparsity import layers, sampling, symbolic, water_filling, wrong_point
+from lib.sparsity.claims import gradients, masks, networks
 from tests.breaking import Break, both, edit, replace
 
 
@@ -66,6 +66,18 @@ BREAKS: dict[str, list[Break]] = {
         edit(wrong_point, "pruner", '"greedy": lambda x: nm_greedy(x, n, m, dim)', '"greedy": lambda x: x'),
         edit(wrong_point, "pruner", "nm_mvue(x, n, m, dim, generator=generator)", "nm_greedy(x, n, m, dim)"),
     ],
+    "every-product-has-a-sparse-operand": [
+        edit(layers._NMLayer, "masked", "torch.where(mask.view(parts.shape), parts, 0.0)", "parts"),
+        edit(layers._NMLayer, "pruned_for_weight", "self.config.update, 0)", "self.config.update, 1)"),
+    ],
+    "noise-of-an-update-in-closed-form": [
+        edit(networks, "mask_noise", "* both -", "* (1.1 * both) -"),
+        edit(networks, "nm_mvue", "kept = _compiled_mvue(", "kept = 1.05 * _compiled_mvue("),
+    ],
+    "noise-hurts-more-in-a-short-training": [
+        replace(layers, "nm_mvue", lambda x, n, m, dim, **_: sampling.nm_greedy(x, n, m, dim)),
+        replace(networks, "_accuracy", lambda _: 0.8),
+    ],
 }
 #: Fewer repeats and a shorter grid.
-SETTING = both(replace(masks, "_GRID", 20_000), replace(gradients, "_REPEATS", 40))
+SETTING = both(replace(masks, "_GRID", 20_000), replace(gradients, "_REPEATS", 40), replace(networks, "_REPEATS", 200))
