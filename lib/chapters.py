@@ -175,7 +175,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             "exact MVUE 2:4, 2,097,152 float32, one thread, blocks along dim 0",
             "approximation by two draws of torch.multinomial",
         ),
-        data=("sparsity_races",),
+        data=("sparsity_races", "sparsity_crossover"),
     ),
     Chapter(
         number=6,

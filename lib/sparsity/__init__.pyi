@@ -1,6 +1,9 @@
 from . import explorers as explorers
 from . import symbolic as symbolic
 from .blocks import is_nm_sparse as is_nm_sparse
+from .crossover import Crossover as Crossover
+from .crossover import shipped_crossover as shipped_crossover
+from .crossover import train_crossover as train_crossover
 from .experiment import PRESETS as PRESETS
 from .experiment import SparsityPreset as SparsityPreset
 from .experiment import SparsityRun as SparsityRun
