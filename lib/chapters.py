@@ -158,8 +158,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         number=5,
         name="sparsity",
         title="N:M sparsity of gradients",
-        promise="Keep the largest entries of a gradient and descent ends at a wrong point; keep them by chance, with the "
-        "right chances, and it ends at the right one.",
+        promise="Keep the largest entries of a gradient and descent ends at a wrong point; "
+        "draw them, with the right chances, and it ends at the right one.",
         paper="Minimum Variance Unbiased N:M Sparsity for the Neural Gradients",
         authors=("Chmiel, Brian", "Hubara, Itay", "Banner, Ron", "Soudry, Daniel"),
         conference="ICLR",

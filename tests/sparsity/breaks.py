@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.sparsity import layers, sampling, symbolic, water_filling, wrong_point
+from lib.sparsity import crossover, layers, sampling, symbolic, water_filling, wrong_point
 from lib.sparsity.claims import gradients, masks, networks
 from tests.breaking import Break, both, edit, replace
 
@@ -77,6 +77,10 @@ BREAKS: dict[str, list[Break]] = {
     "noise-hurts-more-in-a-short-training": [
         replace(layers, "nm_mvue", lambda x, n, m, dim, **_: sampling.nm_greedy(x, n, m, dim)),
         replace(networks, "_accuracy", lambda _: 0.8),
+    ],
+    "label-noise-turns-the-order": [
+        replace(layers, "nm_mvue", lambda x, n, m, dim, **_: sampling.nm_greedy(x, n, m, dim)),
+        edit(crossover.Crossover, "lead", "self.accuracy.mean(axis=-1)", "self.loss.mean(axis=-1)"),
     ],
 }
 #: Fewer repeats and a shorter grid.
