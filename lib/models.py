@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lib.validation import instance_of, one_of, positive_integer, true_or_false
+from lib.validation import instance_of, known_seed, one_of, positive_integer, true_or_false
 
 __all__ = [
     "ACTIVATIONS",
@@ -197,7 +197,7 @@ def residual_network(
 
 
 def image_network(
-    name: str, shape: tuple[int, int, int], classes: int, *, depth: int = 6, seed: int = 0
+    name: str, shape: Sequence[int], classes: int, *, depth: int = 6, seed: int = 0
 ) -> tuple[nn.Module, Tensor | None]:
     """A network for images by its name, and an example of its input where some layers may never be called.
 
@@ -211,8 +211,13 @@ def image_network(
         >>> len(model), example
         (14, None)
     """
-    channels, *sides = shape
-    weights = torch.Generator().manual_seed(seed)
+    instance_of("name", name, str, "the name of a network")
+    channels, *sides = shape = _sizes("shape", shape)
+    if len(shape) != 3:
+        raise ValueError(f"shape must hold channels, height and width; it is {tuple(shape)}")
+    positive_integer("classes", classes)
+    positive_integer("depth", depth)
+    weights = torch.Generator().manual_seed(known_seed("seed", seed))
     if name == "mlp":
         widths = (channels * sides[0] * sides[1], *[128] * (depth + 1), classes)
         return fully_connected(widths, activation="relu", normalize=True, generator=weights), None
@@ -227,7 +232,7 @@ def image_network(
 
 
 @torch.random.fork_rng(devices=[])
-def _from_torchvision(name: str, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
+def _from_torchvision(name: str, shape: Sequence[int], classes: int, seed: int) -> nn.Module:
     own = ", ".join(_OWN_NETWORKS)
     try:
         from torchvision import models
@@ -237,6 +242,6 @@ def _from_torchvision(name: str, shape: tuple[int, int, int], classes: int, seed
         raise ValueError(f"architecture must be one of {own} or of torchvision.models; it is {name!r}")
     torch.manual_seed(seed)
     model: nn.Module = models.get_model(name, num_classes=classes)
-    if name.startswith("vit_") and shape[1:] != (224, 224):  # these take images of one size only
+    if name.startswith("vit_") and shape[1:] != [224, 224]:  # these take images of one size only
         return nn.Sequential(nn.Upsample((224, 224), mode="bilinear"), model)
     return model

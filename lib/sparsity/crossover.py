@@ -24,7 +24,7 @@ from lib.files import read_arrays
 from lib.sparsity.experiment import PRESETS, SparsityPreset, sparsity_task, train_sparsity
 from lib.sparsity.layers import NMConfig
 from lib.sparsity.sweep import pruned_ways
-from lib.validation import instance_of
+from lib.validation import instance_of, one_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,8 @@ class Crossover:
             (4, 3, 2)
         """
         mean = self.accuracy.mean(axis=-1)
-        found: NDArray[np.float64] = mean[self.ways.index(way)] - mean[self.ways.index(over)]
+        one, other = (self.ways.index(one_of(*each, self.ways)) for each in (("way", way), ("over", over)))
+        found: NDArray[np.float64] = mean[one] - mean[other]
         return found
 
 

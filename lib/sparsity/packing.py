@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib.sparsity.blocks import as_blocks, in_place_of, is_nm_sparse
-from lib.validation import instance_of, positive_integer
+from lib.validation import finite_tensor, instance_of, positive_integer
 
 __all__ = ["pack_24", "unpack_24"]
 
@@ -45,7 +45,7 @@ def unpack_24(values: Tensor, indices: Tensor, size: int, dim: int = -1) -> Tens
         tensor([0., 5., 0., 7.])
     """
     size = positive_integer("size", size)
-    instance_of("values", values, Tensor, "a tensor")
+    finite_tensor("values", values)
     instance_of("indices", indices, Tensor, "a tensor of bytes")
     if size % 4 or values.ndim == 0 or values.shape[-1] != size // 2:
         raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from lib.counter import counter_keys, counter_uniform, random_seed
 from lib.sparsity.blocks import as_blocks, checked_dim, checked_pattern, computed_in, in_place_of
 from lib.sparsity.water_filling import approx_probabilities, filled
-from lib.validation import finite_tensor, floating_tensor, instance_of, torch_generator
+from lib.validation import finite_tensor, floating_tensor, instance_of, torch_generator, true_or_false
 
 __all__ = ["nm_approx_mvue", "nm_greedy", "nm_mvue", "nm_uniform"]
 
@@ -149,6 +149,7 @@ def nm_mvue(
         True
     """
     n, m = checked_pattern(n, m)
+    true_or_false("return_mask", return_mask)
     torch_generator("generator", generator)
     floating_tensor("x", x)
     dim = checked_dim(x, m, dim)
@@ -201,6 +202,7 @@ def nm_greedy(
         tensor([ 0., -2.,  3.,  0.])
     """
     n, m = checked_pattern(n, m)
+    true_or_false("return_mask", return_mask)
     floating_tensor("x", x)
     dim = checked_dim(x, m, dim)
     if x.device.type == "cpu" and x.dtype != torch.float64 and m <= _LONGEST:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.sparsity.blocks import as_blocks, checked_pattern, computed_in, in_place_of
-from lib.validation import one_of
+from lib.validation import floating_tensor, one_of
 
 __all__ = ["Filled", "filled", "nm_inclusion_probabilities", "nm_joint_probabilities", "nm_mvue_variance"]
 
@@ -118,7 +118,7 @@ def nm_inclusion_probabilities(x: Tensor, n: int, m: int, dim: int = -1) -> Tens
         tensor([0.2500, 0.5000, 0.2500, 1.0000])
     """
     n, m = checked_pattern(n, m)
-    found = _probabilities(_planes(x, m, dim, computed_in(x)), n)
+    found = _probabilities(_planes(x, m, dim, computed_in(floating_tensor("x", x))), n)
     return in_place_of(found, dim).to(x.dtype)
 
 
