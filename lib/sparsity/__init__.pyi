@@ -9,6 +9,9 @@ from .experiment import SparsityPreset as SparsityPreset
 from .experiment import SparsityRun as SparsityRun
 from .experiment import sparsity_task as sparsity_task
 from .experiment import train_sparsity as train_sparsity
+from .fused import PackedMVUE as PackedMVUE
+from .fused import nm_mvue_luq as nm_mvue_luq
+from .fused import nm_prune as nm_prune
 from .layers import NMConfig as NMConfig
 from .layers import NMConv2d as NMConv2d
 from .layers import NMLinear as NMLinear

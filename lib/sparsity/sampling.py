@@ -6,13 +6,14 @@ and a comb whose teeth are 1 apart, shifted by one random number, falls on them;
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.counter import counter_keys, counter_uniform, random_seed
+from lib.four_bit.fused import active_backend
 from lib.sparsity.blocks import as_blocks, checked_dim, checked_pattern, computed_in, in_place_of
 from lib.sparsity.water_filling import approx_probabilities, filled
 from lib.validation import finite_tensor, floating_tensor, instance_of, torch_generator, true_or_false
@@ -69,16 +70,51 @@ def _eager(blocks: Tensor, n: int, rand: Tensor | None, seed: int | None) -> Ten
     return torch.stack(kept, -1)
 
 
+def outer_size_inner(x: Tensor, dim: int) -> tuple[int, int, int]:
+    dim = dim % x.ndim
+    return x.shape[:dim].numel(), x.shape[dim], x.shape[dim + 1 :].numel()
+
+
 def _flat(x: Tensor, dim: int) -> tuple[Tensor, tuple[int, int, int]]:
     """A tensor as float32 in a row, and its shape with the axes before and after `dim` as one each."""
-    dim = dim % x.ndim
-    shape = (x.shape[:dim].numel(), x.shape[dim], x.shape[dim + 1 :].numel())
-    return x.detach().to(torch.float32).contiguous().view(-1), shape
+    return x.detach().to(torch.float32).contiguous().view(-1), outer_size_inner(x, dim)
 
 
 def _is_compiled(x: Tensor, n: int, m: int) -> bool:
     """Whether the compiled masks take it: everything on a CPU but float64 and very long blocks."""
     return x.device.type == "cpu" and x.dtype != torch.float64 and n <= _MOST and m <= _LONGEST
+
+
+def takes_kernels(x: Tensor, m: int) -> bool:
+    """Whether the Triton kernels take it: on a GPU where triton is installed, of their dtypes and lengths."""
+    half_or_single = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return half_or_single and m in (2, 4, 8, 16) and active_backend(x.device) == "triton"
+
+
+def by_kernel(
+    x: Tensor,
+    pattern: tuple[int, int],
+    dim: int,
+    *,
+    rand: Tensor | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Values, flat, and indices from the Triton kernel."""
+    from lib.sparsity import triton_kernels
+
+    shape = outer_size_inner(x, dim)
+    drawn = None if rand is None else _to_24_bits(rand).to(x.device).contiguous()
+    keys = (0, 0) if seed is None else counter_keys(seed)
+    flat = x.detach().contiguous().view(-1)
+    found: tuple[Tensor, Tensor] = triton_kernels.pruned(flat, shape, pattern, rand=drawn, keys=keys, **options)
+    return found
+
+
+def _to_24_bits(rand: Tensor) -> Tensor:
+    """Random numbers as float32, downwards."""
+    rand = rand.detach()
+    return (rand if rand.dtype == torch.float32 else (rand * 2**24).floor() / 2**24).to(torch.float32)
 
 
 def _refuse_not_finite(x: Tensor, *, finite: bool) -> None:
@@ -158,6 +194,10 @@ def nm_mvue(
     seed = random_seed(generator) if rand is None else None
     if _is_compiled(x, n, m):
         kept = _compiled_mvue(x, (n, m), dim, rand, seed, check=check)
+    elif takes_kernels(x, m):
+        if check:
+            finite_tensor("x", x)
+        kept = by_kernel(x, (n, m), dim, rand=rand, seed=seed)[0].view(x.shape)
     else:
         kept = in_place_of(_eager(as_blocks(x, m, dim, check=check), n, rand, seed), dim)
     values = kept.to(x.dtype)
@@ -171,10 +211,7 @@ def _compiled_mvue(
 
     flat, shape = _flat(x, dim)
     result = torch.empty_like(flat)
-    given = torch.empty(0) if rand is None else rand.detach().to("cpu")
-    if given.dtype == torch.float64:  # to 24 bits, downwards
-        given = (given * 2**24).floor() / 2**24
-    given = given.to(torch.float32).contiguous().view(-1)
+    given = torch.empty(0) if rand is None else _to_24_bits(rand.to("cpu")).contiguous().view(-1)
     keys = (0, 0) if seed is None else counter_keys(seed)
     words = np.array(keys, np.int32).view(np.uint32)
     finite = compiled.mvue(flat.numpy(), *pattern, shape, given.numpy(), words, result.numpy())
@@ -213,6 +250,9 @@ def nm_greedy(
         finite = compiled.greedy(flat.numpy(), n, m, shape, found.numpy(), result.numpy())
         _refuse_not_finite(x, finite=finite)
         values, mask = result.view(x.shape).to(x.dtype), found.view(x.shape if return_mask else 0)
+    elif not return_mask and takes_kernels(x, m):
+        finite_tensor("x", x)
+        return by_kernel(x, (n, m), dim, method="greedy")[0].view(x.shape)
     else:
         blocks = as_blocks(x, m, dim)
         mask = in_place_of(_ranks(blocks.abs()) < n, dim)

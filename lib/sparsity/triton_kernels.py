@@ -17,13 +17,11 @@ from torch import Tensor
 from lib.four_bit.triton_kernels import level_numbers, scale
 from lib.triton_parts import bits_at, on_its_gpu, stored
 
-__all__ = ["DTYPES", "LENGTHS", "Form", "pruned", "pruned_levels"]
+__all__ = ["Form", "pruned", "pruned_levels"]
 
 Form = Literal["dense", "transposed", "compressed"]
 
-#: What the kernel takes: dtypes, and lengths of a block.
-DTYPES, LENGTHS = (torch.float32, torch.bfloat16, torch.float16), (2, 4, 8, 16)
-# entries of a tile
+# Entries of a tile.
 _TILE = 4096
 
 
@@ -32,12 +30,12 @@ def _split(x, ROWS: tl.constexpr, BLOCKS: tl.constexpr, M: tl.constexpr):
     """The planes of (ROWS, BLOCKS, M)."""
     if M == 1:
         return (tl.reshape(x, (ROWS, BLOCKS)),)
-    else:  # noqa: RET505 - triton compiles both branches of what is not an else
+    else:
         even, odd = tl.split(tl.reshape(x, (ROWS, BLOCKS, M // 2, 2)))
         evens, odds = _split(even, ROWS, BLOCKS, M // 2), _split(odd, ROWS, BLOCKS, M // 2)
         planes = ()
         for i in tl.static_range(M // 2):
-            planes = planes + (evens[i], odds[i])  # noqa: PLR6104 - triton knows no += of tuples
+            planes = planes + (evens[i], odds[i])
         return planes
 
 
@@ -46,7 +44,7 @@ def _joined(planes, ROWS: tl.constexpr, BLOCKS: tl.constexpr, M: tl.constexpr):
     """Undo `_split`: (ROWS, BLOCKS * M)."""
     if M == 1:
         return planes[0]
-    else:  # noqa: RET505
+    else:
         evens, odds = (), ()
         for i in tl.static_range(M // 2):
             evens = evens + (planes[2 * i],)
@@ -147,6 +145,43 @@ def _pair(kept):
     return low, high, first | (second << 2)
 
 
+@triton.jit
+def _magnitude_bits(found, M: tl.constexpr):
+    """The largest magnitude of planes: without its sign a float is ordered as the integer of its bits, NaN last."""
+    largest = found[0].to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    for i in tl.static_range(1, M):
+        largest = tl.maximum(largest, found[i].to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF)
+    return tl.max(tl.max(largest, axis=1), axis=0)
+
+
+@triton.jit
+def _code(value, place, largest, first, second):
+    """FP4 of kept values, as `luq_encode` has it."""
+    alpha, lift, _ = scale(largest, 7, False)
+    x = value.to(tl.float32)
+    k = level_numbers(x, bits_at(place.to(tl.uint32), first, second, 23), alpha, lift, 7, "stochastic", "stochastic")
+    return tl.where((x < 0) & (k > 0), k | 8, k)
+
+
+@triton.jit
+def _write_places(index_ptr, nibble, row, r, rows, start, blocks, ROWS: tl.constexpr, BLOCKS: tl.constexpr):
+    """A byte holds the places of two blocks; a row ends with a whole byte."""
+    even, odd = tl.split(tl.reshape(nibble, (ROWS, BLOCKS // 2, 2)))
+    bytes_ = (blocks + 1) // 2
+    at = start // 2 + tl.arange(0, BLOCKS // 2)[None, :]
+    tl.store(index_ptr + row * bytes_ + at, (even | (odd << 4)).to(tl.uint8), mask=(r < rows) & (at < bytes_))
+
+
+@triton.jit
+def _kept(planes, rand_ptr, place, inside, first, second, N: tl.constexpr, M: tl.constexpr, METHOD: tl.constexpr):
+    if METHOD == "greedy":
+        return _greedy(planes, N, M)
+    elif METHOD == "given":
+        return _mvue(planes, (tl.load(rand_ptr + place, mask=inside, other=0.0) * 16777216.0).to(tl.int32), N, M)
+    else:
+        return _mvue(planes, bits_at(place.to(tl.uint32), first, second, 24), N, M)
+
+
 @triton.jit(do_not_specialize=["first", "second", "luq_first", "luq_second"])
 def _prune_kernel(
     x_ptr,
@@ -170,9 +205,11 @@ def _prune_kernel(
     BLOCKS: tl.constexpr,
 ):
     """A tile of blocks. Of the rows, with the pruned dimension last, either the blocks or the rows are neighbours."""
-    outer = tl.program_id(2).to(tl.int64)
-    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    start = tl.program_id(1) * BLOCKS
+    # one axis of programs: the others hold 65,535 at most
+    program, across, down = tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(blocks, BLOCKS)
+    outer = (program // (across * down)).to(tl.int64)
+    r = (program % across).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    start = program // across % down * BLOCKS
     b = start + tl.arange(0, BLOCKS)[None, :]
     inside = (r < rows) & (b < blocks)
     dtype: tl.constexpr = x_ptr.dtype.element_ty
@@ -189,48 +226,29 @@ def _prune_kernel(
     for i in tl.static_range(M):
         planes = planes + (x[i].to(tl.float32),)
     place = row * blocks + b
-    if METHOD == "greedy":
-        kept = _greedy(planes, N, M)
-    else:
-        if METHOD == "given":
-            drawn = (tl.load(rand_ptr + place, mask=inside, other=0.0) * 16777216.0).to(tl.int32)
-        else:
-            drawn = bits_at(place.to(tl.uint32), first, second, 24)
-        kept = _mvue(planes, drawn, N, M)
+    kept = _kept(planes, rand_ptr, place, inside, first, second, N, M, METHOD)
     found = ()
     for i in tl.static_range(M):
         found = found + (stored(kept[i], dtype),)
     if FORM == "dense" and not ALONG:
         for i in tl.static_range(M):
             tl.store(out_ptr + corner + (b * M + i).to(tl.int64) * rows, found[i], mask=inside)
-    elif FORM == "dense" or FORM == "transposed":
+    elif FORM == "transposed" or FORM == "dense":
         tl.store(out_ptr + row * size + wide, _joined(found, ROWS, BLOCKS, M), mask=(r < rows) & (wide < size))
     elif FORM == "largest":
-        largest = tl.zeros((ROWS, BLOCKS), tl.int32)
-        for i in tl.static_range(M):
-            # without its sign a float is ordered as the integer of its bits, and NaN comes last
-            largest = tl.maximum(largest, found[i].to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF)
-        tl.atomic_max(largest_ptr, tl.max(tl.max(largest, axis=1), axis=0))
+        tl.atomic_max(largest_ptr, _magnitude_bits(found, M))
     else:
         low, high, nibble = _pair(found)
         if FORM == "levels":
-            alpha, lift, _ = scale(tl.load(largest_ptr), 7, False)
-            codes = ()
-            for value, half in ((low, 0), (high, 1)):
-                word = bits_at((place * 2 + half).to(tl.uint32), luq_first, luq_second, 23)
-                number = value.to(tl.float32)
-                k = level_numbers(number, word, alpha, lift, 7, "stochastic", "stochastic")
-                codes = codes + (tl.where((number < 0) & (k > 0), k | 8, k),)
-            tl.store(out_ptr + place, (codes[0] | (codes[1] << 4)).to(tl.uint8), mask=inside)
+            largest = tl.load(largest_ptr)
+            low_code = _code(low, place * 2, largest, luq_first, luq_second)
+            high_code = _code(high, place * 2 + 1, largest, luq_first, luq_second)
+            tl.store(out_ptr + place, (low_code | (high_code << 4)).to(tl.uint8), mask=inside)
         else:
             pair = start * 2 + tl.arange(0, BLOCKS * 2)[None, :]
             both = tl.reshape(tl.join(low, high), (ROWS, BLOCKS * 2))
             tl.store(out_ptr + row * (2 * blocks) + pair, both, mask=(r < rows) & (pair < 2 * blocks))
-        # a byte holds the places of two blocks; a row ends with a whole byte
-        even, odd = tl.split(tl.reshape(tl.where(inside, nibble, 0), (ROWS, BLOCKS // 2, 2)))
-        bytes_ = (blocks + 1) // 2
-        at = start // 2 + tl.arange(0, BLOCKS // 2)[None, :]
-        tl.store(index_ptr + row * bytes_ + at, (even | (odd << 4)).to(tl.uint8), mask=(r < rows) & (at < bytes_))
+        _write_places(index_ptr, tl.where(inside, nibble, 0), row, r, rows, start, blocks, ROWS, BLOCKS)
 
 
 def _launch(
@@ -255,12 +273,11 @@ def _launch(
     if not x.numel():
         return
     lanes = _TILE // m
+    # with the other layout both what is read and what is written is to be 64 neighbours at least
+    wide = 1 if form == "dense" else max(64 // m, 2)
     if along:
         wide = min(max(triton.next_power_of_2(size // m), 2), lanes)
-    else:
-        # both the rows that are read and those that are written are to be neighbours, 64 of them at least
-        wide = 1 if form == "dense" else max(64 // m, 2)
-    grid = (triton.cdiv(rows, lanes // wide), triton.cdiv(size // m, wide), outer)
+    grid = (triton.cdiv(rows, lanes // wide) * triton.cdiv(size // m, wide) * outer,)
     _prune_kernel[grid](
         x,
         x if rand is None else rand,
@@ -317,15 +334,15 @@ def pruned_levels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """2:4, then LUQ in FP4 of the kept values: codes, a byte a block; indices of `pack_24`; the largest kept value.
 
-    Two passes, which draw the same mask: the scale of the levels is known only after the first. Neither writes or
-    reads what is kept in between.
+    Two passes, since levels have the scale of the largest kept value. It does not depend on what is drawn: in each
+    block all that is left to chance is kept with one magnitude.
     """
     outer, size, inner = shape
     bits = torch.zeros((), dtype=torch.int32, device=x.device)
     codes = torch.empty(x.numel() // 4, dtype=torch.uint8, device=x.device)
     indices = torch.empty(outer * inner * ((size + 7) // 8), dtype=torch.uint8, device=x.device)
-    _launch(x, shape, (2, 4), "mvue", "largest", out=codes, largest=bits, keys=keys)
+    _launch(x, shape, (2, 4), "mvue", "largest", out=codes, largest=bits)
     largest = bits.view(torch.float32)
-    made = {"out": codes, "indices": indices, "largest": largest, "keys": keys, "luq_keys": luq_keys}
-    _launch(x, shape, (2, 4), "mvue", "levels", **made)
+    operands = {"out": codes, "indices": indices, "largest": largest}
+    _launch(x, shape, (2, 4), "mvue", "levels", **operands, keys=keys, luq_keys=luq_keys)
     return codes, indices, largest
