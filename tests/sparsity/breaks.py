@@ -2,7 +2,8 @@
 
 import torch
 
-from lib.sparsity import crossover, layers, sampling, symbolic, water_filling, wrong_point
+from lib.four_bit import Rounding
+from lib.sparsity import crossover, fused, layers, sampling, symbolic, water_filling, wrong_point
 from lib.sparsity.claims import gradients, masks, networks
 from tests.breaking import Break, both, edit, replace
 
@@ -81,6 +82,23 @@ BREAKS: dict[str, list[Break]] = {
     "label-noise-turns-the-order": [
         replace(layers, "nm_mvue", lambda x, n, m, dim, **_: sampling.nm_greedy(x, n, m, dim)),
         edit(crossover.Crossover, "lead", "self.accuracy.mean(axis=-1)", "self.loss.mean(axis=-1)"),
+    ],
+    "greedy-fails-where-every-gradient-is-pruned": [
+        edit(
+            layers._NMLayer,
+            "pruned_for_input",
+            "return kept[:, :, : parts.shape[2]].reshape(grad.shape)",
+            "return grad",
+        ),
+        replace(layers, "nm_mvue", lambda x, n, m, dim, **_: sampling.nm_greedy(x, n, m, dim)),
+    ],
+    "blocks-along-classes-mislead-too": [
+        edit(wrong_point, "pruner", "nm_greedy(x, n, m, dim)", "x"),
+        edit(wrong_point, "pruner", "nm_mvue(x, n, m, dim, generator=generator)", "nm_greedy(x, n, m, dim)"),
+    ],
+    "three-bits-an-entry-without-bias": [
+        replace(fused, "nm_mvue", lambda x, dim, **_: sampling.nm_greedy(x, 2, 4, dim)),
+        replace(fused, "LUQ", Rounding(rounding="nearest", underflow="flush")),
     ],
 }
 #: Fewer repeats and a shorter grid.
