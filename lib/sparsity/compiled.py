@@ -19,7 +19,7 @@ _DOWN, _UP = np.float32(2.0**-16), np.float32(2.0**64)
 _ZERO, _HALF, _UNIT = np.float32(0), np.float32(0.5), np.float32(1)
 _NEVER, _STEP = np.float32(np.inf), np.float32(2.0**-24)
 #: Blocks that are worked on side by side.
-_LANES = 256
+_LANES = 512
 
 
 @compiled(forceinline=True)
