@@ -217,10 +217,10 @@ class RatioLandscape(Explorer):
     )
     traces = (
         heatmap("ratio", _SHADES, 1, 2, x=_STEPS, y=_STEPS, z="map", hover="%{x:.2f}, %{y:.2f}: %{z:.2f}"),
-        dots("here", "vermilion", size=12, x="last", y="middle"),
+        dots("here", "vermilion", size=12, cliponaxis=False, x="last", y="middle"),
         line("ratio", "blue", width=3, legend=False, panel=2, x=_STEPS, y="row"),
         line("2", "black", dash="dot", width=1.5, panel=2, hover=False, x=(0.0, 6.0), y=(2.0, 2.0)),
-        dots("here", "vermilion", size=12, legend=False, panel=2, x="last", y="ratio"),
+        dots("here", "vermilion", size=12, legend=False, panel=2, cliponaxis=False, x="last", y="ratio"),
         *(swatch(f"{1 + number / 4:g}", colour) for number, colour in enumerate(_SHADES)),
     )
 
@@ -330,11 +330,12 @@ class WrongPoint(Explorer):
             not_at={"pattern": "1:4", "noise": 0.0},
         ),
         Try(
-            "1 of 8, and 60% random labels",
-            {"pattern": "1:8", "noise": 0.6},
-            "The loss cannot fall far now, and still greedy ends {far:.2f} above: a third of the gap without noise.",
-            lambda data: data["far"] > 0.05 and data["near"] < 0.005,
-            not_at={"pattern": "1:2", "noise": 0.6},
+            "1 of 8, and 20% random labels",
+            {"pattern": "1:8", "noise": 0.2},
+            "Greedy now ends {far:.2f} above, far more than without random labels ({clean:.2f}). With 60% of them the "
+            "loss cannot fall far, and the gap is smaller again.",
+            lambda data: data["far"] > 2 * data["clean"] and data["near"] < 0.005,
+            not_at={"pattern": "1:8", "noise": 0.6},
         ),
     )
 
@@ -355,6 +356,7 @@ class WrongPoint(Explorer):
             "unbiased_gap": gaps[1],
             "far": float(greedy.loss[seed, -1] - end),
             "near": float(abs(unbiased.loss[seed, -1] - end)),
+            "clean": float(found["greedy", n, m, 0.0].loss[seed, -1] - found["dense", 1, 2, 0.0].loss[seed, -1]),
             "right": float(unbiased.accuracy[seed, -1]),
             "greedy_right": float(greedy.accuracy[seed, -1]),
         }
@@ -386,12 +388,13 @@ class TailCost(Explorer):
 
     name = "tail_cost"
     may_be_absent = ("approx",)
-    title = "Heavy tails make unbiased masks cheap"
+    title = "What being unbiased costs, by how uneven the entries are"
     caption = (
         "Entries are exp(σ z) with z normal: all 1 at σ = 0, and a few much larger than the others at σ = 3. Left: the "
         "sizes of forty of them at this σ, sorted, over the largest. Right: the expected squared error of a mask over "
-        "the squared size, from 20,000 entries; for σ above 2 a few entries decide, and the lines are uncertain by "
-        "some 50%."
+        "the squared size, exactly, for 20,000 such entries. A few of them decide where σ is large: of 200 other "
+        "samples nine in ten lie within a factor of 6 for 2:4 at σ = 2, and of 100 at σ = 3; their medians are 0.004 "
+        "and 0.00004."
     )
     declared = {
         "sigma": Slider("σ of log entries", 0.0, 3.0, 0.05, 0.5, format=".2f"),
@@ -422,7 +425,7 @@ class TailCost(Explorer):
         line("two draws", "orange", panel=2, x=_SIGMAS, y="approx"),
         line("best unbiased", "blue", width=3, panel=2, x=_SIGMAS, y="mvue"),
         line("greedy, a bias", "vermilion", panel=2, x=_SIGMAS, y="greedy"),
-        dots("here", "black", size=11, panel=2, x="sigma", y="best"),
+        dots("here", "black", size=11, panel=2, cliponaxis=False, x="sigma", y="best"),
     )
 
     tries = (
@@ -452,6 +455,7 @@ class TailCost(Explorer):
     def compute(self, sigma: float, pattern: str) -> Data:
         """Expected errors of a fixed sample."""
         sizes = np.exp(sigma * np.sort(_normal()[0:5].ravel())[::-1])
+        n, m = _TAILS[pattern]
         two_of_four = pattern == "2:4"
         best, greedy = _cost(sigma, pattern, "mvue"), _cost(sigma, pattern, "greedy_mse")
         return {
@@ -461,7 +465,7 @@ class TailCost(Explorer):
             "greedy_here": greedy,
             "draws": _cost(sigma, pattern, "approx") if two_of_four else best,
             "mvue": _costs(pattern, "mvue"),
-            "uniform": _costs(pattern, "uniform"),
+            "uniform": m / n - 1,
             "approx": _costs(pattern, "approx") if two_of_four else np.full(len(_SIGMAS), np.nan),
             "greedy": np.maximum(_costs(pattern, "greedy_mse"), 1e-5),
         }
