@@ -22,7 +22,7 @@ _UPPER, _LOWER = (0.63, 1.0), (0.0, 0.33)
 _ENTRIES = np.arange(1, 5)
 _PAIR_NAMES = [f"{i + 1}{j + 1}" for i, j in PAIRS]
 _PATTERNS = {"1:4": (1, 4), "2:4": (2, 4), "3:4": (3, 4)}
-_ERRORS = ("best unbiased", "two draws", "all alike", "greedy")
+_ERRORS = ("best<br>unbiased", "two<br>draws", "all<br>alike", "greedy")
 
 
 def _entry(label: str, value: float) -> Slider:
@@ -296,7 +296,7 @@ class WrongPoint(Explorer):
             place=(*_LEFT, 0.0, 1.0),
         ),
         Panel(
-            "greedy ends {far:.4f} above, unbiased {near:.4f} away",
+            "greedy {far:.4f} off, unbiased {near:.4f}",
             axis("epoch", (0, 60)),
             axis(
                 "distance from the dense end",
