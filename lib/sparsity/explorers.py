@@ -22,7 +22,7 @@ _UPPER, _LOWER = (0.63, 1.0), (0.0, 0.33)
 _ENTRIES = np.arange(1, 5)
 _PAIR_NAMES = [f"{i + 1}{j + 1}" for i, j in PAIRS]
 _PATTERNS = {"1:4": (1, 4), "2:4": (2, 4), "3:4": (3, 4)}
-_ERRORS = ("best unbiased", "two draws", "all alike", "greedy")
+_ERRORS = ("best<br>unbiased", "two<br>draws", "all<br>alike", "greedy")
 
 
 def _entry(label: str, value: float) -> Slider:
@@ -217,10 +217,10 @@ class RatioLandscape(Explorer):
     )
     traces = (
         heatmap("ratio", _SHADES, 1, 2, x=_STEPS, y=_STEPS, z="map", hover="%{x:.2f}, %{y:.2f}: %{z:.2f}"),
-        dots("here", "vermilion", size=12, x="last", y="middle"),
+        dots("here", "vermilion", size=12, cliponaxis=False, x="last", y="middle"),
         line("ratio", "blue", width=3, legend=False, panel=2, x=_STEPS, y="row"),
         line("2", "black", dash="dot", width=1.5, panel=2, hover=False, x=(0.0, 6.0), y=(2.0, 2.0)),
-        dots("here", "vermilion", size=12, legend=False, panel=2, x="last", y="ratio"),
+        dots("here", "vermilion", size=12, legend=False, panel=2, cliponaxis=False, x="last", y="ratio"),
         *(swatch(f"{1 + number / 4:g}", colour) for number, colour in enumerate(_SHADES)),
     )
 
@@ -265,6 +265,7 @@ class RatioLandscape(Explorer):
 
 _RACES = {"1:2": (1, 2), "2:4": (2, 4), "1:4": (1, 4), "1:8": (1, 8)}
 _EPOCHS = np.arange(61)
+_LOSS = "training loss"
 
 
 class WrongPoint(Explorer):
@@ -275,25 +276,27 @@ class WrongPoint(Explorer):
     caption = (
         "Softmax regression on 4,096 pictures of clothes, batches of 512; the learning rate falls to zero in 60 "
         "epochs. Of N:M entries of the gradient of the logits, along the batch, the largest are kept (greedy), or some "
-        "at random without bias. Left: training loss. Right: how far it is from where dense training ends, on a "
-        "logarithmic axis; what is nearer than 0.0001 is drawn there. Trained beforehand."
+        "at random without bias. Left: training loss, or the part of 2,000 test pictures that is classified correctly. "
+        "Right: how far the loss is from where dense training ends, on a logarithmic axis; what is nearer than 0.0001 "
+        "is drawn there. Trained beforehand."
     )
     declared = {
         "noise": Slider("fraction of random labels", NOISES[0], NOISES[-1], 0.2, 0.2, format=".1f"),
-        "pattern": Choice("pattern", tuple(_RACES), "1:4"),
+        "pattern": Choice("pattern", tuple(_RACES), "2:4"),
         "seed": Slider("seed", SEEDS[0], SEEDS[-1], 1, 0),
+        "left": Choice("left", (_LOSS, "test accuracy"), _LOSS),
     }
 
     figure_layout = {"height": 460, "margin": {"b": 100}}
     panels = (
         Panel(
-            "training loss",
+            "{left}",
             axis("epoch", (0, 60)),
-            axis("cross entropy", Key("losses")),
+            axis("{left_words}", Key("left_range")),
             place=(*_LEFT, 0.0, 1.0),
         ),
         Panel(
-            "greedy ends {far:.4f} above, unbiased {near:.4f} away",
+            "greedy {far:.4f} off, unbiased {near:.4f}",
             axis("epoch", (0, 60)),
             axis(
                 "distance from the dense end",
@@ -330,15 +333,16 @@ class WrongPoint(Explorer):
             not_at={"pattern": "1:4", "noise": 0.0},
         ),
         Try(
-            "1 of 8, and 60% random labels",
-            {"pattern": "1:8", "noise": 0.6},
-            "The loss cannot fall far now, and still greedy ends {far:.2f} above: a third of the gap without noise.",
-            lambda data: data["far"] > 0.05 and data["near"] < 0.005,
-            not_at={"pattern": "1:2", "noise": 0.6},
+            "1 of 8, and 20% random labels",
+            {"pattern": "1:8", "noise": 0.2},
+            "The loss of greedy rises again, by {risen:.2f}, and ends {far:.2f} above dense training; without random "
+            "labels it is {clean:.2f}. With 60% of them the loss cannot fall far, and the gap is smaller again.",
+            lambda data: data["far"] > 2 * data["clean"] and data["risen"] > 0.1 and data["near"] < 0.005,
+            not_at={"pattern": "1:8", "noise": 0.6},
         ),
     )
 
-    def compute(self, noise: float, pattern: str, seed: int) -> Data:
+    def compute(self, noise: float, pattern: str, seed: int, left: str) -> Data:
         """Looked up."""
         n, m = _RACES[pattern]
         noise = min(NOISES, key=lambda each: abs(each - noise))
@@ -346,15 +350,19 @@ class WrongPoint(Explorer):
         dense, greedy, unbiased = found["dense", 1, 2, noise], found["greedy", n, m, noise], found["mvue", n, m, noise]
         end = dense.loss[seed, -1]
         gaps = [np.maximum(np.abs(run.loss[seed] - end), 1e-4) for run in (greedy, unbiased)]
+        show_loss = left == _LOSS
+        curves = [(run.loss if show_loss else run.accuracy)[seed] for run in (dense, greedy, unbiased)]
         return {
-            "dense": dense.loss[seed],
-            "greedy": greedy.loss[seed],
-            "unbiased": unbiased.loss[seed],
-            "losses": (float(end) - 0.05, float(greedy.loss[seed, 1]) + 0.1),
+            **dict(zip(("dense", "greedy", "unbiased"), curves, strict=True)),
+            "left": left,
+            "left_words": "cross entropy" if show_loss else "correct",
+            "left_range": (float(end) - 0.05, float(greedy.loss[seed, 1]) + 0.1) if show_loss else (0.5, 0.85),
             "greedy_gap": gaps[0],
             "unbiased_gap": gaps[1],
             "far": float(greedy.loss[seed, -1] - end),
             "near": float(abs(unbiased.loss[seed, -1] - end)),
+            "clean": float(found["greedy", n, m, 0.0].loss[seed, -1] - found["dense", 1, 2, 0.0].loss[seed, -1]),
+            "risen": float(greedy.loss[seed, -1] - greedy.loss[seed].min()),
             "right": float(unbiased.accuracy[seed, -1]),
             "greedy_right": float(greedy.accuracy[seed, -1]),
         }
@@ -386,12 +394,13 @@ class TailCost(Explorer):
 
     name = "tail_cost"
     may_be_absent = ("approx",)
-    title = "Heavy tails make unbiased masks cheap"
+    title = "What being unbiased costs, by how uneven the entries are"
     caption = (
         "Entries are exp(σ z) with z normal: all 1 at σ = 0, and a few much larger than the others at σ = 3. Left: the "
         "sizes of forty of them at this σ, sorted, over the largest. Right: the expected squared error of a mask over "
-        "the squared size, from 20,000 entries; for σ above 2 a few entries decide, and the lines are uncertain by "
-        "some 50%."
+        "the squared size, exactly, for 20,000 such entries. A few of them decide where σ is large: of 200 other "
+        "samples nine in ten lie within a factor of 6 for 2:4 at σ = 2, and of 100 at σ = 3; their medians are 0.004 "
+        "and 0.00004."
     )
     declared = {
         "sigma": Slider("σ of log entries", 0.0, 3.0, 0.05, 0.5, format=".2f"),
@@ -422,7 +431,7 @@ class TailCost(Explorer):
         line("two draws", "orange", panel=2, x=_SIGMAS, y="approx"),
         line("best unbiased", "blue", width=3, panel=2, x=_SIGMAS, y="mvue"),
         line("greedy, a bias", "vermilion", panel=2, x=_SIGMAS, y="greedy"),
-        dots("here", "black", size=11, panel=2, x="sigma", y="best"),
+        dots("here", "black", size=11, panel=2, cliponaxis=False, x="sigma", y="best"),
     )
 
     tries = (
@@ -452,6 +461,7 @@ class TailCost(Explorer):
     def compute(self, sigma: float, pattern: str) -> Data:
         """Expected errors of a fixed sample."""
         sizes = np.exp(sigma * np.sort(_normal()[0:5].ravel())[::-1])
+        n, m = _TAILS[pattern]
         two_of_four = pattern == "2:4"
         best, greedy = _cost(sigma, pattern, "mvue"), _cost(sigma, pattern, "greedy_mse")
         return {
@@ -461,7 +471,7 @@ class TailCost(Explorer):
             "greedy_here": greedy,
             "draws": _cost(sigma, pattern, "approx") if two_of_four else best,
             "mvue": _costs(pattern, "mvue"),
-            "uniform": _costs(pattern, "uniform"),
+            "uniform": m / n - 1,
             "approx": _costs(pattern, "approx") if two_of_four else np.full(len(_SIGMAS), np.nan),
             "greedy": np.maximum(_costs(pattern, "greedy_mse"), 1e-5),
         }
