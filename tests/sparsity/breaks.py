@@ -60,7 +60,7 @@ BREAKS: dict[str, list[Break]] = {
         edit(gradients, "pruner", "nm_mvue(x, n, m, dim, generator=generator)", "0.9 * nm_mvue(x, n, m, dim)"),
     ],
     "blocks-with-one-entry-are-kept": [
-        replace(gradients, "nm_approx_mvue", lambda x, **_: gradients._usual_approximation(x.view(-1, 4)).view_as(x)),
+        edit(gradients, "nm_approx_mvue", "torch.where(kept > 0, kept, 1.0), 0.0)", "kept, blocks / kept)"),
         edit(gradients, "nm_approx_mvue", "in_place_of(values, dim)", "in_place_of(2 * values, dim)"),
     ],
     "greedy-descent-ends-at-a-wrong-point": [

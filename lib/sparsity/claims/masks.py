@@ -256,14 +256,14 @@ def the_approximation_costs_less_than_twice() -> Evidence:
     ratios = [_exact_ratio(a) for a in whole]
     floats = torch.tensor([[float(x) for x in a] for a in whole], dtype=torch.float64)
     ours = nm_mvue_variance(floats, 2, 4, method="approx") / nm_mvue_variance(floats, 2, 4)
-    family = torch.tensor([[10.0**k, 1, 1, 1] for k in (1, 3, 6)], dtype=torch.float64)
+    family = torch.tensor([[10.0**k, 1, 1, 1] for k in (1, 6)], dtype=torch.float64)
     near = (nm_mvue_variance(family, 2, 4, method="approx") / nm_mvue_variance(family, 2, 4))[:, 0]
     exact = torch.tensor([float(ratio) for ratio in ratios], dtype=torch.float64)
     return combine(
         true_that("all ratios in [1, 2), in exact fractions", [1 <= ratio < 2 for ratio in ratios]),
         at_most((ours[:, 0] / exact - 1).abs(), 1e-6, label="float64 off by"),
         within(near[0], 1.610, 1.612, label="(10, 1, 1, 1)", digits=4),
-        at_least(near[2], 1.9999, label="(10⁶, 1, 1, 1)"),
+        at_least(near[1], 1.9999, label="(10⁶, 1, 1, 1)"),
         true_that("never more than 1", approx_probabilities(floats)[0] <= 1),
         remark="3,000 blocks of whole numbers up to 2⁴⁰",
     )
@@ -324,7 +324,7 @@ def transposable_masks_are_exact() -> Evidence:
     rows = nm_greedy(w)
     both = [is_nm_sparse(kept, 2, 4, dim) for dim in (0, 1)]
     return combine(
-        true_that("90 patterns", len(patterns()) == len(allowed) == 90),
+        true_that("90 patterns", [len(patterns()) == len(allowed) == 90, bool((patterns().sum(1) == 8).all())]),
         at_most(np.abs(ours - scores.max(axis=1)), 1e-12, label="from the best of all"),
         true_that("2:4 along both dimensions", both),
         within(float(kept.sum() / rows.abs().sum()), 0.91, 0.95, label="kept, over rows alone"),
