@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lib.explorer import Choice, Data, Explorer, Key, Panel, Slider, Try, axis, bars, dots, heatmap, line, swatch
 from lib.sparsity.pairs import PAIRS, mvue24_pair_probabilities
 from lib.sparsity.races import NOISES, SEEDS, races
-from lib.sparsity.water_filling import nm_inclusion_probabilities, nm_joint_probabilities, nm_mvue_variance
+from lib.sparsity.water_filling import Mask, nm_inclusion_probabilities, nm_joint_probabilities, nm_mvue_variance
 
 __all__ = ["OneBlock", "RatioLandscape", "TailCost", "WrongPoint"]
 
@@ -40,7 +40,7 @@ class OneBlock(Explorer):
         "Top left: the entries (blue), and the value that each gets when it is kept (orange). All that are kept by "
         "chance get the same magnitude, the water level (dotted); what reaches above it is kept for sure, as it is. "
         "Top right: the probability that an entry is kept. Bottom left: the probability that two entries are kept "
-        "together, with the comb of section 3 (blue) and in the paper's closed form for 2:4 (rings). Bottom right: "
+        "together, with the comb of section 3 (blue) and in a closed form for 2:4 (rings). Bottom right: "
         "the expected squared error of the best unbiased mask, of two draws one after another (2:4 only), of a mask "
         "that keeps all entries alike, and of the greedy one, which is not unbiased."
     )
@@ -148,8 +148,8 @@ class OneBlock(Explorer):
         level = by_chance.max() if by_chance.size else np.nan
         joint = nm_joint_probabilities(x, n, m)[0].numpy()
         two_of_four = pattern == "2:4"
-        ways = ("mvue", "approx" if two_of_four else None, "uniform", "greedy_mse")
-        errors = [float(nm_mvue_variance(x, n, m, method=way)) if way else np.nan for way in ways]  # type: ignore[arg-type]
+        ways: list[Mask | None] = ["mvue", "approx" if two_of_four else None, "uniform", "greedy_mse"]
+        errors = [float(nm_mvue_variance(x, n, m, method=way)) if way else np.nan for way in ways]
         reach = max(float(np.abs(kept).max()), 1.0) * 1.1
         return {
             "block": block,
@@ -377,15 +377,15 @@ def _normal() -> Array:
     return np.random.default_rng(0).standard_normal((2_500, 8))
 
 
-def _cost(sigma: float, pattern: str, method: str) -> float:
+def _cost(sigma: float, pattern: str, method: Mask) -> float:
     """Expected squared error over the squared size, of lognormal entries."""
     n, m = _TAILS[pattern]
     x = torch.from_numpy(np.exp(sigma * _normal()))
-    return float(nm_mvue_variance(x, n, m, method=method).sum() / x.square().sum())  # type: ignore[arg-type]
+    return float(nm_mvue_variance(x, n, m, method=method).sum() / x.square().sum())
 
 
 @cache
-def _costs(pattern: str, method: str) -> Array:
+def _costs(pattern: str, method: Mask) -> Array:
     return np.array([_cost(sigma, pattern, method) for sigma in _SIGMAS])
 
 

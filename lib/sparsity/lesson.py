@@ -44,11 +44,11 @@ PREDICTIONS = {
     ),
     "wrong_point": Question(
         "Softmax regression is trained for 60 epochs while the learning rate falls to zero. Of every eight entries of "
-        "the gradient one is kept: the largest, or one drawn at random without bias, which has ten times the squared "
-        "error. Which of the two ends at the lower loss?",
+        "the gradient one is kept: the largest, or one drawn at random without bias, which has six to seven times the "
+        "squared error. Which of the two ends at the lower loss?",
         (
             Option(
-                "The largest: its gradient is nearer to the true one at every step.",
+                "The largest: the pruned gradient is nearer to the true one at every step.",
                 "It is, but it errs in the same direction at every step. That moves the point where descent stops.",
             ),
             Option(

@@ -39,7 +39,7 @@ def mvue24_pair_probabilities(a: ArrayLike) -> NDArray[np.float64]:
     One choice of several with the same marginals: the two smallest entries are never kept together. `nm_mvue` makes
     another one, which `nm_joint_probabilities` gives. Only where two entries are zero can a pair hold one.
 
-    Source: Section 3 of Chmiel et al. (arXiv 2203.10991), the three cases derived again here.
+    Source: for the mask Chmiel et al. (arXiv 2203.10991); the three cases were derived here.
 
     Examples:
         >>> mvue24_pair_probabilities([1.0, 2.0, 3.0, 3.5]).round(3)

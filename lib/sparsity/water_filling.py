@@ -17,8 +17,10 @@ from torch import Tensor
 from lib.sparsity.blocks import as_blocks, checked_pattern, computed_in, in_place_of
 from lib.validation import floating_tensor, one_of
 
-__all__ = ["Filled", "filled", "nm_inclusion_probabilities", "nm_joint_probabilities", "nm_mvue_variance"]
+__all__ = ["Filled", "Mask", "filled", "nm_inclusion_probabilities", "nm_joint_probabilities", "nm_mvue_variance"]
 
+#: What `nm_mvue_variance` gives the error of.
+Mask = Literal["mvue", "approx", "greedy_mse", "uniform"]
 #: Sums of larger magnitudes could overflow, ratios of smaller ones lose digits: these are scaled, by powers of two.
 LARGE, SMALL = 2.0**100, 2.0**-100
 DOWN, UP = 2.0**-16, 2.0**64
@@ -109,7 +111,7 @@ def nm_inclusion_probabilities(x: Tensor, n: int, m: int, dim: int = -1) -> Tens
 
     In a block they add up to N, or to the number of entries other than 0 if that is smaller.
 
-    Source: Section 3 of Chmiel et al. (arXiv 2203.10991) for 1:2 and 2:4; for any N:M derived here.
+    Source: Chmiel et al. (arXiv 2203.10991) for 1:2 and 2:4; for any N:M derived here.
 
     Examples:
         >>> nm_inclusion_probabilities(torch.tensor([1.0, 2.0, 3.0, 2.0]), 2, 4)
@@ -147,9 +149,7 @@ def nm_joint_probabilities(x: Tensor, n: int, m: int, dim: int = -1) -> Tensor:
     return torch.minimum(overlap, torch.minimum(kept[..., :, None], kept[..., None, :]))
 
 
-def nm_mvue_variance(
-    x: Tensor, n: int, m: int, dim: int = -1, method: Literal["mvue", "approx", "greedy_mse", "uniform"] = "mvue"
-) -> Tensor:
+def nm_mvue_variance(x: Tensor, n: int, m: int, dim: int = -1, method: Mask = "mvue") -> Tensor:
     """The expected squared error of a block, exactly: (*rest, size / m), float64.
 
     Args:

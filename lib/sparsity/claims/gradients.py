@@ -31,7 +31,7 @@ def _update_errors(method: Method, n: int, m: int) -> tuple[float, float, float]
 
 
 @claim(
-    source="Section 3",
+    source="the paper's criterion, on one gradient",
     statement="Pruned without bias, the gradient of a real layer gives the right update on average; keeping the "
     "largest entries gives one that is off by 6% at 2:4, and by a third at 1:8.",
 )
@@ -54,7 +54,7 @@ def updates_are_right_on_average() -> Evidence:
 
 
 def _usual_approximation(x: Tensor) -> Tensor:
-    """Two draws for blocks (…, 4) by `torch.multinomial`, with chances from a formula, as code usually does it."""
+    """Two draws for blocks (…, 4), with chances from the formula as it stands: code in use adds a small number."""
     sizes = x.abs()
     share = sizes / sizes.sum(-1, keepdim=True)
     taken = torch.zeros_like(x).scatter(
@@ -66,8 +66,8 @@ def _usual_approximation(x: Tensor) -> Tensor:
 
 @claim(
     source="derived here",
-    statement="On a gradient behind a ReLU, more than half zeros, the usual code for the approximation, with two draws "
-    "of torch.multinomial, is not finite wherever a block has one entry; here such blocks stay as they are.",
+    statement="On a gradient behind a ReLU, more than half zeros, the formula of the approximation with two draws of "
+    "torch.multinomial is 0 / 0 wherever a block has one entry; here such blocks stay as they are.",
 )
 def blocks_with_one_entry_are_kept() -> Evidence:
     delta = captured_gradient().delta
@@ -128,7 +128,7 @@ def blocks_along_classes_mislead_too() -> Evidence:
 
 
 @claim(
-    source="Section 3 and the tower rule; chapter 04",
+    source="the tower rule; derived here, with chapter 04",
     statement="Pruned to 2:4 and then rounded to 4 bits, each without bias, a gradient takes 3 bits an entry, and its "
     "update is right on average.",
 )
